@@ -1,0 +1,1 @@
+$(eval $(call lib,tls,base,-lssl -lcrypto))
