@@ -1,73 +1,60 @@
-/*
- * The words that all who handle a message share: flags of an envelope, notices asked for, routes,
- * results. They travel in messages of lib/ipc/msgs.def and stand in queue files, so a value never
- * changes its meaning.
- */
+/* Numbers that receivers, qmgr, maps and the agents agree on; they travel in the messages of
+ * lib/ipc/msgs.def. */
 #ifndef QUEUE_MAIL_H
 #define QUEUE_MAIL_H
 
-/* Flags of an envelope (mail_commit, deliver_job, send_job, bounce_job). */
-#define MAIL_8BITMIME 0x0001u      /* BODY=8BITMIME, or the content has bytes above 127 */
-#define MAIL_BINARYMIME 0x0002u    /* BODY=BINARYMIME: not line-oriented */
-#define MAIL_SMTPUTF8 0x0004u      /* SMTPUTF8 was given: needs it at the next hop */
-#define MAIL_REQUIRETLS 0x0008u    /* RFC 8689 */
-#define MAIL_HOLD 0x0010u          /* policy: to the hold state, not sent until released */
-#define MAIL_QUEUE_FIRST 0x0020u   /* policy: never the direct way */
-#define MAIL_DEFER 0x0040u         /* policy: the first attempt waits for minimal_backoff_time */
-#define MAIL_SUBMITTED 0x0080u     /* from one of our users: submission, sendmail(1) */
-#define MAIL_NOTICE 0x0100u        /* composed by bounce: takes bounce_queue_lifetime */
-#define MAIL_TO_POSTMASTER 0x0200u /* a double bounce: its own failure is only logged */
-#define MAIL_TRACE 0x0400u         /* sendmail -bv: a report whatever the result */
-#define MAIL_NO_EXTENSION 0x0800u  /* reserved for addresses that must not be taken apart */
-
-/* RET of MAIL FROM (RFC 3461); 0: not given. */
-enum mail_ret {
-	MAIL_RET_NONE = 0,
-	MAIL_RET_FULL = 1,
-	MAIL_RET_HDRS = 2,
+/* flags of an envelope (mail_commit, jobs, queue file) */
+enum mail_flag {
+	MAIL_8BIT = 1 << 0,   /* BODY=8BITMIME */
+	MAIL_BINARY = 1 << 1, /* BODY=BINARYMIME: opaque bytes, lines not checked */
+	MAIL_UTF8 = 1 << 2,   /* SMTPUTF8 */
+	MAIL_LOCAL = 1 << 3,  /* from sendmail(1) */
+	MAIL_AUTHENTICATED = 1 << 4,
+	MAIL_HOLD = 1 << 5,        /* goes into the hold state */
+	MAIL_QUEUE_FIRST = 1 << 6, /* never the direct way */
+	MAIL_PER_RCPT = 1 << 7,    /* the receiver wants a result per recipient (LMTP) */
+	MAIL_NOTICE = 1 << 8,      /* a delivery status notification (from bounce) */
+	MAIL_DEFER = 1 << 9,       /* the first attempt waits for minimal_backoff_time */
+	MAIL_POSTMASTER = 1 << 10, /* a double bounce: if it fails too, that is only logged */
 };
 
-/* NOTIFY of RCPT TO (RFC 3461), a bit each; 0: not given, which means failure and, by our
- * configuration, delay. NEVER stands alone. */
-#define NOTIFY_SUCCESS 0x01u
-#define NOTIFY_FAILURE 0x02u
-#define NOTIFY_DELAY 0x04u
-#define NOTIFY_NEVER 0x08u
-
-/* Kinds of a route (route_answer). */
-enum route_kind {
-	ROUTE_LOCAL = 1,   /* a delivery child as the user of the answer */
-	ROUTE_SMTP = 2,    /* smtp-client, SMTP */
-	ROUTE_LMTP = 3,    /* smtp-client, LMTP */
-	ROUTE_ERROR = 4,   /* fails (status 1) or is deferred (status 2) with the answer's text */
-	ROUTE_DISCARD = 5, /* is delivered to nobody */
+/* RET and NOTIFY of RFC 3461 */
+enum mail_ret { RET_NONE, RET_FULL, RET_HDRS };
+enum mail_notify {
+	NOTIFY_NEVER = 1 << 0,
+	NOTIFY_SUCCESS = 1 << 1,
+	NOTIFY_FAILURE = 1 << 2,
+	NOTIFY_DELAY = 1 << 3
 };
 
-/* What a local recipient stands for (route_answer, job_rcpt). */
+/* kind of a route_answer */
+enum route_kind { ROUTE_LOCAL, ROUTE_SMTP, ROUTE_LMTP, ROUTE_ERROR, ROUTE_DISCARD, ROUTE_HOLD };
+
+/* what the delivery does with a recipient (route_answer.run, job_rcpt.run) */
 enum run_kind {
-	RUN_MAILBOX = 1, /* .forward if there is one, else the mailbox */
-	RUN_COMMAND = 2, /* argument: command line */
-	RUN_FILE = 3,    /* argument: path of an mbox, or with a final / of a Maildir */
-	RUN_INCLUDE = 4, /* argument: path of a list of addresses */
+	RUN_MAILBOX, /* the user's mailbox, .forward first where the flags say so */
+	RUN_COMMAND, /* argument: a command line as aliases(5) gives it */
+	RUN_FILE,    /* argument: a path */
+	RUN_INCLUDE, /* argument: a path of a list of addresses */
+};
+/* flags of a route_answer and of deliver_start */
+enum route_flag {
+	ROUTE_FORWARD = 1 << 0, /* look at ~/.forward */
+	ROUTE_VIRTUAL = 1 << 1, /* a virtual user: no home beyond the mail directory */
 };
 
-/* Status of one recipient in deliver_result and send_result (rcpt_result). */
+/* status of a rcpt_result */
 enum result_status {
-	RESULT_DELIVERED = 1, /* in the mailbox, durable */
-	RESULT_RELAYED = 2,   /* a next hop without DSN took it: a success notice is ours */
-	RESULT_PASSED = 3,    /* a next hop with DSN took it, and the notices with it */
-	RESULT_EXPANDED = 4,  /* .forward or :include:; the addresses are in expansions */
-	RESULT_DEFERRED = 5,  /* this recipient: later */
-	RESULT_FAILED = 6,    /* this recipient: never */
-	RESULT_UNREACHED =
-	    7, /* later; the destination as a whole did not answer: counts against it */
+	RESULT_DONE, /* durable in the mailbox; of a next hop: it took the message but lacks DSN */
+	RESULT_DEFERRED,  /* this recipient: later */
+	RESULT_FAILED,    /* this recipient: never */
+	RESULT_EXPANDED,  /* its new addresses are in expansions; with none it is done */
+	RESULT_PASSED,    /* a next hop with DSN took the message, and the notices with it */
+	RESULT_UNREACHED, /* later: the destination did not answer; counts against the site */
+	RESULT_STATUSES,
 };
 
-/* kind of bounce_job. */
-enum notice_kind {
-	NOTICE_FAILURE = 1,
-	NOTICE_DELAY = 2,
-	NOTICE_SUCCESS = 3,
-};
+/* kind of a bounce_job */
+enum notice_kind { NOTICE_FAILURE = 1, NOTICE_DELAY = 2, NOTICE_SUCCESS = 3 };
 
 #endif
