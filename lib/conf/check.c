@@ -1,0 +1,273 @@
+/*
+ * Checks of values that are text to their row but have a syntax of their own: networks, addresses,
+ * absolute paths, host names; and of pairs that exclude each other. What needs a look at the system
+ * (files, owners, ports) is `bulkhead check`'s. Runs in master and in the tools.
+ */
+#include "conf/raw.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef bool value_check(const char *value);
+
+/* Address, [v6], or address/bits; a leading ! negates. */
+static bool
+network_ok(const char *value)
+{
+	struct slice s = slice_str(value), address;
+	unsigned char bytes[16];
+	char text[64];
+	uint64_t bits = 0;
+	ptrdiff_t close;
+	bool v6;
+
+	if (s.n && s.p[0] == '!')
+		s = slice_sub(s, 1, s.n);
+	if (s.n && s.p[0] == '[') {
+		if ((close = slice_find(s, ']')) < 0)
+			return false;
+		address = slice_sub(s, 1, (size_t)close);
+		s = slice_sub(s, (size_t)close + 1, s.n);
+		if (s.n && s.p[0] != '/')
+			return false;
+		s = slice_sub(s, 1, s.n);
+	} else {
+		address = slice_split(&s, '/');
+	}
+	if (slice_copy(address, text, sizeof(text)))
+		return false;
+	v6 = slice_find(address, ':') >= 0;
+	if (inet_pton(v6 ? AF_INET6 : AF_INET, text, bytes) != 1)
+		return false;
+	return !s.n || slice_u64(s, v6 ? 128 : 32, &bits) == 0;
+}
+
+static bool
+address_ok(const char *value)
+{
+	return !strchr(value, '/') && value[0] != '!' && network_ok(value);
+}
+
+/* 127.0.0.1, [::1], 127.0.0.1:53, [::1]:53 */
+static bool
+endpoint_ok(const char *value)
+{
+	struct slice s = slice_str(value), host, port = SLICE_NULL;
+	ptrdiff_t colon = slice_rfind(s, ':'), close = slice_rfind(s, ']');
+	char text[64];
+	uint64_t n;
+
+	host = s;
+	if (colon > 0 && (close >= 0 ? colon == close + 1 : slice_find(s, ':') == colon)) {
+		host = slice_sub(s, 0, (size_t)colon);
+		port = slice_sub(s, (size_t)colon + 1, s.n);
+		if (slice_u64(port, 65535, &n) || !n)
+			return false;
+	}
+	return !slice_copy(host, text, sizeof(text)) && address_ok(text);
+}
+
+static bool
+interface_ok(const char *value)
+{
+	return !strcmp(value, "all") || !strcmp(value, "loopback-only") || address_ok(value);
+}
+
+/* A table, a file or a network. */
+static bool
+client_ok(const char *value)
+{
+	const char *colon = strchr(value, ':');
+
+	if (value[0] == '/' || (colon && strchr(colon, '/') == colon + 1))
+		return true;
+	return network_ok(value);
+}
+
+static bool
+path_ok(const char *value)
+{
+	return value[0] == '/';
+}
+
+static bool
+host_ok(const char *value)
+{
+	size_t label = 0;
+	const char *s;
+
+	for (s = value; *s; s++) {
+		if (*s == '.') {
+			if (!label)
+				return false;
+			label = 0;
+		} else if (!ascii_is_alnum((unsigned char)*s) && *s != '-' && *s != '_' &&
+			   (unsigned char)*s < 128) {
+			return false;
+		} else if (++label > 63) {
+			return false;
+		}
+	}
+	return s != value && label && s - value <= 253;
+}
+
+static const struct {
+	const char *name;
+	value_check *ok;
+	bool empty_ok;
+	const char *wanted;
+} checks[] = {
+	{ "myhostname", host_ok, false, "a host name: letters, digits, - and dots" },
+	{ "mydomain", host_ok, false, "a domain: letters, digits, - and dots" },
+	{ "myorigin", host_ok, false, "a domain, or the path of a file with one" },
+	{ "smtp_helo_name", host_ok, false, "a host name" },
+	{ "mynetworks", client_ok, true, "a network as 192.0.2.0/24 or [2001:db8::]/32" },
+	{ "smtpd_client_event_limit_exceptions", client_ok, true,
+	    "a network as 192.0.2.0/24 or [2001:db8::]/32" },
+	{ "inet_interfaces", interface_ok, false, "all, loopback-only or an address" },
+	{ "smtp_bind_address", address_ok, true, "an address" },
+	{ "smtp_bind_address6", address_ok, true, "an address" },
+	{ "dns_resolvers", endpoint_ok, true, "an address, or an address and a port" },
+	{ "metrics_listen", endpoint_ok, true, "an address and a port, as 127.0.0.1:9100" },
+	{ "config_directory", path_ok, false, "a path that begins with /" },
+	{ "daemon_directory", path_ok, false, "a path that begins with /" },
+	{ "queue_directory", path_ok, false, "a path that begins with /" },
+	{ "data_directory", path_ok, false, "a path that begins with /" },
+	{ "run_directory", path_ok, false, "a path that begins with /" },
+	{ "log_file", path_ok, false, "a path that begins with /" },
+	{ "mail_spool_directory", path_ok, true, "a path that begins with /" },
+	{ "virtual_mailbox_base", path_ok, true, "a path that begins with /" },
+	{ "smtpd_tls_cert_file", path_ok, true, "a path that begins with /" },
+	{ "smtpd_tls_key_file", path_ok, true, "a path that begins with /" },
+	{ "smtpd_tls_chain_files", path_ok, true, "a path that begins with /" },
+	{ "smtp_tls_CAfile", path_ok, true, "a path that begins with /" },
+	{ "auth_user_store", path_ok, true, "a path that begins with /" },
+};
+
+/* Where a parameter was set; the default's place is main.cf itself. */
+static void
+place(const struct raw_lookup *l, const char *name, const char **file_r, unsigned *line_r)
+{
+	(void)raw_text(l, slice_str(name), file_r, line_r);
+}
+
+static void
+check_one(const struct raw_lookup *l, size_t check, const char *value, struct conf_problems *p)
+{
+	const char *file;
+	unsigned line;
+
+	if ((!value[0] && checks[check].empty_ok) || checks[check].ok(value))
+		return;
+	place(l, checks[check].name, &file, &line);
+	conf_problem(p, file, line, NULL, "%s = %.80s: '%.80s' is not %s", checks[check].name,
+	    value, value, checks[check].wanted);
+}
+
+static void
+check_listed(const struct conf *conf, const struct raw_lookup *l, struct conf_problems *p)
+{
+	const struct conf_param *param;
+	const struct conf_list *list;
+	const void *m;
+	size_t i, j;
+
+	for (i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
+		param = conf_param_find(checks[i].name);
+		if (!param)
+			continue; /* a test holds that there is none */
+		m = (const char *)conf + param->offset;
+		list = m;
+		if (param->type == CONF_STRING)
+			check_one(l, i, *(const char *const *)m, p);
+		for (j = 0; param->type == CONF_LIST && j < list->n; j++)
+			check_one(l, i, list->v[j], p);
+	}
+}
+
+/* A number that must not be above another one. */
+static const struct {
+	const char *low, *high;
+} ordered[] = {
+	{ "minimal_backoff_time", "maximal_backoff_time" },
+	{ "smtpd_soft_error_limit", "smtpd_hard_error_limit" },
+	{ "first_valid_uid", "last_valid_uid" },
+	{ "initial_destination_concurrency", "default_destination_concurrency_limit" },
+};
+
+static void
+check_ordered(const struct conf *conf, const struct raw_lookup *l, struct conf_problems *p)
+{
+	const struct conf_param *low, *high;
+	const char *file;
+	unsigned line;
+	size_t i;
+
+	for (i = 0; i < sizeof(ordered) / sizeof(ordered[0]); i++) {
+		struct buf a = { 0 }, b = { 0 };
+
+		low = conf_param_find(ordered[i].low);
+		high = conf_param_find(ordered[i].high);
+		if (!low || !high ||
+		    *(const int64_t *)((const char *)conf + low->offset) <=
+			*(const int64_t *)((const char *)conf + high->offset))
+			continue;
+		place(l, low->name, &file, &line);
+		if (!file)
+			place(l, high->name, &file, &line);
+		conf_value_text(conf, low, &a);
+		conf_value_text(conf, high, &b);
+		conf_problem(p, file, line, "change one of the two", "%s = %.*s is above %s = %.*s",
+		    low->name, SLICE_ARG(buf_slice(&a)), high->name, SLICE_ARG(buf_slice(&b)));
+		buf_free(&a);
+		buf_free(&b);
+	}
+}
+
+/* A domain has one owner. */
+static void
+check_domains(const struct conf *conf, const struct raw_lookup *l, struct conf_problems *p)
+{
+	const struct {
+		const char *name;
+		const struct conf_list *list;
+	} classes[] = {
+		{ "mydestination", &conf->mydestination },
+		{ "virtual_mailbox_domains", &conf->virtual_mailbox_domains },
+		{ "virtual_alias_domains", &conf->virtual_alias_domains },
+		{ "relay_domains", &conf->relay_domains },
+	};
+	const char *file;
+	unsigned line;
+	size_t i, j, k;
+
+	for (i = 0; i < 4; i++)
+		for (j = i + 1; j < 4; j++)
+			for (k = 0; k < classes[j].list->n; k++) {
+				if (!conf_list_has_domain(
+					classes[i].list, slice_str(classes[j].list->v[k])))
+					continue;
+				place(l, classes[j].name, &file, &line);
+				conf_problem(p, file, line, "remove it from one of the two",
+				    "%s is listed in both %s and %s", classes[j].list->v[k],
+				    classes[i].name, classes[j].name);
+			}
+}
+
+void
+conf_check_values(const struct conf *conf, const struct raw_lookup *l, struct conf_problems *p)
+{
+	const char *file;
+	unsigned line;
+
+	check_listed(conf, l, p);
+	check_ordered(conf, l, p);
+	check_domains(conf, l, p);
+	place(l, "smtp_tls_security_level", &file, &line);
+	if (conf->smtp_tls_security_level == CONF_TLS_LEVEL_DANE ||
+	    conf->smtp_tls_security_level == CONF_TLS_LEVEL_DANE_ONLY ||
+	    conf->smtp_tls_security_level == CONF_TLS_LEVEL_FINGERPRINT)
+		conf_problem(p, file, line, "use may, encrypt, verify or secure",
+		    "smtp_tls_security_level: DANE and fingerprints are not supported yet");
+}

@@ -1,0 +1,114 @@
+/*
+ * A whole configuration: both files of a folder, read and checked together, so that one run tells
+ * every problem. Runs in master (root) and in the tools; the only file of lib/conf that opens
+ * main.cf and master.cf. Invariant: always gives a complete set; p->errors says whether to use it.
+ */
+#include "conf/conf.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void
+read_file(const char *path, struct buf *out, struct conf_problems *p)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	struct stat st;
+	ptrdiff_t n;
+
+	out->limit = CONF_FILE_LIMIT + 65536;
+	if (fd < 0) {
+		conf_problem(p, path, 0, "create it, or name its folder with -c",
+		    "cannot be opened: %s", err_str(err_errno()));
+		return;
+	}
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+		conf_problem(p, path, 0, "replace it by one", "is not a regular file");
+		close(fd);
+		return;
+	}
+	while ((n = buf_read(out, fd, 65536)) > 0 && buf_len(out) <= CONF_FILE_LIMIT)
+		;
+	if (n < 0)
+		conf_problem(p, path, 0, NULL, "cannot be read: %s", err_str((int)n));
+	close(fd);
+}
+
+/* Overrides are checked by name, and each service gets a struct conf of its own. */
+static void
+eval_services(struct conf_set *set, struct conf_problems *p)
+{
+	struct conf_service *s;
+	size_t i, j;
+
+	for (i = 0; i < set->services->n; i++) {
+		s = &set->services->v[i];
+		for (j = 0; j < s->overrides_n; j++)
+			(void)conf_check_name(set->raw, s->overrides[j].name, s->file, s->line, p);
+		if (s->overrides_n)
+			s->conf = conf_eval(set->raw, s->overrides, s->overrides_n, p);
+	}
+}
+
+/* The same complaint about main.cf comes up once for each service with overrides: keep the first.
+ */
+static void
+drop_repeats(struct conf_problems *p)
+{
+	size_t i, j, n = 0;
+
+	for (i = 0; i < p->n; i++) {
+		for (j = 0; j < n; j++)
+			if (p->v[i].line == p->v[j].line && !strcmp(p->v[i].text, p->v[j].text) &&
+			    !strcmp(
+				p->v[i].file ? p->v[i].file : "", p->v[j].file ? p->v[j].file : ""))
+				break;
+		if (j == n)
+			p->v[n++] = p->v[i];
+		else if (!p->v[i].warning)
+			p->errors--;
+	}
+	p->n = n;
+}
+
+struct conf_set *
+conf_set_load(const char *dir, struct conf_problems *p)
+{
+	struct conf_set *set = xcalloc(1, sizeof(*set));
+	struct buf main_cf = { 0 }, master_cf = { 0 };
+
+	char *full = realpath(dir, NULL);
+
+	dir = full ? full : dir;
+	set->main_cf = xasprintf("%s/main.cf", dir);
+	set->master_cf = xasprintf("%s/master.cf", dir);
+	set->raw = conf_raw_new(NULL);
+	conf_raw_default(set->raw, "config_directory", dir);
+	read_file(set->main_cf, &main_cf, p);
+	conf_raw_parse(set->raw, set->main_cf, buf_slice(&main_cf), p);
+	read_file(set->master_cf, &master_cf, p);
+	set->services = conf_services_parse(set->raw, set->master_cf, buf_slice(&master_cf), p);
+	conf_raw_check_names(set->raw, p);
+	set->conf = conf_eval(set->raw, NULL, 0, p);
+	eval_services(set, p);
+	drop_repeats(p);
+	buf_free(&main_cf);
+	buf_free(&master_cf);
+	free(full);
+	return set;
+}
+
+void
+conf_set_free(struct conf_set **set)
+{
+	if (!*set)
+		return;
+	conf_raw_free(&(*set)->raw);
+	conf_free(&(*set)->conf);
+	conf_services_free(&(*set)->services);
+	free((*set)->main_cf);
+	free((*set)->master_cf);
+	free(*set);
+	*set = NULL;
+}
