@@ -279,7 +279,7 @@ scram_crypt_check(const char *hash, struct slice password)
 	if (password.n > PASSWORD_MAX || slice_cstr(password, &phrase) < 0)
 		return ERR_DENIED;
 	data = xcalloc(1, sizeof(*data));
-	got = crypt_r(phrase, hash, data);
+	got = crypt_rn(phrase, hash, data, sizeof(*data));
 	if (!got || got[0] == '*')
 		err = ERR_CORRUPT;
 	else
