@@ -94,6 +94,32 @@ queue_footer_decode(
 	return 0;
 }
 
+static void
+store64(unsigned char *p, uint64_t v)
+{
+	for (int i = 0; i < 8; i++)
+		p[i] = (unsigned char)(v >> (8 * i));
+}
+
+void
+queue_footer_repair(unsigned char *file, size_t n)
+{
+	unsigned char *footer = file + n - QUEUE_FOOTER_SIZE;
+	struct cursor c = cursor(slice(footer, QUEUE_FOOTER_SIZE));
+	uint64_t offset;
+	uint32_t length;
+
+	if (n < QUEUE_FOOTER_SIZE)
+		return;
+	cursor_u64(&c);
+	offset = cursor_u64(&c);
+	length = cursor_u32(&c);
+	if (offset <= n && length <= n - offset)
+		store64(footer + 32, queue_digest(slice(file + offset, length)));
+	store64(footer + 40, n);
+	store64(footer + DIGEST_AT, queue_digest(slice(footer, DIGEST_AT)));
+}
+
 int
 queue_tail_decode(
     struct slice tail, const struct queue_layout *l, struct arena *a, struct envelope *out_r)

@@ -34,6 +34,9 @@ int queue_file_tail(const struct envelope *e, uint64_t content_size, struct buf 
 int queue_footer_decode(const unsigned char in[QUEUE_FOOTER_SIZE], uint64_t file_size,
     struct queue_layout *out_r) CHECKED;
 
+/* Makes the digests of a file in memory right, whatever it holds: for tests and fuzzers. */
+void queue_footer_repair(unsigned char *file, size_t n);
+
 /* Decodes record and slots that were read from where the layout says: tail holds the bytes from
  * record_offset to the footer, and lives as long as the envelope. */
 int queue_tail_decode(struct slice tail, const struct queue_layout *l, struct arena *a,

@@ -36,6 +36,8 @@ enum run_kind {
 	RUN_COMMAND, /* argument: a command line as aliases(5) gives it */
 	RUN_FILE,    /* argument: a path */
 	RUN_INCLUDE, /* argument: a path of a list of addresses */
+	RUN_ALIAS,   /* argument: the right-hand side of an alias, as aliases(5) has it; the mailbox
+			spec is "alias:" and it */
 };
 /* flags of a route_answer and of deliver_start */
 enum route_flag {

@@ -1,0 +1,235 @@
+/*
+ * Sites: how many jobs each may have at once, and what its answers teach. Runs in qmgr; pure.
+ *
+ * The window starts at window_initial and grows by one for each success (it doubles in a round)
+ * until the first failure, then by one in a round. A job whose site did not answer halves it; when
+ * whole windows fail in a row the site rests, and comes back with a window of one. So a dead site
+ * costs one attempt a rest, whatever waits for it, and nobody else pays.
+ */
+#include "queue/sched_impl.h"
+
+#include <stdlib.h>
+
+#define FORGET_MS 600000 /* what an unused site has taught is kept that long */
+
+static struct hash_node *
+find(const struct sched *s, enum sched_class class, struct slice key, unsigned char *name)
+{
+	/* The class is part of the name: a user and a host may be spelled alike. */
+	name[0] = (unsigned char)('0' + class);
+	if (key.n)
+		memcpy(name + 1, key.p, key.n);
+	return hash_find(&s->sites, slice(name, key.n + 1));
+}
+
+struct sched_site *
+sched_site_find(struct sched *s, enum sched_class class, struct slice key)
+{
+	unsigned char name[SCHED_TEXT_MAX + 1];
+	struct hash_node *n = find(s, class, slice_sub(key, 0, SCHED_TEXT_MAX), name);
+
+	return n ? HASH_ELEMENT(n, struct sched_site, node) : NULL;
+}
+
+struct sched_site *
+sched_site(struct sched *s, enum sched_class class, struct slice key)
+{
+	unsigned char name[SCHED_TEXT_MAX + 1];
+	struct hash_node *n = find(s, class, key = slice_sub(key, 0, SCHED_TEXT_MAX), name);
+	struct sched_site *site;
+
+	if (n)
+		return HASH_ELEMENT(n, struct sched_site, node);
+	site = xcalloc(1, sizeof(*site) + key.n + 2);
+	site->class = class;
+	site->window =
+	    class == SCHED_UNROUTED ? s->limits.class_max[class] : s->limits.window_initial;
+	site->threshold = s->limits.window_max;
+	memcpy(site->key, name, key.n + 1);
+	TAILQ_INIT(&site->flows);
+	hash_insert(&s->sites, &site->node, slice(site->key, key.n + 1));
+	sched_site_update(s, site);
+	return site;
+}
+
+void
+sched_set_limits(struct sched *s, const struct sched_limits *l)
+{
+	s->limits = *l;
+	for (struct sched_site *x = NULL; (x = sched_each_site(s, x));) {
+		if (x->class != SCHED_UNROUTED && x->window > l->window_max)
+			x->window = l->window_max;
+		sched_site_update(s, x);
+	}
+}
+
+void
+sched_site_update(struct sched *s, struct sched_site *site)
+{
+	bool want = site->ready && !site->resting && site->running < (unsigned int)site->window;
+
+	if (want && !site->in_ring)
+		TAILQ_INSERT_TAIL(&s->rings[site->class], site, link);
+	if (!want && site->in_ring)
+		TAILQ_REMOVE(&s->rings[site->class], site, link);
+	site->in_ring = want;
+	if (site->resting)
+		return;
+	if (site->jobs || site->running)
+		heap_clear(&s->rests, &site->rest);
+	else if (!site->rest.at)
+		heap_set(&s->rests, &site->rest, s->now + FORGET_MS);
+}
+
+bool
+sched_direct_ok(const struct sched *s, struct sched_site *const *sites, size_t n, int64_t now)
+{
+	size_t needed[SCHED_CLASSES] = { 0 };
+
+	(void)now;
+	if (s->direct >= s->limits.direct_max)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		const struct sched_site *x = sites[i];
+
+		if (x->resting || x->ready || x->running >= (unsigned int)x->window ||
+		    x->average_ms >= s->limits.deadline_ms / 2)
+			return false;
+		needed[x->class]++;
+	}
+	for (int c = 0; c < SCHED_CLASSES; c++)
+		if (needed[c] && (!TAILQ_EMPTY(&s->rings[c]) ||
+				     s->running[c] + needed[c] > s->limits.class_max[c]))
+			return false;
+	return true;
+}
+
+void
+sched_direct_begin(struct sched *s)
+{
+	s->direct++;
+}
+
+void
+sched_direct_end(struct sched *s)
+{
+	s->direct--;
+}
+
+void
+sched_take(struct sched *s, struct sched_site *site)
+{
+	s->running[site->class]++;
+	site->running++;
+	sched_site_update(s, site);
+}
+
+static void
+learn_time(struct sched_site *site, int64_t ms)
+{
+	if (site->done + site->failed == 0)
+		site->average_ms = ms;
+	else
+		site->average_ms += (ms - site->average_ms) / 8;
+}
+
+static void
+succeeded(struct sched *s, struct sched_site *site)
+{
+	site->done++;
+	site->failures = 0;
+	site->rest_ms = 0;
+	site->window += site->window < site->threshold ? 1 : 1 / site->window;
+	if (site->window > s->limits.window_max)
+		site->window = s->limits.window_max;
+}
+
+static void
+failed(struct sched *s, struct sched_site *site, int64_t now)
+{
+	double cohort = site->window;
+
+	site->failed++;
+	site->failures++;
+	site->window = site->window > 2 ? site->window / 2 : 1;
+	site->threshold = site->window;
+	if (site->resting || site->failures < s->limits.failed_cohorts * cohort)
+		return;
+	site->rest_ms = site->rest_ms ? site->rest_ms * 2 : s->limits.rest_min_ms;
+	if (site->rest_ms > s->limits.rest_max_ms)
+		site->rest_ms = s->limits.rest_max_ms;
+	site->window = 1;
+	site->resting = true;
+	heap_set(&s->rests, &site->rest, now + site->rest_ms);
+}
+
+void
+sched_release(struct sched *s, struct sched_site *site, enum sched_outcome outcome, int64_t took_ms,
+    int64_t now)
+{
+	s->now = now;
+	s->running[site->class]--;
+	site->running--;
+	if (site->class != SCHED_UNROUTED && outcome != OUTCOME_UNUSED) {
+		if (took_ms >= 0)
+			learn_time(site, took_ms);
+		if (outcome == OUTCOME_OK)
+			succeeded(s, site);
+		else
+			failed(s, site, now);
+	}
+	sched_site_update(s, site);
+}
+
+void
+sched_slow(struct sched *s, struct sched_site *site)
+{
+	learn_time(site, s->limits.deadline_ms);
+}
+
+static void
+site_free(struct sched *s, struct sched_site *site)
+{
+	heap_clear(&s->rests, &site->rest);
+	hash_remove(&s->sites, &site->node);
+	free(site);
+}
+
+void
+sched_sites_tick(struct sched *s, int64_t now)
+{
+	struct heap_node *n;
+
+	s->now = now;
+	while ((n = heap_first(&s->rests)) && n->due <= now) {
+		struct sched_site *site = HEAP_ELEMENT(n, struct sched_site, rest);
+
+		heap_clear(&s->rests, n);
+		if (site->resting) {
+			site->resting = false;
+			sched_site_update(s, site);
+		} else if (!site->jobs && !site->running) {
+			site_free(s, site);
+		}
+	}
+}
+
+void
+sched_sites_free(struct sched *s)
+{
+	struct sched_site *x;
+
+	while ((x = sched_each_site(s, NULL)))
+		site_free(s, x);
+	hash_free(&s->sites);
+	hash_free(&s->flows);
+	heap_free(&s->rests);
+}
+
+struct sched_site *
+sched_each_site(const struct sched *s, const struct sched_site *site)
+{
+	struct hash_node *n = hash_next(&s->sites, site ? &site->node : NULL);
+
+	return n ? HASH_ELEMENT(n, struct sched_site, node) : NULL;
+}
