@@ -1,0 +1,119 @@
+/*
+ * Fuzz target: whole sessions of the outbound engine. Byte 0: options; byte 1: how many bytes are
+ * fed at once; byte 2: which message; the rest is what the server says. Checked: a recipient never
+ * gets two results, after "done" each has had one, no event follows the end of the session.
+ */
+#include "smtp/client.h"
+
+#include <stdlib.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define A(s)                                                                                       \
+	{                                                                                          \
+		(const unsigned char *)(s), sizeof(s) - 1                                          \
+	}
+
+static const struct client_rcpt rcpts[] = { { .address = A("a@x.test"), .notify = 6 },
+	{ .address = A("b@x.test"), .orcpt = A("rfc822;b@x.test") },
+	{ .address = A("\xc3\xbc@x.test") } };
+static const struct client_message messages[] = {
+	{ .sender = A("s@y.test"), .rcpts = rcpts, .n = 2, .size = 8 },
+	{ .rcpts = rcpts, .n = 3, .size = 8, .body = CLIENT_BODY_8BIT, .ret = CLIENT_RET_FULL },
+	{ .rcpts = rcpts, .n = 1, .size = 8, .body = CLIENT_BODY_BINARY, .envid = A("x") },
+	{ .rcpts = rcpts, .n = 3, .size = 8, .utf8 = true },
+};
+
+struct run {
+	struct client *c;
+	const struct client_message *m;
+	unsigned results[3];
+	unsigned sent;
+	bool over;
+};
+
+static void
+take_event(struct run *r, enum client_event_type type, const struct client_event *ev)
+{
+	if (r->over)
+		abort();
+	switch (type) {
+	case CLIENT_TLS:
+		client_tls_up(r->c);
+		break;
+	case CLIENT_MECHANISMS:
+		client_auth(r->c, "PLAIN", true, SLICE_LIT("\0u\0p"));
+		break;
+	case CLIENT_CHALLENGE:
+		if (ev->data.n % 2)
+			client_auth_cancel(r->c);
+		else
+			client_auth(r->c, NULL, true, ev->data);
+		break;
+	case CLIENT_RESULT:
+		if (ev->rcpt >= r->m->n || r->results[ev->rcpt]++ || !ev->reply.code)
+			abort();
+		break;
+	case CLIENT_CONTENT:
+		client_content(r->c, SLICE_LIT(".a\r\n.\r"));
+		client_content(r->c, SLICE_LIT("\nb"));
+		client_content_end(r->c);
+		break;
+	case CLIENT_DONE:
+		for (size_t i = 0; i < r->m->n; i++)
+			if (!r->results[i])
+				abort();
+		break;
+	case CLIENT_FAILED:
+	case CLIENT_CLOSED:
+		r->over = true;
+		break;
+	default:
+		break;
+	}
+	if (client_ready(r->c) && r->sent++ < 3) {
+		memset(r->results, 0, sizeof(r->results));
+		if (client_send(r->c, r->m))
+			abort();
+	} else if (client_ready(r->c)) {
+		client_quit(r->c);
+	}
+}
+
+static void
+events(struct run *r)
+{
+	struct client_event ev;
+	enum client_event_type type;
+
+	while ((type = client_next(r->c, &ev)) != CLIENT_NOTHING)
+		take_event(r, type, &ev);
+	buf_consume(client_output(r->c), buf_len(client_output(r->c)));
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct client_opts opts = { .helo = "me.test" };
+	struct run r = { 0 };
+
+	if (size < 3)
+		return 0;
+	opts.lmtp = data[0] & 1;
+	opts.tls = data[0] & 2;
+	opts.tls_required = data[0] & 4;
+	opts.auth = data[0] & 8;
+	opts.no_pipelining = data[0] & 16;
+	r.c = client_new(&opts);
+	r.m = &messages[data[2] % 4];
+	for (size_t at = 3, n = data[1] % 64 + 1u; at < size; at += n) {
+		client_feed(r.c, slice_sub(slice(data, size), at, at + n));
+		events(&r);
+	}
+	client_eof(r.c);
+	events(&r);
+	if (!r.over)
+		abort();
+	client_free(&r.c);
+	return 0;
+}

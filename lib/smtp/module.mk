@@ -1,0 +1,2 @@
+$(eval $(call lib,smtp,mail base,))
+$(eval $(call fuzz,smtp_client,smtp mail base))
