@@ -4,6 +4,7 @@
  * never longer than the command itself.
  */
 #include "imap/parse.h"
+#include "mail/date.h"
 
 struct imap_parse
 imap_parse(struct slice in, struct arena *arena)
@@ -338,17 +339,6 @@ imap_set_has(const struct imap_set *set, uint32_t id, uint32_t max)
 	return false;
 }
 
-int64_t
-imap_days(int year, int month, int day)
-{
-	int64_t y = month <= 2 ? year - 1 : year;
-	int64_t era = (y >= 0 ? y : y - 399) / 400;
-	int64_t yoe = y - era * 400;
-	int64_t doy = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
-
-	return era * 146097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719468;
-}
-
 /* n digits, or fewer when the first is a blank and blank is allowed. */
 static bool
 digits(struct imap_parse *p, int n, int *out_r)
@@ -388,7 +378,7 @@ month_year(struct imap_parse *p, int day, int64_t *days_r)
 		length = 29;
 	if (day < 1 || day > length)
 		return imap_fail(p, "No such day");
-	*days_r = imap_days(year, month, day);
+	*days_r = date_days(year, month, day);
 	return true;
 }
 

@@ -63,8 +63,6 @@ bool imap_set_has(const struct imap_set *set, uint32_t id, uint32_t max);
 bool imap_date(struct imap_parse *p, int64_t *days_r);
 /* date-time: seconds since the epoch, and the zone in minutes. */
 bool imap_date_time(struct imap_parse *p, int64_t *time_r, int *zone_r);
-/* Days since the epoch of a civil date; month 1 to 12. */
-int64_t imap_days(int year, int month, int day);
 /* A flag or keyword as an atom with an optional "\". */
 bool imap_flag(struct imap_parse *p, struct slice *out_r);
 /* id-params-list: NIL, or up to 30 pairs of string and nstring (RFC 2971); the values are dropped.
