@@ -83,6 +83,7 @@ envelope_encode(const struct envelope *e, struct buf *out)
 	buf_add_u64(out, e->size);
 	buf_add_u32(out, e->flags);
 	buf_add_u8(out, (uint8_t)e->ret);
+	buf_add_u8(out, (uint8_t)e->hops);
 	buf_add_u64(out, e->content_digest);
 	buf_add_counted(out, e->sender);
 	buf_add_counted(out, e->envid);
@@ -167,6 +168,7 @@ envelope_decode(struct slice record, struct arena *a, struct envelope *out_r)
 	e.size = cursor_u64(&c);
 	e.flags = cursor_u32(&c);
 	e.ret = cursor_u8(&c);
+	e.hops = cursor_u8(&c);
 	e.content_digest = cursor_u64(&c);
 	e.sender = text(&c, ENVELOPE_ADDRESS_MAX);
 	e.envid = text(&c, 256);

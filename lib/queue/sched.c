@@ -260,7 +260,7 @@ sched_unhold(struct sched *s, struct sched_msg *m, int64_t now)
 struct sched_job *
 sched_next(struct sched *s, int64_t now)
 {
-	(void)now;
+	s->now = now;
 	for (int i = 0; i < SCHED_CLASSES; i++) {
 		unsigned int class = s->turn++ % SCHED_CLASSES;
 		struct sched_site *site = TAILQ_FIRST(&s->rings[class]);

@@ -19,14 +19,17 @@
 enum sched_class {
 	SCHED_LOCAL,
 	SCHED_REMOTE,
+	SCHED_NOTICE,   /* notices that bounce composes: one site */
 	SCHED_UNROUTED, /* waits for its routes, after a restart for instance */
 	SCHED_CLASSES,
 };
 
 struct sched_limits {
-	unsigned int window_initial, window_max; /* jobs at once to one site */
-	unsigned int class_max[SCHED_CLASSES];   /* jobs at once of one class */
-	unsigned int direct_max;                 /* direct messages under way */
+	/* Jobs at once to one site. Notices and the unrouted know no site and have class_max. */
+	unsigned int window_initial[SCHED_CLASSES], window_max[SCHED_CLASSES];
+	int64_t pause_ms[SCHED_CLASSES];       /* between two jobs to one site */
+	unsigned int class_max[SCHED_CLASSES]; /* jobs at once of one class */
+	unsigned int direct_max;               /* direct messages under way */
 	unsigned int failed_cohorts; /* windows of failures in a row after which a site rests */
 	int64_t rest_min_ms, rest_max_ms; /* how long it rests, doubled each time */
 	int64_t deadline_ms;              /* of the direct way */

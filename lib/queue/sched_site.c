@@ -12,6 +12,11 @@
 
 #define FORGET_MS 600000 /* what an unused site has taught is kept that long */
 
+static bool learns(enum sched_class class)
+{
+	return class == SCHED_LOCAL || class == SCHED_REMOTE;
+}
+
 static struct hash_node *
 find(const struct sched *s, enum sched_class class, struct slice key, unsigned char *name)
 {
@@ -57,8 +62,10 @@ sched_set_limits(struct sched *s, const struct sched_limits *l)
 {
 	s->limits = *l;
 	for (struct sched_site *x = NULL; (x = sched_each_site(s, x));) {
-		if (x->class != SCHED_UNROUTED && x->window > l->window_max)
-			x->window = l->window_max;
+		if (!learns(x->class))
+			x->window = l->class_max[x->class];
+		else if (x->window > l->window_max[x->class])
+			x->window = l->window_max[x->class];
 		sched_site_update(s, x);
 	}
 }
@@ -121,6 +128,10 @@ sched_take(struct sched *s, struct sched_site *site)
 {
 	s->running[site->class]++;
 	site->running++;
+	if (s->limits.pause_ms[site->class]) {
+		site->resting = true;
+		heap_set(&s->rests, &site->rest, s->now + s->limits.pause_ms[site->class]);
+	}
 	sched_site_update(s, site);
 }
 
@@ -140,8 +151,8 @@ succeeded(struct sched *s, struct sched_site *site)
 	site->failures = 0;
 	site->rest_ms = 0;
 	site->window += site->window < site->threshold ? 1 : 1 / site->window;
-	if (site->window > s->limits.window_max)
-		site->window = s->limits.window_max;
+	if (site->window > s->limits.window_max[site->class])
+		site->window = s->limits.window_max[site->class];
 }
 
 static void
@@ -170,7 +181,7 @@ sched_release(struct sched *s, struct sched_site *site, enum sched_outcome outco
 	s->now = now;
 	s->running[site->class]--;
 	site->running--;
-	if (site->class != SCHED_UNROUTED && outcome != OUTCOME_UNUSED) {
+	if (learns(site->class) && outcome != OUTCOME_UNUSED) {
 		if (took_ms >= 0)
 			learn_time(site, took_ms);
 		if (outcome == OUTCOME_OK)

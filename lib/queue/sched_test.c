@@ -190,6 +190,26 @@ test_direct(void **state)
 }
 
 static void
+test_pause(void **state)
+{
+	struct sched_limits l = limits;
+	struct sched *s;
+
+	(void)state;
+	l.pause_ms[SCHED_REMOTE] = 100;
+	s = sched_new(&l);
+	for (int i = 0; i < 3; i++)
+		add_ready(s, "a", "x");
+	assert_non_null(sched_next(s, 0));
+	assert_null(sched_next(s, 50));
+	assert_int_equal(sched_timer(s), 100);
+	assert_null(sched_tick(s, 100));
+	assert_non_null(sched_next(s, 100));
+	assert_null(sched_next(s, 100));
+	sched_free(&s);
+}
+
+static void
 test_timers(void **state)
 {
 	struct sched *s = sched_new(&limits);
@@ -296,6 +316,7 @@ main(void)
 		cmocka_unit_test(test_rest),
 		cmocka_unit_test(test_fairness),
 		cmocka_unit_test(test_direct),
+		cmocka_unit_test(test_pause),
 		cmocka_unit_test(test_timers),
 		cmocka_unit_test(test_listing_and_memory),
 		cmocka_unit_test(test_backoff),
