@@ -1,0 +1,1 @@
+$(eval $(call lib,daemon,conf ipc ev base,-lseccomp))

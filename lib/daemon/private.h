@@ -1,0 +1,64 @@
+/* What daemon.c, zygote.c and acceptor.c share. */
+#ifndef DAEMON_PRIVATE_H
+#define DAEMON_PRIVATE_H
+
+#include "daemon/daemon.h"
+#include "daemon/zygote.h"
+#include "base/hash.h"
+
+#include <sys/queue.h>
+
+/* Descriptors that master hands to a program that it execs. */
+enum { FD_CONTROL = 3, FD_CONFIG = 4, FD_LOG = 5 };
+
+struct link {
+	LIST_ENTRY(link) next;
+	struct ipc_chan *chan;
+	bool standing; /* made by master: also in d->peers */
+};
+
+struct child {
+	struct hash_node node; /* by pid */
+	struct zygote_child pub;
+	struct daemon *d;
+	enum role peers[ZYGOTE_PEERS];
+	size_t npeers;
+};
+
+struct conf_holder {
+	struct conf *conf;
+	unsigned refs;
+};
+
+struct daemon_private {
+	LIST_HEAD(, link) links;
+	struct hash children;      /* of a zygote */
+	struct event *on_child, *on_term;
+	struct ev_timer flush;
+	int log_fd;
+	bool flush_armed, leave;
+	int status;
+	const void *acceptor;      /* struct acceptor_state of an acceptor or its child */
+	unsigned sessions;         /* in an acceptor's child: connections that it has */
+};
+
+/* The loop and the links of a fresh process, before its jail. */
+void daemon_setup(struct daemon *d, int control_fd, enum role control_peer);
+/* Runs until daemon_exit; returns the exit status. */
+int daemon_loop(struct daemon *d);
+/* A standing link to a peer, from a descriptor. */
+struct ipc_chan *daemon_link(struct daemon *d, int fd, enum role peer);
+/* Reports a link as gone and frees it. */
+void daemon_drop(struct daemon *d, struct ipc_chan *ch);
+/* daemon_run with the state of an acceptor. */
+int daemon_run_with(int argc, char **argv, const struct daemon_desc *desc, const void *acceptor);
+/* After fork: forgets what the parent had gathered. */
+void log_reset(enum role role);
+void zygote_watch_children(struct daemon *d);
+void zygote_repair(struct daemon *d, enum role peer);
+void zygote_forget_chan(struct daemon *d, struct ipc_chan *ch);
+/* Exit so that master execs this zygote anew at once (an address layout must not outlive an attack). */
+void daemon_renew(struct daemon *d);
+#define EXIT_RENEW 75
+
+#endif

@@ -1,0 +1,95 @@
+/*
+ * libevent glue. Runs in every process with a loop. The base has no locks: one thread owns it;
+ * pools hand their completions over by an eventfd.
+ */
+#include "ev/ev.h"
+
+#include <fcntl.h>
+#include <time.h>
+
+struct event_base *
+ev_base_new(void)
+{
+	struct event_config *config = event_config_new();
+	struct event_base *base;
+
+	if (!config)
+		die("out of memory for the event loop");
+	event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST);
+	event_config_require_features(config, EV_FEATURE_O1);
+	base = event_base_new_with_config(config);
+	event_config_free(config);
+	if (!base)
+		die("the kernel gives no epoll instance: raise the limit of open files");
+	event_base_priority_init(base, 2);
+	return base;
+}
+
+static int64_t
+clock_us(clockid_t clock)
+{
+	struct timespec t;
+
+	clock_gettime(clock, &t);
+	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+int64_t
+ev_now_us(void)
+{
+	return clock_us(CLOCK_MONOTONIC);
+}
+
+int64_t
+ev_wall_us(void)
+{
+	return clock_us(CLOCK_REALTIME);
+}
+
+static void
+on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct ev_timer *t = arg;
+
+	(void)fd;
+	(void)what;
+	t->fire(t->ctx);
+}
+
+void
+ev_timer_set(struct event_base *base, struct ev_timer *t, int64_t ms, void (*fire)(void *), void *ctx)
+{
+	struct timeval tv = ev_ms(ms < 0 ? 0 : ms);
+
+	t->fire = fire;
+	t->ctx = ctx;
+	if (!t->event)
+		t->event = evtimer_new(base, on_timer, t);
+	if (!t->event || evtimer_add(t->event, &tv))
+		die("out of memory for a timer");
+}
+
+void
+ev_timer_clear(struct ev_timer *t)
+{
+	if (t->event)
+		evtimer_del(t->event);
+}
+
+void
+ev_timer_free(struct ev_timer *t)
+{
+	if (t->event)
+		event_free(t->event);
+	t->event = NULL;
+}
+
+int
+ev_nonblock(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC))
+		return err_errno();
+	return 0;
+}

@@ -1,0 +1,503 @@
+/*
+ * Channels between processes. Runs in every daemon. The peer may be taken over: whatever it sends is
+ * checked for role, shape and descriptors here, before any handler sees it; the worst it gets is its own
+ * channel closed. Invariants: a message is sent whole or queued whole; a freed channel is not touched
+ * after its handler returns (busy/dead); memory queued towards a peer is bounded by the callers.
+ */
+#include "ipc/chan.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define BATCH 8 /* messages taken by one system call */
+
+struct queued {
+	STAILQ_ENTRY(queued) next;
+	int fd;
+	size_t n;
+	unsigned char data[];
+};
+
+struct ipc_io {
+	struct event_base *base;
+	enum role self;
+	struct buf out;             /* the message being encoded */
+	unsigned char *in;          /* BATCH areas of MSG_MAX bytes; pages are touched as they are used */
+	struct mmsghdr heads[BATCH];
+	struct iovec iov[BATCH];
+	char control[BATCH][CMSG_SPACE(sizeof(int) * 4)];
+};
+
+struct ipc_chan {
+	struct ipc_io *io;
+	int fd;
+	enum role peer;
+	const struct ipc_ops *ops;
+	void *ctx, *data;
+	struct event *readable, *writable;
+	STAILQ_HEAD(, queued) queue;
+	size_t queued;
+	uint32_t next_id;
+	bool busy, dead, reading, credited, crediting;
+	int64_t credit;       /* bytes that may still be sent (credited) */
+	uint32_t owed;        /* bytes handled and not yet granted again (crediting) */
+};
+
+struct ipc_io *
+ipc_io_new(struct event_base *base, enum role self)
+{
+	struct ipc_io *io = xcalloc(1, sizeof(*io));
+
+	io->base = base;
+	io->self = self;
+	io->in = xmalloc(BATCH * MSG_MAX);
+	for (size_t i = 0; i < BATCH; i++) {
+		io->iov[i] = (struct iovec){ io->in + i * MSG_MAX, MSG_MAX };
+		io->heads[i].msg_hdr.msg_iov = &io->iov[i];
+		io->heads[i].msg_hdr.msg_iovlen = 1;
+	}
+	return io;
+}
+
+void
+ipc_io_free(struct ipc_io **io)
+{
+	if (*io) {
+		buf_free(&(*io)->out);
+		free((*io)->in);
+		free(*io);
+	}
+	*io = NULL;
+}
+
+struct event_base *
+ipc_io_base(const struct ipc_io *io)
+{
+	return io->base;
+}
+
+enum role
+ipc_io_self(const struct ipc_io *io)
+{
+	return io->self;
+}
+
+static bool
+is_receiver(enum role role)
+{
+	return msg_allowed(MSG_MAIL_COMMIT, role, ROLE_QMGR);
+}
+
+static void
+drop_queue(struct ipc_chan *ch)
+{
+	while (!STAILQ_EMPTY(&ch->queue)) {
+		struct queued *q = STAILQ_FIRST(&ch->queue);
+		STAILQ_REMOVE_HEAD(&ch->queue, next);
+		if (q->fd >= 0)
+			close(q->fd);
+		free(q);
+	}
+	ch->queued = 0;
+}
+
+void
+ipc_chan_free(struct ipc_chan **chp)
+{
+	struct ipc_chan *ch = *chp;
+
+	*chp = NULL;
+	if (!ch)
+		return;
+	if (ch->fd >= 0) {
+		event_free(ch->readable);
+		event_free(ch->writable);
+		close(ch->fd);
+		ch->fd = -1;
+	}
+	drop_queue(ch);
+	if (ch->busy) {
+		ch->dead = true;
+		return;
+	}
+	free(ch);
+}
+
+static void
+shut_out(struct ipc_chan *ch, int err, const char *why)
+{
+	struct ipc_chan *gone = ch;
+
+	if (ch->dead)
+		return;
+	ch->ops->closed(ch->ctx, ch, err, why);
+	if (!ch->dead) /* busy: freed by on_readable, who called us */
+		ipc_chan_free(&gone);
+}
+
+/* One message to the socket: 0, -EAGAIN, or another error. */
+static int
+transmit(int sock, const void *data, size_t n, int fd)
+{
+	union {
+		char space[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = { 0 };
+	struct iovec iov = { (void *)(uintptr_t)data, n };
+	struct msghdr head = { .msg_iov = &iov, .msg_iovlen = 1 };
+	ssize_t sent;
+
+	if (fd < 0) {
+		do
+			sent = send(sock, data, n, MSG_NOSIGNAL);
+		while (sent < 0 && errno == EINTR);
+		return sent < 0 ? err_errno() : 0;
+	}
+	head.msg_control = control.space;
+	head.msg_controllen = sizeof(control.space);
+	struct cmsghdr *c = CMSG_FIRSTHDR(&head);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+	do
+		sent = sendmsg(sock, &head, MSG_NOSIGNAL);
+	while (sent < 0 && errno == EINTR);
+	return sent < 0 ? err_errno() : 0;
+}
+
+static bool
+has_credit(const struct ipc_chan *ch, size_t n)
+{
+	return !ch->credited || ch->credit >= (int64_t)n;
+}
+
+static void
+flush_queue(struct ipc_chan *ch)
+{
+	int err = 0;
+
+	while (!STAILQ_EMPTY(&ch->queue)) {
+		struct queued *q = STAILQ_FIRST(&ch->queue);
+		if (!has_credit(ch, q->n))
+			break;
+		err = transmit(ch->fd, q->data, q->n, q->fd);
+		if (err)
+			break;
+		ch->credit -= (int64_t)q->n;
+		ch->queued -= q->n;
+		STAILQ_REMOVE_HEAD(&ch->queue, next);
+		if (q->fd >= 0)
+			close(q->fd);
+		free(q);
+	}
+	if (err == -EAGAIN)
+		event_add(ch->writable, NULL);
+	else if (err)
+		drop_queue(ch); /* the reader sees the end of the channel */
+}
+
+static void
+on_writable(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	flush_queue(arg);
+}
+
+static int
+enqueue(struct ipc_chan *ch, struct slice s, int fd)
+{
+	struct queued *q = xmalloc(sizeof(*q) + s.n);
+
+	q->n = s.n;
+	q->fd = -1;
+	if (fd >= 0 && (q->fd = dup(fd)) < 0) {
+		int err = err_errno();
+		free(q);
+		return err;
+	}
+	memcpy(q->data, s.p, s.n);
+	STAILQ_INSERT_TAIL(&ch->queue, q, next);
+	ch->queued += s.n;
+	return 0;
+}
+
+int
+ipc_send(struct ipc_chan *ch, const struct msg *m)
+{
+	struct buf *out;
+	int err, rule = msg_fd_rule(m->type);
+
+	if (ch->fd < 0)
+		return ERR_CLOSED;
+	if (!msg_allowed(m->type, ch->io->self, ch->peer) || (rule == 1 && m->fd < 0) || (rule == 0 && m->fd >= 0))
+		return ERR_DENIED;
+	out = &ch->io->out;
+	buf_clear(out);
+	msg_encode(out, m);
+	if (out->err || buf_len(out) > MSG_MAX)
+		return ERR_LIMIT;
+	if (!STAILQ_EMPTY(&ch->queue) || !has_credit(ch, buf_len(out)))
+		return enqueue(ch, buf_slice(out), m->fd);
+	err = transmit(ch->fd, buf_slice(out).p, buf_len(out), m->fd);
+	if (err == -EAGAIN) {
+		err = enqueue(ch, buf_slice(out), m->fd);
+		event_add(ch->writable, NULL);
+		return err;
+	}
+	if (err)
+		return ERR_CLOSED;
+	ch->credit -= (int64_t)buf_len(out);
+	return 0;
+}
+
+/* The descriptor of one received message: -1 none, -2 more than one. */
+static int
+take_fd(struct msghdr *head)
+{
+	int fd = -1;
+	size_t n = 0;
+
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(head); c; c = CMSG_NXTHDR(head, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t at = 0; at + sizeof(int) <= c->cmsg_len - CMSG_LEN(0); at += sizeof(int), n++) {
+			int one;
+			memcpy(&one, CMSG_DATA(c) + at, sizeof(one));
+			if (n)
+				close(one);
+			else
+				fd = one;
+		}
+	}
+	if (n > 1) {
+		close(fd);
+		return -2;
+	}
+	return fd;
+}
+
+static const char *
+fault_of(const struct ipc_chan *ch, struct slice in, struct msg *m, int flags)
+{
+	int rule;
+
+	if (flags & (MSG_TRUNC | MSG_CTRUNC))
+		return "message or descriptors truncated";
+	if (m->fd == -2)
+		return "more than one descriptor";
+	if (msg_decode(in, m))
+		return "message does not decode";
+	if (!msg_allowed(m->type, ch->peer, ch->io->self))
+		return "message not permitted for this peer";
+	rule = msg_fd_rule(m->type);
+	if ((rule == 0 && m->fd >= 0) || (rule == 1 && m->fd < 0))
+		return "descriptor missing or not expected";
+	return NULL;
+}
+
+static void
+grant(struct ipc_chan *ch, size_t n)
+{
+	struct msg m = MSG_INIT(MSG_CREDIT, 0);
+
+	ch->owed += (uint32_t)n;
+	if (!ch->crediting || ch->owed < IPC_CREDIT / 2 || ch->dead)
+		return;
+	m.credit.bytes = ch->owed;
+	ch->owed = 0;
+	if (ipc_send(ch, &m))
+		return; /* the reader sees the end of the channel */
+}
+
+static void
+handle(struct ipc_chan *ch, struct slice in, struct msghdr *head)
+{
+	struct msg m;
+	const char *why;
+
+	m.fd = take_fd(head);
+	why = fault_of(ch, in, &m, head->msg_flags);
+	if (why) {
+		if (m.fd >= 0)
+			close(m.fd);
+		shut_out(ch, ERR_SYNTAX, why);
+		return;
+	}
+	if (m.type == MSG_CREDIT) {
+		ch->credit += m.credit.bytes;
+		if (ch->credit > IPC_CREDIT)
+			ch->credit = IPC_CREDIT;
+		flush_queue(ch);
+		return;
+	}
+	ch->ops->message(ch->ctx, ch, &m);
+	if (m.fd >= 0)
+		close(m.fd);
+	if (!ch->dead)
+		grant(ch, in.n);
+}
+
+static void
+on_readable(evutil_socket_t fd, short what, void *arg)
+{
+	struct ipc_chan *ch = arg;
+	struct ipc_io *io = ch->io;
+	int n;
+
+	(void)what;
+	for (size_t i = 0; i < BATCH; i++) {
+		io->heads[i].msg_hdr.msg_control = io->control[i];
+		io->heads[i].msg_hdr.msg_controllen = sizeof(io->control[i]);
+		io->heads[i].msg_hdr.msg_flags = 0;
+	}
+	n = recvmmsg(fd, io->heads, BATCH, MSG_DONTWAIT | MSG_CMSG_CLOEXEC, NULL);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	ch->busy = true;
+	for (int i = 0; i < n && !ch->dead; i++) {
+		if (io->heads[i].msg_len == 0) {
+			n = 0;
+			break;
+		}
+		handle(ch, slice(io->iov[i].iov_base, io->heads[i].msg_len), &io->heads[i].msg_hdr);
+		if (ch->dead)
+			for (int j = i + 1, left; j < n; j++)
+				if ((left = take_fd(&io->heads[j].msg_hdr)) >= 0)
+					close(left);
+	}
+	if (n <= 0)
+		shut_out(ch, ERR_CLOSED, "peer is gone");
+	ch->busy = false;
+	if (ch->dead)
+		free(ch);
+}
+
+struct ipc_chan *
+ipc_chan_new(struct ipc_io *io, int fd, enum role peer, const struct ipc_ops *ops, void *ctx)
+{
+	struct ipc_chan *ch = xcalloc(1, sizeof(*ch));
+	int err = ev_nonblock(fd);
+
+	if (err)
+		die("channel to %s: %s", role_table[peer].name, err_str(err));
+	*ch = (struct ipc_chan){ .io = io, .fd = fd, .peer = peer, .ops = ops, .ctx = ctx };
+	STAILQ_INIT(&ch->queue);
+	ch->credited = peer == ROLE_QMGR && is_receiver(io->self);
+	ch->crediting = io->self == ROLE_QMGR && is_receiver(peer);
+	ch->credit = IPC_CREDIT;
+	ch->readable = event_new(io->base, fd, EV_READ | EV_PERSIST, on_readable, ch);
+	ch->writable = event_new(io->base, fd, EV_WRITE, on_writable, ch);
+	if (!ch->readable || !ch->writable || event_add(ch->readable, NULL))
+		die("channel to %s: the loop refuses it", role_table[peer].name);
+	ch->reading = true;
+	return ch;
+}
+
+uint32_t
+ipc_next_id(struct ipc_chan *ch)
+{
+	if (!++ch->next_id)
+		ch->next_id = 1;
+	return ch->next_id;
+}
+
+enum role
+ipc_chan_peer(const struct ipc_chan *ch)
+{
+	return ch->peer;
+}
+
+int
+ipc_chan_fd(const struct ipc_chan *ch)
+{
+	return ch->fd;
+}
+
+size_t
+ipc_chan_queued(const struct ipc_chan *ch)
+{
+	return ch->queued;
+}
+
+void
+ipc_chan_hold(struct ipc_chan *ch, bool hold)
+{
+	if (ch->fd < 0 || ch->reading == !hold)
+		return;
+	ch->reading = !hold;
+	if (hold)
+		event_del(ch->readable);
+	else
+		event_add(ch->readable, NULL);
+}
+
+void
+ipc_chan_set_data(struct ipc_chan *ch, void *data)
+{
+	ch->data = data;
+}
+
+void *
+ipc_chan_data(const struct ipc_chan *ch)
+{
+	return ch->data;
+}
+
+int
+ipc_pair(int fds_r[2])
+{
+	int size = (int)IPC_CREDIT * 2;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds_r))
+		return err_errno();
+	for (int i = 0; i < 2; i++)
+		(void)setsockopt(fds_r[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	return 0;
+}
+
+int
+ipc_send_fd(int sock, const struct msg *m)
+{
+	struct buf out;
+	int err;
+
+	buf_init(&out, MSG_MAX);
+	msg_encode(&out, m);
+	err = out.err ? out.err : transmit(sock, buf_slice(&out).p, buf_len(&out), m->fd);
+	buf_free(&out);
+	return err;
+}
+
+int
+ipc_recv_fd(int sock, struct buf *b, struct msg *m)
+{
+	char control[CMSG_SPACE(sizeof(int) * 4)] __attribute__((aligned(16)));
+	struct msghdr head = { .msg_control = control, .msg_controllen = sizeof(control) };
+	struct iovec iov;
+	ssize_t n;
+
+	buf_clear(b);
+	iov = (struct iovec){ buf_reserve(b, MSG_MAX), MSG_MAX };
+	if (!iov.iov_base)
+		return ERR_LIMIT;
+	head.msg_iov = &iov;
+	head.msg_iovlen = 1;
+	do
+		n = recvmsg(sock, &head, MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	if (n <= 0)
+		return n ? err_errno() : ERR_CLOSED;
+	buf_commit(b, (size_t)n);
+	m->fd = take_fd(&head);
+	if (m->fd == -2 || (head.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) || msg_decode(buf_slice(b), m)) {
+		if (m->fd >= 0)
+			close(m->fd);
+		return ERR_SYNTAX;
+	}
+	return 0;
+}

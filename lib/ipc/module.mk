@@ -1,0 +1,1 @@
+$(eval $(call lib,ipc,ev base,))

@@ -1,0 +1,301 @@
+#!/usr/bin/env python3
+"""gen_msgs.py MSGS.DEF ROLES.DEF OUTDIR: the IPC message table and the role table become C (msgs.h, msgs.c)."""
+import hashlib
+import pathlib
+import sys
+
+INTS = {"u8": ("uint8_t", 1), "u16": ("uint16_t", 2), "u32": ("uint32_t", 4), "u64": ("uint64_t", 8)}
+
+
+def fail(path, line, text):
+    sys.exit(f"{path}:{line}: {text}")
+
+
+def c_name(role):
+    return "ROLE_" + role.upper().replace("-", "_")
+
+
+def read_roles(path):
+    roles = []
+    for line in open(path):
+        line = line.split("#")[0].split(None, 5)
+        if line:
+            roles.append((line[0], line[1], line[2], line[3], line[4], line[5].strip()))
+    return roles
+
+
+def read_msgs(path, roles):
+    names = [r[0] for r in roles]
+    items, msgs, cur, doc = [], [], None, []
+    for no, raw in enumerate(open(path), 1):
+        line = raw.rstrip()
+        if line.startswith("## "):
+            doc.append(line[3:])
+            continue
+        words = line.split("#")[0].split()
+        if not words:
+            continue
+        if words[0] == "item":
+            cur = {"name": words[1], "fields": [], "doc": doc, "fd": None}
+            items.append(cur)
+        elif words[0] == "msg":
+            arrow = words.index("->")
+            frm, to = words[3:arrow], words[arrow + 1:]
+            for r in frm + to:
+                if r != "*" and r not in names:
+                    fail(path, no, f"unknown role {r}")
+            cur = {"name": words[1], "fields": [], "doc": doc, "from": frm, "to": to, "fd": None}
+            msgs.append(cur)
+        elif words[0] == "fd":
+            cur["fd"] = words[1]
+            continue
+        elif words[0] in INTS:
+            cur["fields"].append((words[0], words[1]))
+            continue
+        elif words[0] in ("bytes", "text"):
+            cur["fields"].append((words[0], words[1], int(words[2])))
+            continue
+        elif words[0] == "list":
+            if words[2] not in [i["name"] for i in items]:
+                fail(path, no, f"unknown item {words[2]}")
+            cur["fields"].append((words[0], words[1], words[2], int(words[3])))
+            continue
+        else:
+            fail(path, no, f"cannot read '{line}'")
+        doc = []
+    return items, msgs
+
+
+def struct_fields(fields):
+    out = []
+    for f in fields:
+        if f[0] in INTS:
+            out.append(f"\t{INTS[f[0]][0]} {f[1]};")
+        elif f[0] == "list":
+            out.append(f"\tstruct msg_list {f[1]}; /* of item_{f[2]}, at most {f[3]} */")
+        else:
+            out.append(f"\tstruct slice {f[1]}; /* {f[0]}, at most {f[2]} */")
+    return out or ["\tchar empty;"]
+
+
+def encode(fields):
+    out = []
+    for f in fields:
+        if f[0] in INTS:
+            out.append(f"\tbuf_add_{f[0]}(b, v->{f[1]});")
+        elif f[0] == "list":
+            out.append(f"\tbuf_add_u32(b, v->{f[1]}.n);\n\tbuf_add_counted(b, v->{f[1]}.raw);")
+        else:
+            out.append(f"\tbuf_add_counted(b, v->{f[1]});")
+    return out or ["\t(void)b;", "\t(void)v;"]
+
+
+def decode(fields):
+    out = []
+    for f in fields:
+        if f[0] in INTS:
+            out.append(f"\tv->{f[1]} = cursor_{f[0]}(c);")
+        elif f[0] == "bytes":
+            out.append(f"\tv->{f[1]} = cursor_counted(c, {f[2]});")
+        elif f[0] == "text":
+            out.append(f"\tv->{f[1]} = text(c, {f[2]});")
+        else:
+            out.append(f"\tv->{f[1]} = list(c, {f[3]}, check_{f[2]});")
+    return out or ["\t(void)c;", "\t(void)v;"]
+
+
+def printer(fields):
+    out = []
+    for f in fields:
+        if f[0] in INTS:
+            out.append(f'\tbuf_addf(b, " {f[1]}=%llu", (unsigned long long)v->{f[1]});')
+        elif f[0] == "list":
+            out.append(f'\tbuf_addf(b, " {f[1]}=[%u]", v->{f[1]}.n);')
+        else:
+            out.append(f'\tprint_bytes(b, "{f[1]}", v->{f[1]});')
+    return out or ["\t(void)b;", "\t(void)v;"]
+
+
+def mask(roles, names):
+    if "*" in roles:
+        return "ROLES_ALL"
+    return " | ".join(f"ROLE_BIT({c_name(r)})" for r in roles)
+
+
+HEADER = """/* Generated from lib/ipc/msgs.def and lib/daemon/roles.def by scripts/gen_msgs.py. */
+#ifndef IPC_MSGS_H
+#define IPC_MSGS_H
+
+#include "base/buf.h"
+
+#define MSG_MAX ((size_t)65536) /* bytes of one message on the wire */
+"""
+
+SOURCE = """/* Generated from lib/ipc/msgs.def and lib/daemon/roles.def by scripts/gen_msgs.py. */
+#include "ipc/msgs.h"
+
+#define ROLE_BIT(r) (1u << (r))
+#define ROLES_ALL 0xffffffffu
+
+static struct slice
+text(struct cursor *c, size_t max)
+{
+	struct slice s = cursor_counted(c, max);
+
+	for (size_t i = 0; i < s.n; i++)
+		if (s.p[i] == '\\0' || s.p[i] == '\\r' || s.p[i] == '\\n') {
+			c->err = ERR_SYNTAX;
+			return SLICE_NULL;
+		}
+	return s;
+}
+
+static struct msg_list
+list(struct cursor *c, uint32_t max, int (*check)(struct cursor *))
+{
+	struct msg_list l = { .n = cursor_u32(c) };
+	struct cursor items;
+
+	l.raw = cursor_counted(c, MSG_MAX);
+	items = cursor(l.raw);
+	if (!c->err && l.n > max)
+		c->err = ERR_LIMIT;
+	for (uint32_t i = 0; i < l.n && !c->err; i++)
+		c->err = check(&items);
+	if (!c->err)
+		c->err = cursor_end(&items);
+	return c->err ? (struct msg_list){ 0 } : l;
+}
+
+static void
+print_bytes(struct buf *b, const char *name, struct slice s)
+{
+	buf_addf(b, " %s=\\"", name);
+	for (size_t i = 0; i < s.n && i < 64; i++)
+		if (s.p[i] > ' ' && s.p[i] < 127 && s.p[i] != '"')
+			buf_add_byte(b, s.p[i]);
+		else
+			buf_addf(b, "\\\\%02x", s.p[i]);
+	buf_addf(b, s.n > 64 ? "\\"...(%zu)" : "\\"", s.n);
+}
+"""
+
+
+def main():
+    msgs_def, roles_def, outdir = sys.argv[1:4]
+    roles = read_roles(roles_def)
+    items, msgs = read_msgs(msgs_def, roles)
+    h, c = [HEADER], [SOURCE]
+
+    layout = hashlib.sha256(pathlib.Path(msgs_def).read_bytes() + pathlib.Path(roles_def).read_bytes()).hexdigest()[:16]
+    h.append(f'/* Of both tables: peers with another one are refused. */\n#define MSG_LAYOUT "{layout}"\n')
+    h.append("enum role {")
+    for r in roles:
+        h.append(f"\t{c_name(r[0])}, /* {r[5]} */")
+    h.append("\tROLE_COUNT\n};\n")
+    h.append("struct role_row {\n\tconst char *name;\n\tint number; /* uid = uid_base + number; -1: the recipient's or the caller's */"
+             "\n\tconst char *user, *root, *what;\n\tint parent; /* enum role, or -1 */\n};")
+    h.append("extern const struct role_row role_table[ROLE_COUNT];")
+    h.append("/* The role of that name, or -1. */\nint role_by_name(struct slice name);\n")
+    c.append("const struct role_row role_table[ROLE_COUNT] = {")
+    for r in roles:
+        parent = "-1" if r[4] == "-" else c_name(r[4])
+        number = "-1" if r[1] == "-" else r[1]
+        c.append(f'\t[{c_name(r[0])}] = {{ "{r[0]}", {number}, "{r[2]}", "{r[3]}", "{r[5]}", {parent} }},')
+    c.append("};\n")
+    c.append("int\nrole_by_name(struct slice name)\n{\n\tfor (int i = 0; i < ROLE_COUNT; i++)\n\t\tif (slice_eq_str(name, role_table[i].name))\n"
+             "\t\t\treturn i;\n\treturn -1;\n}\n")
+
+    h.append("enum msg_type {\n\tMSG_NONE,")
+    h += [f"\tMSG_{m['name'].upper()}," for m in msgs]
+    h.append("\tMSG_TYPE_COUNT\n};\n")
+    h.append("/* Items as they stand on the wire; already checked in a decoded message. */\nstruct msg_list {\n\tstruct slice raw;\n\tuint32_t n;\n};\n")
+    h.append("/* A list for sending, of n items that were added to b; borrows the buffer. */\nstatic inline struct msg_list\n"
+             "msg_list(const struct buf *b, uint32_t n)\n{\n\treturn (struct msg_list){ buf_slice(b), n };\n}\n")
+    for it in items:
+        n = it["name"]
+        h.append(f"struct item_{n} {{")
+        h += struct_fields(it["fields"])
+        h.append("};")
+        h.append(f"void item_{n}_add(struct buf *b, const struct item_{n} *v);")
+        h.append(f"/* The next item of cursor(list.raw); false at the end. */\nbool item_{n}_next(struct cursor *c, struct item_{n} *v);\n")
+        c.append(f"void\nitem_{n}_add(struct buf *b, const struct item_{n} *v)\n{{")
+        c += encode(it["fields"])
+        c.append("}\n")
+        c.append(f"static int\ndecode_item_{n}(struct cursor *c, struct item_{n} *v)\n{{")
+        c += decode(it["fields"])
+        c.append("\treturn c->err;\n}\n")
+        c.append(f"static int\ncheck_{n}(struct cursor *c)\n{{\n\tstruct item_{n} v;\n\n\treturn decode_item_{n}(c, &v);\n}}\n")
+        c.append(f"bool\nitem_{n}_next(struct cursor *c, struct item_{n} *v)\n{{\n\treturn c->at < c->in.n && !decode_item_{n}(c, v);\n}}\n")
+    for m in msgs:
+        n = m["name"]
+        for d in m["doc"]:
+            h.append(f"/* {d} */")
+        h.append(f"struct msg_{n} {{")
+        h += struct_fields(m["fields"])
+        h.append("};")
+        for kind, ret, body in (("encode", "struct buf *b, const", encode), ("print", "struct buf *b, const", printer), ("decode", "struct cursor *c,", decode)):
+            c.append(f"static void\n{kind}_{n}({ret} struct msg_{n} *v)\n{{")
+            c += body(m["fields"])
+            c.append("}\n")
+    h.append("\n/* One message. Slices borrow: on receipt from the channel's buffer, valid until the handler returns. */")
+    h.append("struct msg {\n\tenum msg_type type;\n\tuint32_t id; /* chosen by the asker, repeated in the answer; 0 where no answer is due */"
+             "\n\tint fd;      /* -1, or a descriptor that belongs to whoever holds the struct */\n\tunion {")
+    h += [f"\t\tstruct msg_{m['name']} {m['name']};" for m in msgs]
+    h.append("\t};\n};\n")
+    h.append("""/* A message of that type without descriptor and zeroed fields: struct msg m = MSG_INIT(MSG_STOP, 0); */
+#define MSG_INIT(TYPE, ID) { .type = (TYPE), .id = (ID), .fd = -1 }
+
+const char *msg_name(enum msg_type type);
+/* Whether from may send this type to to. */
+bool msg_allowed(enum msg_type type, enum role from, enum role to);
+/* 0: no descriptor, 1: exactly one, 2: at most one. */
+int msg_fd_rule(enum msg_type type);
+/* Appends header and body; b->err after it tells whether it fitted. */
+void msg_encode(struct buf *b, const struct msg *m);
+/* Reads one whole message; all of it must be consumed. Leaves m->fd alone. ERR_SYNTAX, ERR_LIMIT, ERR_TRUNCATED. */
+int msg_decode(struct slice in, struct msg *m) CHECKED;
+/* One line for traces; secrets are not printed shorter than other bytes: do not log it by default. */
+void msg_print(struct buf *b, const struct msg *m);
+#endif""")
+    c.append("static const struct {\n\tconst char *name;\n\tuint32_t from, to;\n\tint fd;\n} rows[MSG_TYPE_COUNT] = {")
+    for m in msgs:
+        fd = {"one": 1, "maybe": 2, None: 0}[m["fd"]]
+        c.append(f'\t[MSG_{m["name"].upper()}] = {{ "{m["name"]}", {mask(m["from"], roles)},\n\t    {mask(m["to"], roles)}, {fd} }},')
+    c.append("};\n")
+    c.append("""const char *
+msg_name(enum msg_type type)
+{
+	return type > MSG_NONE && type < MSG_TYPE_COUNT ? rows[type].name : "unknown";
+}
+
+bool
+msg_allowed(enum msg_type type, enum role from, enum role to)
+{
+	return type > MSG_NONE && type < MSG_TYPE_COUNT && (rows[type].from & ROLE_BIT(from)) && (rows[type].to & ROLE_BIT(to));
+}
+
+int
+msg_fd_rule(enum msg_type type)
+{
+	return rows[type].fd;
+}
+""")
+    for kind, sig, pre, default in (
+            ("encode", "void\nmsg_encode(struct buf *b, const struct msg *m)", "\tbuf_add_u16(b, (uint16_t)m->type);\n\tbuf_add_u32(b, m->id);\n", ""),
+            ("print", "void\nmsg_print(struct buf *b, const struct msg *m)", '\tbuf_addf(b, "%s id=%u", msg_name(m->type), m->id);\n', "")):
+        c.append(f"{sig}\n{{\n{pre}\tswitch (m->type) {{")
+        for m in msgs:
+            c.append(f"\tcase MSG_{m['name'].upper()}:\n\t\t{kind}_{m['name']}(b, &m->{m['name']});\n\t\tbreak;")
+        c.append("\tcase MSG_NONE:\n\tcase MSG_TYPE_COUNT:\n\t\tbreak;\n\t}\n}\n")
+    c.append("int\nmsg_decode(struct slice in, struct msg *m)\n{\n\tstruct cursor cur = cursor(in), *c = &cur;\n\n\tm->type = (enum msg_type)cursor_u16(c);\n"
+             "\tm->id = cursor_u32(c);\n\tif (c->err)\n\t\treturn c->err;\n\tswitch (m->type) {")
+    for m in msgs:
+        c.append(f"\tcase MSG_{m['name'].upper()}:\n\t\tdecode_{m['name']}(c, &m->{m['name']});\n\t\tbreak;")
+    c.append("\tcase MSG_NONE:\n\tcase MSG_TYPE_COUNT:\n\tdefault:\n\t\treturn ERR_SYNTAX;\n\t}\n\treturn cursor_end(c);\n}")
+    out = pathlib.Path(outdir)
+    (out / "msgs.h").write_text("\n".join(h) + "\n")
+    (out / "msgs.c").write_text("\n".join(c) + "\n")
+
+
+main()
