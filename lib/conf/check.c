@@ -161,6 +161,8 @@ check_one(const struct raw_lookup *l, size_t check, const char *value, struct co
 	if ((!value[0] && checks[check].empty_ok) || checks[check].ok(value))
 		return;
 	place(l, checks[check].name, &file, &line);
+	if (!file && strcmp(checks[check].name, "myhostname"))
+		return; /* the default follows another parameter, which is reported */
 	conf_problem(p, file, line, NULL, "%s = %.80s: '%.80s' is not %s", checks[check].name,
 	    value, value, checks[check].wanted);
 }

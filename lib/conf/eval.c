@@ -66,6 +66,7 @@ eval_param(struct conf *conf, const struct conf_param *param, struct raw_lookup 
 			conf_problem(p, file, line, NULL, "%s = %.60s: %s", param->name, text,
 			    l->why[0] ? l->why : err_str(err));
 		l->chain = NULL;
+		l->steps = 0;
 		set_default(conf, param, l);
 	}
 	buf_free(&value);

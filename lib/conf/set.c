@@ -51,20 +51,28 @@ eval_services(struct conf_set *set, struct conf_problems *p)
 	}
 }
 
-/* The same complaint about main.cf comes up once for each service with overrides: keep the first.
- */
-static void
-drop_repeats(struct conf_problems *p)
+static int
+order(const void *a, const void *b)
 {
-	size_t i, j, n = 0;
+	const struct conf_problem *x = a, *y = b;
+	int c = strcmp(x->file ? x->file : "", y->file ? y->file : "");
 
+	if (c || x->line != y->line)
+		return c ? c : x->line < y->line ? -1 : 1;
+	return strcmp(x->text, y->text);
+}
+
+/* By file and line; and the same complaint about main.cf, which comes up once for each service with
+ * overrides, once. */
+static void
+sort_problems(struct conf_problems *p)
+{
+	size_t i, n = 0;
+
+	if (p->n)
+		qsort(p->v, p->n, sizeof(p->v[0]), order);
 	for (i = 0; i < p->n; i++) {
-		for (j = 0; j < n; j++)
-			if (p->v[i].line == p->v[j].line && !strcmp(p->v[i].text, p->v[j].text) &&
-			    !strcmp(
-				p->v[i].file ? p->v[i].file : "", p->v[j].file ? p->v[j].file : ""))
-				break;
-		if (j == n)
+		if (!n || order(&p->v[i], &p->v[n - 1]))
 			p->v[n++] = p->v[i];
 		else if (!p->v[i].warning)
 			p->errors--;
@@ -92,7 +100,7 @@ conf_set_load(const char *dir, struct conf_problems *p)
 	conf_raw_check_names(set->raw, p);
 	set->conf = conf_eval(set->raw, NULL, 0, p);
 	eval_services(set, p);
-	drop_repeats(p);
+	sort_problems(p);
 	buf_free(&main_cf);
 	buf_free(&master_cf);
 	free(full);
