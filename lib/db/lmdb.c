@@ -1,0 +1,232 @@
+/*
+ * LMDB tables: immutable files, published by rename. Everything about LMDB that tables must heed is
+ * here. Reading runs in maps (uid bh-maps), building in the tools.
+ *
+ * - RDONLY|NOLOCK needs no lock file and no write permission, and is sound only because a published
+ *   file never changes: with a live writer a snapshot would tear.
+ * - NOTLS: read transactions are not bound to a thread; one stays open for the life of the file.
+ * - An environment must not be opened twice or used after a fork: each load opens a new file, and
+ *   maps does not fork.
+ * - Keys end at 511 bytes; a longer key is in no table.
+ * - A damaged file may make LMDB read past the map: the tables are written by root or their owner.
+ */
+#include "db/lines.h"
+#include "db/type.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <lmdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct table {
+	MDB_env *env;
+	MDB_txn *txn;
+	MDB_dbi dbi;
+};
+
+/* LMDB's own codes are positive errno values or its negative range. */
+static int
+code(int rc)
+{
+	if (rc == MDB_NOTFOUND)
+		return ERR_NOT_FOUND;
+	return rc > 0 ? -rc : ERR_CORRUPT;
+}
+
+static void
+lmdb_unload(void *state)
+{
+	struct table *t = state;
+
+	if (t->txn)
+		mdb_txn_abort(t->txn);
+	if (t->env)
+		mdb_env_close(t->env);
+	free(t);
+}
+
+static int
+lmdb_load(const struct db_source *src, void **state_r, struct buf *why)
+{
+	struct table *t = xcalloc(1, sizeof(*t));
+	int rc = mdb_env_create(&t->env);
+
+	if (!rc)
+		rc = mdb_env_open(
+		    t->env, src->path, MDB_RDONLY | MDB_NOLOCK | MDB_NOSUBDIR | MDB_NOTLS, 0);
+	if (!rc)
+		rc = mdb_txn_begin(t->env, NULL, MDB_RDONLY, &t->txn);
+	if (!rc)
+		rc = mdb_dbi_open(t->txn, NULL, 0, &t->dbi);
+	if (rc) {
+		buf_addf(why, "%s: cannot open %s: %s; build it with bulkhead map or newaliases\n",
+		    src->spec, src->path, mdb_strerror(rc));
+		lmdb_unload(t);
+		return code(rc);
+	}
+	*state_r = t;
+	return 0;
+}
+
+static int
+lmdb_get(const void *state, struct slice key, struct buf *value)
+{
+	const struct table *t = state;
+	unsigned char folded[DB_KEY_LIMIT];
+	MDB_val k, v;
+	int rc;
+
+	if (!key.n || key.n > sizeof(folded))
+		return ERR_NOT_FOUND;
+	for (size_t i = 0; i < key.n; i++)
+		folded[i] = ascii_lower(key.p[i]);
+	k = (MDB_val){ key.n, folded };
+	rc = mdb_get(t->txn, t->dbi, &k, &v);
+	if (rc)
+		return rc == MDB_NOTFOUND ? ERR_NOT_FOUND : ERR_TEMPORARY;
+	return buf_add(value, slice(v.mv_data, v.mv_size));
+}
+
+const struct db_type db_lmdb = { "lmdb", 0, ".lmdb", false, lmdb_load, lmdb_get, lmdb_unload };
+
+/* --- building --- */
+
+struct build {
+	MDB_env *env;
+	MDB_txn *txn;
+	MDB_dbi dbi;
+	const char *src;
+	size_t count;
+	struct buf *why;
+};
+
+static int
+put_entry(void *ctx, struct slice key, struct slice value, unsigned line)
+{
+	struct build *b = ctx;
+	unsigned char folded[DB_KEY_LIMIT];
+	MDB_val k = { key.n, folded }, v = { value.n, (void *)(uintptr_t)value.p };
+	int rc;
+
+	for (size_t i = 0; i < key.n; i++)
+		folded[i] = ascii_lower(key.p[i]);
+	rc = mdb_put(b->txn, b->dbi, &k, &v, MDB_NOOVERWRITE);
+	if (rc == MDB_KEYEXIST) {
+		buf_addf(b->why, "%s: line %u: a second entry for %.*s; the first one counts\n",
+		    b->src, line, SLICE_ARG(key));
+		return 0;
+	}
+	if (rc)
+		return code(rc);
+	b->count++;
+	return 0;
+}
+
+/* One transaction into a fresh file that nobody else has: no lock, and one fsync at the end. */
+static int
+fill(struct build *b, const char *tmp, struct slice text, unsigned flags)
+{
+	size_t map = (text.n * 8 + (4 << 20)) & ~(size_t)0xffff;
+	int err = 0, rc = mdb_env_create(&b->env);
+
+	if (!rc)
+		rc = mdb_env_set_mapsize(b->env, map);
+	if (!rc)
+		rc = mdb_env_open(b->env, tmp, MDB_NOSUBDIR | MDB_NOLOCK | MDB_NOSYNC, 0644);
+	if (!rc)
+		rc = mdb_txn_begin(b->env, NULL, 0, &b->txn);
+	if (!rc)
+		rc = mdb_dbi_open(b->txn, NULL, 0, &b->dbi);
+	if (!rc)
+		err = db_text_parse(text, b->src, flags, put_entry, b, b->why);
+	if (!rc && !err) {
+		rc = mdb_txn_commit(b->txn);
+		b->txn = NULL;
+	}
+	if (!rc && !err)
+		rc = mdb_env_sync(b->env, 1);
+	if (b->txn)
+		mdb_txn_abort(b->txn);
+	if (b->env)
+		mdb_env_close(b->env);
+	return rc ? code(rc) : err;
+}
+
+static int
+sync_directory(const char *path)
+{
+	char *copy = xstrdup(path);
+	int err = 0, fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0 || fsync(fd))
+		err = err_errno();
+	if (fd >= 0)
+		close(fd);
+	free(copy);
+	return err;
+}
+
+/* The name is ours alone: created with O_EXCL, so that a link laid by somebody else is not
+ * followed. */
+static int
+create(const char *dst, char **tmp_r)
+{
+	char *tmp = xasprintf("%s.%ld.tmp", dst, (long)getpid());
+	int fd;
+
+	unlink(tmp);
+	fd = open(tmp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+	if (fd < 0) {
+		int err = err_errno();
+		free(tmp);
+		return err;
+	}
+	fchmod(fd, 0644); /* whatever the umask is: other uids read tables */
+	close(fd);
+	*tmp_r = tmp;
+	return 0;
+}
+
+int
+db_build(const char *src, const char *dst, unsigned flags, size_t *count_r, struct buf *why)
+{
+	struct build b = { .src = src, .why = why };
+	struct db_stamp stamp;
+	struct buf text = { 0 };
+	struct stat st;
+	char *tmp = NULL;
+	uid_t self = geteuid();
+	int err = db_read_file(src, &text, &stamp);
+
+	*count_r = 0;
+	if (err) {
+		buf_addf(why, "cannot read %s: %s\n", src, err_str(err));
+		goto out;
+	}
+	if (!self && (stat(src, &st) || (st.st_uid && seteuid(st.st_uid)))) {
+		err = err_errno();
+		goto out;
+	}
+	err = create(dst, &tmp);
+	if (!err)
+		err = fill(&b, tmp, buf_slice(&text), flags);
+	if (!err && rename(tmp, dst))
+		err = err_errno();
+	if (!err)
+		err = sync_directory(dst);
+	if (err && tmp)
+		unlink(tmp);
+	if (err)
+		buf_addf(why, "cannot write %s: %s\n", dst, err_str(err));
+	*count_r = b.count;
+	if (!self && seteuid(self))
+		die("cannot return to uid 0");
+out:
+	free(tmp);
+	buf_free(&text);
+	return err;
+}
