@@ -1,0 +1,443 @@
+/*
+ * Where the mail of a final address goes: transport tables, then the class of its domain; for local
+ * recipients, who to become and what to do there. Runs in maps (uid bh-maps); the address has
+ * passed rcpt_check, but may have been queued under other tables since. What an admin has to mend
+ * is a deferral that names the thing and the line to add; only a name that is surely unknown is
+ * permanent.
+ */
+#include "helpers/maps/resolve.h"
+
+#include "db/alias.h"
+#include "db/mailbox.h"
+
+#include <errno.h>
+
+static int
+defer(struct resolve_route *out, const char *enhanced, const char *text)
+{
+	out->status = 2;
+	out->enhanced = enhanced;
+	out->text = text;
+	return 0;
+}
+
+static int
+trouble(struct resolve_route *out, int err, const char *what)
+{
+	if (err == -EAGAIN)
+		return -EAGAIN;
+	return defer(out, "4.3.0", what);
+}
+
+static int
+refuse(struct resolve_route *out, const char *enhanced, const char *text)
+{
+	out->status = 1;
+	out->enhanced = enhanced;
+	out->text = text;
+	return 0;
+}
+
+/* --- transport:nexthop --- */
+
+static unsigned
+port_of(struct slice s)
+{
+	static const struct {
+		const char *name;
+		unsigned port;
+	} services[] = { { "smtp", 25 }, { "lmtp", 24 }, { "submission", 587 },
+		{ "submissions", 465 }, { "smtps", 465 } };
+	uint64_t port;
+
+	for (size_t i = 0; i < sizeof(services) / sizeof(services[0]); i++)
+		if (slice_eq_str(s, services[i].name))
+			return services[i].port;
+	return slice_u64(s, 65535, &port) ? 0 : (unsigned)port;
+}
+
+/* host, host:port, [host], [host]:port, inet:host:port, unix:/path. */
+static void
+set_nexthop(struct resolve_route *out, struct slice s)
+{
+	ptrdiff_t colon;
+
+	if (slice_has_prefix(s, "inet:"))
+		s = slice_sub(s, 5, s.n);
+	out->nexthop = s;
+	if (slice_has_prefix(s, "unix:") || !s.n)
+		return;
+	colon = slice_rfind(s, ':');
+	if (colon < 0 || (s.p[0] == '[' && slice_rfind(s, ']') > colon))
+		return;
+	out->port = port_of(slice_sub(s, (size_t)colon + 1, s.n));
+	if (out->port)
+		out->nexthop = slice_sub(s, 0, (size_t)colon);
+}
+
+static enum route_kind
+kind_of(struct slice transport)
+{
+	if (slice_eq_str(transport, "local") || slice_eq_str(transport, "virtual"))
+		return ROUTE_LOCAL;
+	if (slice_has_prefix(transport, "lmtp"))
+		return ROUTE_LMTP;
+	if (slice_eq_str(transport, "error") || slice_eq_str(transport, "retry"))
+		return ROUTE_ERROR;
+	if (slice_eq_str(transport, "discard"))
+		return ROUTE_DISCARD;
+	return slice_eq_str(transport, "hold") ? ROUTE_HOLD : ROUTE_SMTP;
+}
+
+/* error:[4.x.x|5.x.x] text */
+static void
+set_error(struct resolve_route *out, struct slice text, struct arena *a, bool temporary)
+{
+	struct slice rest = text, word = slice_split(&rest, ' ');
+
+	out->status = temporary ? 2 : 1;
+	out->enhanced = temporary ? "4.0.0" : "5.0.0";
+	if (word.n >= 5 && word.n < 16 && (word.p[0] == '4' || word.p[0] == '5') &&
+	    word.p[1] == '.') {
+		out->status = word.p[0] == '4' ? 2 : 1;
+		out->enhanced = arena_printf(a, "%.*s", SLICE_ARG(word));
+		text = slice_trim(rest, false);
+	}
+	out->text = text.n ? arena_printf(a, "%.*s", SLICE_ARG(text))
+			   : "mail for this destination is refused (transport_maps)";
+}
+
+/* Takes a transport over; nexthop is used where the value names none. */
+static void
+set_transport(struct resolve_route *out, struct slice value, struct slice nexthop, struct arena *a)
+{
+	struct slice rest = value, name = slice_split(&rest, ':');
+
+	if (name.n)
+		out->transport = name;
+	out->kind = kind_of(out->transport);
+	if (out->kind == ROUTE_ERROR)
+		set_error(out, slice_trim(rest, true), a, slice_eq_str(out->transport, "retry"));
+	else
+		set_nexthop(out, rest.n ? rest : nexthop);
+}
+
+/* The transport table: the address, its domain, the parents of that, and "*". */
+static int
+transport_lookup(const struct resolver *r, const struct resolve_address *addr, struct arena *a,
+    struct slice *value_r)
+{
+	struct slice domain = addr->domain;
+	struct buf value = { 0 };
+	int err;
+
+	if (!r->ops->defined(r->ctx, TABLE_TRANSPORT))
+		return ERR_NOT_FOUND;
+	err = r->ops->lookup(r->ctx, TABLE_TRANSPORT, addr->full, true, &value);
+	if (err == ERR_NOT_FOUND && addr->extension.p)
+		err = r->ops->lookup(r->ctx, TABLE_TRANSPORT,
+		    slice_str(arena_printf(
+			a, "%.*s@%.*s", SLICE_ARG(addr->user), SLICE_ARG(addr->domain))),
+		    false, &value);
+	if (err == ERR_NOT_FOUND)
+		err = r->ops->lookup(r->ctx, TABLE_TRANSPORT, domain, false, &value);
+	while (err == ERR_NOT_FOUND && domain.n && domain.p[0] != '[') {
+		slice_split(&domain, '.');
+		if (domain.n) /* .parent, with the dot that stands before it */
+			err = r->ops->lookup(r->ctx, TABLE_TRANSPORT,
+			    slice(domain.p - 1, domain.n + 1), false, &value);
+	}
+	if (err == ERR_NOT_FOUND)
+		err = r->ops->lookup(r->ctx, TABLE_TRANSPORT, SLICE_LIT("*"), false, &value);
+	if (!err)
+		*value_r = arena_dup(a, slice_trim(buf_slice(&value), true));
+	buf_free(&value);
+	return err;
+}
+
+/* --- virtual users --- */
+
+/* A number from a table, or the default. */
+static int
+id_lookup(const struct resolver *r, enum resolve_table table, const struct resolve_address *addr,
+    struct arena *a, uint32_t def, uint32_t *id_r)
+{
+	enum resolve_form form;
+	struct slice value;
+	uint64_t id;
+	int err = resolve_lookup(r, table, addr, a, &value, &form);
+
+	*id_r = def;
+	if (err)
+		return err == ERR_NOT_FOUND ? 0 : err;
+	if (slice_u64(value, UINT32_MAX - 1, &id))
+		return ERR_SYNTAX;
+	*id_r = (uint32_t)id;
+	return 0;
+}
+
+static int
+route_virtual_map(const struct resolver *r, const struct resolve_address *addr, struct arena *a,
+    struct resolve_route *out)
+{
+	const struct conf *conf = r->conf;
+	struct buf spec = { 0 };
+	struct mailbox mailbox;
+	enum resolve_form form;
+	struct slice value;
+	int err = resolve_lookup(r, TABLE_VIRTUAL_MAILBOX, addr, a, &value, &form);
+
+	if (err == ERR_NOT_FOUND)
+		return refuse(
+		    out, "5.1.1", arena_printf(a, "unknown user: \"%.*s\"", SLICE_ARG(addr->full)));
+	if (!err)
+		err = id_lookup(r, TABLE_VIRTUAL_UID, addr, a,
+		    mailbox_uid(slice_str(arena_printf(a, "%.*s@%.*s", SLICE_ARG(addr->user),
+				    SLICE_ARG(addr->domain))),
+			conf->virtual_uid_base, conf->virtual_uid_count),
+		    &out->user.uid);
+	if (!err)
+		err = id_lookup(r, TABLE_VIRTUAL_GID, addr, a, out->user.uid, &out->user.gid);
+	if (!err)
+		err = mailbox_of_virtual(slice_str(conf->virtual_mailbox_base), value, &spec);
+	out->mailbox = arena_dup(a, buf_slice(&spec));
+	buf_free(&spec);
+	if (err == ERR_SYNTAX)
+		return defer(out, "4.3.5",
+		    arena_printf(a,
+			"virtual_mailbox_maps, virtual_uid_maps or virtual_gid_maps has "
+			"an invalid value for %.*s",
+			SLICE_ARG(addr->full)));
+	if (err)
+		return trouble(out, err, "look-up of a virtual user failed");
+	if (mailbox_parse(out->mailbox, &mailbox))
+		return defer(out, "4.3.5", "virtual_mailbox_base is no usable path");
+	out->user.name = arena_printf(a, "%.*s", SLICE_ARG(addr->full));
+	out->user.home = arena_printf(a, "%.*s", SLICE_ARG(mailbox.path));
+	if (mailbox.kind == MAILBOX_MBOX)
+		out->user.home = conf->virtual_mailbox_base;
+	return 0;
+}
+
+static int
+check_uid(const struct resolver *r, struct resolve_route *out, struct arena *a)
+{
+	const struct resolve_user *u = &out->user;
+
+	if (u->uid >= (uint32_t)r->conf->first_valid_uid &&
+	    u->uid <= (uint32_t)r->conf->last_valid_uid)
+		return 0;
+	return defer(out, "4.3.5",
+	    arena_printf(a, "uid %u of %s is outside of first_valid_uid .. last_valid_uid", u->uid,
+		u->name));
+}
+
+/* An account of `bulkhead user`, by its login name or address. */
+static int
+route_account(const struct resolver *r, const struct resolve_address *addr, struct slice name,
+    struct arena *a, struct resolve_route *out)
+{
+	int err = r->ops->account(r->ctx, name, a, &out->user);
+
+	if (err == ERR_NOT_FOUND)
+		return refuse(
+		    out, "5.1.1", arena_printf(a, "unknown user: \"%.*s\"", SLICE_ARG(addr->full)));
+	if (err)
+		return trouble(out, err, "look-up of a user in auth failed");
+	out->run = RUN_MAILBOX;
+	out->flags = ROUTE_VIRTUAL;
+	out->mailbox = slice_str(out->user.mailbox);
+	return check_uid(r, out, a);
+}
+
+static int
+route_virtual(const struct resolver *r, const struct resolve_address *addr, struct arena *a,
+    struct resolve_route *out)
+{
+	struct slice user =
+	    slice_str(arena_printf(a, "%.*s@%.*s", SLICE_ARG(addr->user), SLICE_ARG(addr->domain)));
+	struct slice name = addr->full;
+	struct resolve_user found;
+	int err = r->ops->account(r->ctx, name, a, &found);
+
+	out->transport = SLICE_LIT("virtual");
+	out->extension = addr->extension;
+	if (err == ERR_NOT_FOUND && addr->extension.p) {
+		name = user;
+		err = r->ops->account(r->ctx, name, a, &found);
+	}
+	if (err != ERR_NOT_FOUND)
+		return route_account(r, addr, name, a, out);
+	out->run = RUN_MAILBOX;
+	out->flags = ROUTE_VIRTUAL;
+	err = route_virtual_map(r, addr, a, out);
+	return err || out->status ? err : check_uid(r, out, a);
+}
+
+/* --- local recipients --- */
+
+/* Runs an alias that holds more than addresses as default_privs. */
+static int
+route_alias(const struct resolver *r, const struct resolve_address *addr, struct slice value,
+    struct arena *a, struct resolve_route *out)
+{
+	const char *privs = r->conf->default_privs;
+	struct alias_items items;
+	const char *why;
+	int err = alias_parse(a, value, false, 1000, &items, &why);
+
+	if (err)
+		return defer(out, "4.3.5",
+		    arena_printf(a, "alias %.*s: %s; correct it in %s", SLICE_ARG(addr->user), why,
+			"/etc/aliases (alias_maps) and run newaliases"));
+	if (value.n > 4000)
+		return defer(out, "4.3.5",
+		    arena_printf(a,
+			"alias %.*s: its value is longer than 4000 bytes and is no plain list of "
+			"addresses; put the addresses into a file and :include: it",
+			SLICE_ARG(addr->user)));
+	err = r->ops->passwd(r->ctx, slice_str(privs), a, &out->user);
+	if (err == ERR_NOT_FOUND)
+		return defer(out, "4.3.5",
+		    arena_printf(a, "default_privs names the unknown user %s", privs));
+	if (err)
+		return trouble(out, err, "user look-up failed (default_privs)");
+	if (out->user.uid < (uint32_t)r->conf->first_valid_uid)
+		return defer(out, "4.3.5",
+		    arena_printf(a, "default_privs: the uid %u of %s is below first_valid_uid",
+			out->user.uid, privs));
+	out->run = RUN_ALIAS;
+	out->argument = value;
+	out->mailbox = slice_str(arena_printf(a, "alias:%.*s", SLICE_ARG(value)));
+	out->user.home = "/";
+	return 0;
+}
+
+static int
+route_user(const struct resolver *r, const struct resolve_address *addr, struct arena *a,
+    struct resolve_route *out)
+{
+	const struct conf *conf = r->conf;
+	struct resolve_user *u = &out->user;
+	struct buf spec = { 0 };
+	int err = r->ops->passwd(r->ctx, addr->user, a, u);
+
+	if (err == ERR_NOT_FOUND && addr->extension.p) { /* a name that holds the delimiter */
+		err = r->ops->passwd(r->ctx, addr->plain, a, u);
+		if (!err)
+			out->extension = SLICE_NULL;
+	}
+	if (err == ERR_NOT_FOUND && slice_eq_str(addr->user, "root"))
+		return defer(out, "4.2.0",
+		    "mail for root has no owner: add the line \"root: NAME\" to /etc/aliases");
+	if (err == ERR_NOT_FOUND)
+		return route_account(r, addr, addr->user, a, out);
+	if (err)
+		return trouble(out, err, "user look-up failed");
+	if (u->uid < (uint32_t)conf->first_valid_uid || u->uid > (uint32_t)conf->last_valid_uid)
+		return defer(out, "4.2.0",
+		    arena_printf(a,
+			"uid %u of %s is outside of first_valid_uid .. last_valid_uid: add the "
+			"line "
+			"\"%s: NAME\" to /etc/aliases",
+			u->uid, u->name, u->name));
+	err = mailbox_of_user(slice_str(conf->home_mailbox), slice_str(conf->mail_spool_directory),
+	    slice_str(u->name), slice_str(u->home), &spec);
+	out->mailbox = arena_dup(a, buf_slice(&spec));
+	buf_free(&spec);
+	if (err)
+		return defer(out, "4.2.0",
+		    arena_printf(a,
+			"the mailbox of %s has no usable path: look at home_mailbox, "
+			"mail_spool_directory and the home of the user",
+			u->name));
+	out->run = RUN_MAILBOX;
+	out->flags = ROUTE_FORWARD;
+	return 0;
+}
+
+static int
+route_local(const struct resolver *r, const struct resolve_address *addr, struct arena *a,
+    struct resolve_route *out)
+{
+	struct alias_items items;
+	struct slice value;
+	const char *why;
+	int err = resolve_alias(r, addr, a, &value);
+	int parsed;
+
+	out->transport = SLICE_LIT("local");
+	out->extension = addr->extension;
+	if (err && err != ERR_NOT_FOUND)
+		return trouble(out, err, "alias look-up failed");
+	if (!err) {
+		/* An alias that names itself reaches the delivery as the user's own mailbox. */
+		parsed = alias_parse(a, value, false, 1000, &items, &why);
+		for (size_t i = 0; !parsed && i < items.n; i++) {
+			struct resolve_address to;
+
+			if (items.items[i].kind == ALIAS_SELF ||
+			    (items.items[i].kind == ALIAS_ADDRESS &&
+				!resolve_parse(r, items.items[i].text, a, &to) &&
+				slice_eq(to.user, addr->user)))
+				return route_user(r, addr, a, out);
+		}
+		return route_alias(r, addr, value, a, out);
+	}
+	return route_user(r, addr, a, out);
+}
+
+/* --- all --- */
+
+int
+resolve_route(
+    const struct resolver *r, struct slice address, struct arena *a, struct resolve_route *out)
+{
+	const struct conf *conf = r->conf;
+	struct resolve_address addr;
+	enum resolve_class class = CLASS_DEFAULT;
+	struct slice value, nexthop;
+	int err;
+
+	*out = (struct resolve_route){ .enhanced = "2.0.0", .text = "" };
+	err = resolve_parse(r, address, a, &addr);
+	if (err == ERR_SYNTAX || err == ERR_LIMIT || err == ERR_DENIED)
+		return refuse(out, "5.1.3", "bad address syntax");
+	if (!err)
+		err = resolve_class(r, addr.domain, a, &class);
+	if (err)
+		return trouble(out, err, "table look-up failed");
+	nexthop = addr.domain;
+	switch (class) {
+	case CLASS_LOCAL:
+		value = slice_str(conf->local_transport);
+		break;
+	case CLASS_VIRTUAL_MAILBOX:
+		value = slice_str(conf->virtual_transport);
+		break;
+	case CLASS_RELAY:
+		value = slice_str(conf->relay_transport);
+		break;
+	case CLASS_VIRTUAL_ALIAS:
+		return refuse(out, "5.1.1",
+		    arena_printf(
+			a, "unknown user in virtual alias table: \"%.*s\"", SLICE_ARG(addr.full)));
+	default:
+		value = slice_str(conf->default_transport);
+		if (conf->relayhost[0])
+			nexthop = slice_str(conf->relayhost);
+	}
+	set_transport(out, value, nexthop, a);
+	err = transport_lookup(r, &addr, a, &value);
+	if (!err) {
+		out->port = 0;
+		set_transport(out, value, addr.domain, a);
+	} else if (err != ERR_NOT_FOUND) {
+		return trouble(out, err, "transport look-up failed");
+	}
+	if (out->kind != ROUTE_LOCAL || out->status)
+		return 0;
+	if (class == CLASS_VIRTUAL_MAILBOX)
+		return route_virtual(r, &addr, a, out);
+	return route_local(r, &addr, a, out);
+}
