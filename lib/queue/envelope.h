@@ -51,6 +51,7 @@ struct envelope {
 	uint64_t size;       /* bytes of the message: the sum of the extents */
 	unsigned int flags;  /* MAIL_* */
 	unsigned int ret;    /* enum mail_ret */
+	unsigned int hops;   /* expansions of .forward and :include: that led here */
 	struct slice sender; /* empty: the null sender */
 	struct slice envid;
 	struct slice session; /* of the receiver, for the trace */

@@ -262,20 +262,20 @@ sched_next(struct sched *s, int64_t now)
 {
 	s->now = now;
 	for (int i = 0; i < SCHED_CLASSES; i++) {
-		unsigned int class = s->turn++ % SCHED_CLASSES;
-		struct sched_site *site = TAILQ_FIRST(&s->rings[class]);
+		unsigned int kind = s->turn++ % SCHED_CLASSES;
+		struct sched_site *site = TAILQ_FIRST(&s->rings[kind]);
 		struct sched_flow *f;
 		struct sched_job *j;
 
-		if (!site || s->running[class] >= s->limits.class_max[class])
+		if (!site || s->running[kind] >= s->limits.class_max[kind])
 			continue;
 		/* The flow and the site go to the end of their rings: others come first now. */
 		f = TAILQ_FIRST(&site->flows);
 		j = TAILQ_FIRST(&f->jobs);
 		TAILQ_REMOVE(&site->flows, f, link);
 		TAILQ_INSERT_TAIL(&site->flows, f, link);
-		TAILQ_REMOVE(&s->rings[class], site, link);
-		TAILQ_INSERT_TAIL(&s->rings[class], site, link);
+		TAILQ_REMOVE(&s->rings[kind], site, link);
+		TAILQ_INSERT_TAIL(&s->rings[kind], site, link);
 		sched_take(s, site);
 		job_set(s, j, JOB_BUSY, 0);
 		j->running++;

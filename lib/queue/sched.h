@@ -79,7 +79,7 @@ TAILQ_HEAD(sched_flows, sched_flow);
 
 struct sched_site {
 	struct hash_node node;
-	enum sched_class class;
+	enum sched_class kind;
 	double window, threshold;
 	unsigned int running, failures;
 	size_t jobs, ready, waiting; /* all its jobs, and by state; waiting counts the held too */
@@ -108,8 +108,8 @@ void sched_set_limits(struct sched *s, const struct sched_limits *l);
 
 /* The site of that name, made if need be. Borrowed: it stays while it has a job, and for a while.
  */
-struct sched_site *sched_site(struct sched *s, enum sched_class class, struct slice key);
-struct sched_site *sched_site_find(struct sched *s, enum sched_class class, struct slice key);
+struct sched_site *sched_site(struct sched *s, enum sched_class kind, struct slice key);
+struct sched_site *sched_site_find(struct sched *s, enum sched_class kind, struct slice key);
 
 /* Whether a message to these sites may go the direct way: free slots, nobody waiting, fast enough.
  */

@@ -12,44 +12,44 @@
 
 #define FORGET_MS 600000 /* what an unused site has taught is kept that long */
 
-static bool learns(enum sched_class class)
+static bool
+learns(enum sched_class kind)
 {
-	return class == SCHED_LOCAL || class == SCHED_REMOTE;
+	return kind == SCHED_LOCAL || kind == SCHED_REMOTE;
 }
 
 static struct hash_node *
-find(const struct sched *s, enum sched_class class, struct slice key, unsigned char *name)
+find(const struct sched *s, enum sched_class kind, struct slice key, unsigned char *name)
 {
 	/* The class is part of the name: a user and a host may be spelled alike. */
-	name[0] = (unsigned char)('0' + class);
+	name[0] = (unsigned char)('0' + kind);
 	if (key.n)
 		memcpy(name + 1, key.p, key.n);
 	return hash_find(&s->sites, slice(name, key.n + 1));
 }
 
 struct sched_site *
-sched_site_find(struct sched *s, enum sched_class class, struct slice key)
+sched_site_find(struct sched *s, enum sched_class kind, struct slice key)
 {
 	unsigned char name[SCHED_TEXT_MAX + 1];
-	struct hash_node *n = find(s, class, slice_sub(key, 0, SCHED_TEXT_MAX), name);
+	struct hash_node *n = find(s, kind, slice_sub(key, 0, SCHED_TEXT_MAX), name);
 
 	return n ? HASH_ELEMENT(n, struct sched_site, node) : NULL;
 }
 
 struct sched_site *
-sched_site(struct sched *s, enum sched_class class, struct slice key)
+sched_site(struct sched *s, enum sched_class kind, struct slice key)
 {
 	unsigned char name[SCHED_TEXT_MAX + 1];
-	struct hash_node *n = find(s, class, key = slice_sub(key, 0, SCHED_TEXT_MAX), name);
+	struct hash_node *n = find(s, kind, key = slice_sub(key, 0, SCHED_TEXT_MAX), name);
 	struct sched_site *site;
 
 	if (n)
 		return HASH_ELEMENT(n, struct sched_site, node);
 	site = xcalloc(1, sizeof(*site) + key.n + 2);
-	site->class = class;
-	site->window =
-	    class == SCHED_UNROUTED ? s->limits.class_max[class] : s->limits.window_initial;
-	site->threshold = s->limits.window_max;
+	site->kind = kind;
+	site->window = learns(kind) ? s->limits.window_initial[kind] : s->limits.class_max[kind];
+	site->threshold = s->limits.window_max[kind];
 	memcpy(site->key, name, key.n + 1);
 	TAILQ_INIT(&site->flows);
 	hash_insert(&s->sites, &site->node, slice(site->key, key.n + 1));
@@ -62,10 +62,10 @@ sched_set_limits(struct sched *s, const struct sched_limits *l)
 {
 	s->limits = *l;
 	for (struct sched_site *x = NULL; (x = sched_each_site(s, x));) {
-		if (!learns(x->class))
-			x->window = l->class_max[x->class];
-		else if (x->window > l->window_max[x->class])
-			x->window = l->window_max[x->class];
+		if (!learns(x->kind))
+			x->window = l->class_max[x->kind];
+		else if (x->window > l->window_max[x->kind])
+			x->window = l->window_max[x->kind];
 		sched_site_update(s, x);
 	}
 }
@@ -76,9 +76,9 @@ sched_site_update(struct sched *s, struct sched_site *site)
 	bool want = site->ready && !site->resting && site->running < (unsigned int)site->window;
 
 	if (want && !site->in_ring)
-		TAILQ_INSERT_TAIL(&s->rings[site->class], site, link);
+		TAILQ_INSERT_TAIL(&s->rings[site->kind], site, link);
 	if (!want && site->in_ring)
-		TAILQ_REMOVE(&s->rings[site->class], site, link);
+		TAILQ_REMOVE(&s->rings[site->kind], site, link);
 	site->in_ring = want;
 	if (site->resting)
 		return;
@@ -102,7 +102,7 @@ sched_direct_ok(const struct sched *s, struct sched_site *const *sites, size_t n
 		if (x->resting || x->ready || x->running >= (unsigned int)x->window ||
 		    x->average_ms >= s->limits.deadline_ms / 2)
 			return false;
-		needed[x->class]++;
+		needed[x->kind]++;
 	}
 	for (int c = 0; c < SCHED_CLASSES; c++)
 		if (needed[c] && (!TAILQ_EMPTY(&s->rings[c]) ||
@@ -126,11 +126,11 @@ sched_direct_end(struct sched *s)
 void
 sched_take(struct sched *s, struct sched_site *site)
 {
-	s->running[site->class]++;
+	s->running[site->kind]++;
 	site->running++;
-	if (s->limits.pause_ms[site->class]) {
+	if (s->limits.pause_ms[site->kind]) {
 		site->resting = true;
-		heap_set(&s->rests, &site->rest, s->now + s->limits.pause_ms[site->class]);
+		heap_set(&s->rests, &site->rest, s->now + s->limits.pause_ms[site->kind]);
 	}
 	sched_site_update(s, site);
 }
@@ -151,8 +151,8 @@ succeeded(struct sched *s, struct sched_site *site)
 	site->failures = 0;
 	site->rest_ms = 0;
 	site->window += site->window < site->threshold ? 1 : 1 / site->window;
-	if (site->window > s->limits.window_max[site->class])
-		site->window = s->limits.window_max[site->class];
+	if (site->window > s->limits.window_max[site->kind])
+		site->window = s->limits.window_max[site->kind];
 }
 
 static void
@@ -179,9 +179,9 @@ sched_release(struct sched *s, struct sched_site *site, enum sched_outcome outco
     int64_t now)
 {
 	s->now = now;
-	s->running[site->class]--;
+	s->running[site->kind]--;
 	site->running--;
-	if (learns(site->class) && outcome != OUTCOME_UNUSED) {
+	if (learns(site->kind) && outcome != OUTCOME_UNUSED) {
 		if (took_ms >= 0)
 			learn_time(site, took_ms);
 		if (outcome == OUTCOME_OK)

@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
-static const struct sched_limits limits = { .window_initial = 5,
-	.window_max = 20,
-	.class_max = { 50, 50, 50 },
+static const struct sched_limits limits = { .window_initial = { 5, 5, 0, 0 },
+	.window_max = { 20, 20, 0, 0 },
+	.class_max = { 50, 50, 50, 50 },
 	.direct_max = 10,
 	.failed_cohorts = 1,
 	.rest_min_ms = 1000,
