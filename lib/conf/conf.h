@@ -180,6 +180,8 @@ struct conf_set {
 /* Reads DIR/main.cf and DIR/master.cf and finds every problem of both. Always gives a set (with
  * defaults in place of what is wrong); it is to be used only if p->errors is 0. Reads files. */
 struct conf_set *conf_set_load(const char *dir, struct conf_problems *p);
+/* The same with other text in place of that of main.cf: what an edit would lead to. */
+struct conf_set *conf_set_load_with(const char *dir, struct slice main_cf, struct conf_problems *p);
 void conf_set_free(struct conf_set **set);
 
 /* --- logical lines: shared by both files and by the editor in tools/ --- */

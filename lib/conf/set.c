@@ -80,12 +80,11 @@ sort_problems(struct conf_problems *p)
 	p->n = n;
 }
 
-struct conf_set *
-conf_set_load(const char *dir, struct conf_problems *p)
+static struct conf_set *
+load(const char *dir, const struct slice *main_text, struct conf_problems *p)
 {
 	struct conf_set *set = xcalloc(1, sizeof(*set));
 	struct buf main_cf = { 0 }, master_cf = { 0 };
-
 	char *full = realpath(dir, NULL);
 
 	dir = full ? full : dir;
@@ -93,8 +92,9 @@ conf_set_load(const char *dir, struct conf_problems *p)
 	set->master_cf = xasprintf("%s/master.cf", dir);
 	set->raw = conf_raw_new(NULL);
 	conf_raw_default(set->raw, "config_directory", dir);
-	read_file(set->main_cf, &main_cf, p);
-	conf_raw_parse(set->raw, set->main_cf, buf_slice(&main_cf), p);
+	if (!main_text)
+		read_file(set->main_cf, &main_cf, p);
+	conf_raw_parse(set->raw, set->main_cf, main_text ? *main_text : buf_slice(&main_cf), p);
 	read_file(set->master_cf, &master_cf, p);
 	set->services = conf_services_parse(set->raw, set->master_cf, buf_slice(&master_cf), p);
 	conf_raw_check_names(set->raw, p);
@@ -105,6 +105,18 @@ conf_set_load(const char *dir, struct conf_problems *p)
 	buf_free(&master_cf);
 	free(full);
 	return set;
+}
+
+struct conf_set *
+conf_set_load(const char *dir, struct conf_problems *p)
+{
+	return load(dir, NULL, p);
+}
+
+struct conf_set *
+conf_set_load_with(const char *dir, struct slice main_cf, struct conf_problems *p)
+{
+	return load(dir, &main_cf, p);
 }
 
 void
