@@ -161,7 +161,11 @@ class Generator:
             high = "INT64_MAX" if r.high == NO_BOUND[1] else f"{r.high}LL"
             out.append(f"\t{{ {quote(r.name)}, CONF_{r.kind.upper()}, offsetof(struct conf, {r.name}), "
                        f"{quote(r.default)}, {low}, {high}, 0x{mask:x}ULL, {words}, {quote(' '.join(r.doc))} }},")
-        out += ["};", "", "const struct conf_foreign conf_foreign[] = {"]
+        order = sorted(range(len(self.rows)), key=lambda i: self.rows[i].name)
+        out += ["};", "", "const uint16_t conf_params_by_name[] = {",
+                "\t" + ", ".join(str(i) for i in order), "};", "",
+                f"const size_t conf_foreign_count = {len(self.foreign)};"]
+        out += ["const struct conf_foreign conf_foreign[] = {"]
         out += [f"\t{{ {quote(n)}, {', '.join(quote(x) for x in f)} }}," for n, f in
                 sorted(self.foreign.items())]
         out += ["\t{ NULL, NULL, NULL, NULL },", "};", ""]

@@ -323,7 +323,7 @@ test_lists_and_tables(void **state)
 	(void)state;
 	load(&f, "mydestination = a,b c,, {d e} ,f\nrelay_domains =\n"
 		 "alias_maps = inline:{ a=b, {c = d, e} }, proxy:hash:/x /plain\n"
-		 "virtual_alias_maps = static:{x y} fail:\n");
+		 "virtual_alias_maps = static:{x y}\n");
 	assert_string_equal(problems(&f), "");
 	assert_int_equal(f.conf->mydestination.n, 5);
 	assert_string_equal(f.conf->mydestination.v[3], "d e");

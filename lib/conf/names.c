@@ -9,15 +9,19 @@
 
 #define NAME_LIMIT 100
 
+static int
+param_compare(const void *key, const void *element)
+{
+	return strcmp(key, conf_params[*(const uint16_t *)element].name);
+}
+
 const struct conf_param *
 conf_param_find(const char *name)
 {
-	size_t i;
+	const uint16_t *i = bsearch(name, conf_params_by_name, CONF_PARAM_COUNT,
+	    sizeof(conf_params_by_name[0]), param_compare);
 
-	for (i = 0; i < CONF_PARAM_COUNT; i++)
-		if (!strcmp(conf_params[i].name, name))
-			return &conf_params[i];
-	return NULL;
+	return i ? &conf_params[*i] : NULL;
 }
 
 static int
@@ -29,11 +33,8 @@ foreign_compare(const void *key, const void *element)
 const struct conf_foreign *
 conf_foreign_find(const char *name)
 {
-	size_t n = 0;
-
-	while (conf_foreign[n].name)
-		n++;
-	return bsearch(name, conf_foreign, n, sizeof(conf_foreign[0]), foreign_compare);
+	return bsearch(
+	    name, conf_foreign, conf_foreign_count, sizeof(conf_foreign[0]), foreign_compare);
 }
 
 static unsigned

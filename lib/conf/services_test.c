@@ -237,8 +237,10 @@ static const struct {
 	{ "alias_maps = has:/etc/aliases\n", GOOD_MASTER,
 	    "MAIN:1: alias_maps = has:/etc/aliases: 'has:/etc/aliases' is not a table: write "
 	    "type:name with one of the types lmdb hash texthash cidr regexp pcre inline static "
-	    "unix "
-	    "fail\n" },
+	    "unix\n" },
+	{ "alias_maps = hash:aliases\n", GOOD_MASTER,
+	    "MAIN:1: alias_maps = hash:aliases: the name of the table 'hash:aliases' is not a path "
+	    "that begins with /\n" },
 	{ "alias_maps = hash:\n", GOOD_MASTER,
 	    "MAIN:1: alias_maps = hash:: the table 'hash:' has no name behind the colon\n" },
 	{ "smtpd_banner = $nothing\n", GOOD_MASTER,

@@ -49,6 +49,7 @@ struct conf_param {
 };
 
 extern const struct conf_param conf_params[]; /* CONF_PARAM_COUNT rows in the order of the file */
+extern const uint16_t conf_params_by_name[];  /* indexes of conf_params, sorted by name */
 extern const char *const conf_roles[];        /* names of roles.def, NULL at the end */
 
 /* A name of Postfix or Dovecot that the suite lacks. */
@@ -58,6 +59,7 @@ struct conf_foreign {
 	const char *would;   /* what it would have done */
 	const char *instead; /* what to use */
 };
+extern const size_t conf_foreign_count;
 extern const struct conf_foreign conf_foreign[]; /* sorted by name, ended by a NULL name */
 
 #endif

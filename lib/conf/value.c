@@ -27,41 +27,41 @@ static const struct unit {
 	{ NULL, 0 },
 };
 
-/* Types of tables, and whether the suite has them. */
+/* Types of tables, whether the suite has them, and whether their name is a path. */
 static const struct {
 	const char *name;
-	bool known;
+	bool known, path;
 } table_types[] = {
-	{ "hash", true },
-	{ "lmdb", true },
-	{ "texthash", true },
-	{ "cidr", true },
-	{ "regexp", true },
-	{ "pcre", true },
-	{ "inline", true },
-	{ "static", true },
-	{ "unix", true },
-	{ "fail", true },
-	{ "btree", false },
-	{ "cdb", false },
-	{ "dbm", false },
-	{ "environ", false },
-	{ "internal", false },
-	{ "ldap", false },
-	{ "memcache", false },
-	{ "mongodb", false },
-	{ "mysql", false },
-	{ "netinfo", false },
-	{ "nis", false },
-	{ "nisplus", false },
-	{ "pgsql", false },
-	{ "pipemap", false },
-	{ "randmap", false },
-	{ "sdbm", false },
-	{ "socketmap", false },
-	{ "sqlite", false },
-	{ "tcp", false },
-	{ "unionmap", false },
+	{ "hash", true, true },
+	{ "lmdb", true, true },
+	{ "texthash", true, true },
+	{ "cidr", true, true },
+	{ "regexp", true, true },
+	{ "pcre", true, true },
+	{ "inline", true, false },
+	{ "static", true, false },
+	{ "unix", true, false },
+	{ "btree", false, false },
+	{ "cdb", false, false },
+	{ "dbm", false, false },
+	{ "environ", false, false },
+	{ "internal", false, false },
+	{ "fail", false, false },
+	{ "ldap", false, false },
+	{ "memcache", false, false },
+	{ "mongodb", false, false },
+	{ "mysql", false, false },
+	{ "netinfo", false, false },
+	{ "nis", false, false },
+	{ "nisplus", false, false },
+	{ "pgsql", false, false },
+	{ "pipemap", false, false },
+	{ "randmap", false, false },
+	{ "sdbm", false, false },
+	{ "socketmap", false, false },
+	{ "sqlite", false, false },
+	{ "tcp", false, false },
+	{ "unionmap", false, false },
 };
 
 static void *
@@ -229,13 +229,16 @@ parse_table(struct slice word, struct arena *arena, struct conf_table *table, ch
 	if (i == sizeof(table_types) / sizeof(table_types[0]))
 		return bad(why,
 		    "'%.*s' is not a table: write type:name with one of the types "
-		    "lmdb hash texthash cidr regexp pcre inline static unix fail",
+		    "lmdb hash texthash cidr regexp pcre inline static unix",
 		    word);
 	if (!table_types[i].known)
 		return bad(why,
 		    "tables of type %.*s are not supported: use lmdb, made by bulkhead map", type);
-	if (!name.n && !slice_eq_str(type, "fail"))
+	if (!name.n)
 		return bad(why, "the table '%.*s' has no name behind the colon", word);
+	if (table_types[i].path && name.p[0] != '/')
+		return bad(
+		    why, "the name of the table '%.*s' is not a path that begins with /", word);
 	table->type = (const char *)arena_dup(arena, type).p;
 	table->name = (const char *)arena_dup(arena, name).p;
 	return 0;
