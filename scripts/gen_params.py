@@ -29,7 +29,9 @@ class Row:
 class Generator:
     def __init__(self, params, roles):
         self.file, self.errors, self.rows, self.sections, self.enums = params, [], [], [], {}
-        self.roles = [l.split()[0] for l in open(roles, encoding="utf-8") if l.strip() and l[0] != "#"]
+        rows = [l.split() for l in open(roles, encoding="utf-8") if l.strip() and l[0] != "#"]
+        self.roles = [r[0] for r in rows]
+        self.programs = [r[0] for r in rows if r[4] == "master"]
         self.read()
         self.foreign = {}
         for origin in ("Postfix", "Dovecot"):
@@ -153,6 +155,8 @@ class Generator:
             out.append(f"static const char *const words_{name}[] = {{ {', '.join(quote(w) for w in words)}, NULL }};")
         out += ["", "const char *const conf_roles[] = {"]
         out += [f"\t{quote(r)}," for r in self.roles] + ["\tNULL,", "};", ""]
+        out += ["const char *const conf_programs[] = {"]
+        out += [f"\t{quote(r)}," for r in self.programs] + ["\tNULL,", "};", ""]
         out.append("const struct conf_param conf_params[] = {")
         for r in self.rows:
             mask = (1 << 64) - 1 if "all" in r.roles else sum(1 << self.roles.index(x) for x in r.roles)

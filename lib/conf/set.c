@@ -51,6 +51,73 @@ eval_services(struct conf_set *set, struct conf_problems *p)
 	}
 }
 
+/* What every instance needs a row for; the front ends are a matter of choice. */
+static const char *const needed[] = { "auth", "dns", "maps", "nss", "qmgr", "smtp-client", "bounce",
+	"local", "log", NULL };
+static const char *const needed_by_login[] = { "broker", "imapd", "pop3d", NULL };
+static const char *const needed_by_pam[] = { "pam", NULL };
+/* Commands that may have several rows, each with its own sockets. */
+static const char *const front_ends[] = { "smtpd", "submission", "login", NULL };
+
+static bool
+among(const char *const *words, const char *word)
+{
+	for (; *words; words++)
+		if (!strcmp(*words, word))
+			return true;
+	return false;
+}
+
+static const struct conf_service *
+row_of(const struct conf_services *s, const char *command)
+{
+	for (size_t i = 0; i < s->n; i++)
+		if (!strcmp(s->v[i].command, command))
+			return &s->v[i];
+	return NULL;
+}
+
+static void
+check_needed(const struct conf_set *set, const char *const *roles, struct conf_problems *p)
+{
+	char *remedy;
+
+	for (; *roles; roles++) {
+		if (row_of(set->services, *roles))
+			continue;
+		remedy = xasprintf("add the row: %s unix n - y - 1 %s", *roles, *roles);
+		conf_problem(p, set->master_cf, 0, remedy, "no row starts %s", *roles);
+		free(remedy);
+	}
+}
+
+static void
+check_commands(const struct conf_set *set, struct conf_problems *p)
+{
+	const struct conf_service *s, *first;
+
+	for (s = set->services->v; s < set->services->v + set->services->n; s++) {
+		if (!among(conf_programs, s->command)) {
+			conf_problem(p, s->file, s->line,
+			    "use one of smtpd, submission, login, qmgr, maps and the other daemons",
+			    "service %s: %s is not a daemon of the suite", s->name, s->command);
+			continue;
+		}
+		first = row_of(set->services, s->command);
+		if (!among(front_ends, s->command) && first != s)
+			conf_problem(p, s->file, s->line, "remove one of the two",
+			    "%s is started by line %u already", s->command, first->line);
+		if (!among(front_ends, s->command) && s->type == CONF_SERVICE_INET)
+			conf_problem(p, s->file, s->line, "write unix",
+			    "service %s: %s does not listen on a port", s->name, s->command);
+	}
+	check_needed(set, needed, p);
+	if (row_of(set->services, "login"))
+		check_needed(set, needed_by_login, p);
+	if (set->conf->auth_system_users)
+		check_needed(set, needed_by_pam, p);
+}
+
 static int
 order(const void *a, const void *b)
 {
@@ -100,6 +167,7 @@ load(const char *dir, const struct slice *main_text, struct conf_problems *p)
 	conf_raw_check_names(set->raw, p);
 	set->conf = conf_eval(set->raw, NULL, 0, p);
 	eval_services(set, p);
+	check_commands(set, p);
 	sort_problems(p);
 	buf_free(&main_cf);
 	buf_free(&master_cf);

@@ -52,6 +52,8 @@ extern const struct conf_param conf_params[]; /* CONF_PARAM_COUNT rows in the or
 extern const uint16_t conf_params_by_name[];  /* indexes of conf_params, sorted by name */
 extern const char *const conf_roles[];        /* names of roles.def, NULL at the end */
 
+extern const char *const conf_programs[]; /* roles that master starts: the commands of master.cf */
+
 /* A name of Postfix or Dovecot that the suite lacks. */
 struct conf_foreign {
 	const char *name;
