@@ -349,6 +349,42 @@ dns_answer_empty(enum dns_status status, uint32_t ttl)
 	return a;
 }
 
+struct dns_answer *
+dns_answer_addresses(const struct dns_name *name, const unsigned char *addresses, size_t n,
+    size_t width, uint32_t ttl)
+{
+	struct parse *p = xcalloc(1, sizeof(*p));
+	struct dns_answer *a;
+
+	p->canonical = *name;
+	for (; p->n < n && p->n < DNS_RECORDS_MAX; p->n++)
+		if (!add_data(p, slice(addresses + p->n * width, width), &p->found[p->n]))
+			break;
+	a = answer_pack(p, p->n ? DNS_OK : DNS_NODATA, ttl);
+	buf_free(&p->texts);
+	free(p);
+	return a;
+}
+
+struct dns_answer *
+dns_answer_copy(const struct dns_answer *answer)
+{
+	unsigned char *block = xmalloc(answer->size);
+	struct dns_answer *a = (struct dns_answer *)(void *)block;
+	const unsigned char *from = (const unsigned char *)answer;
+
+	memcpy(block, answer, answer->size);
+#define MOVED(p) (block + ((const unsigned char *)(p)-from)) /* into the copy */
+	a->canonical = (char *)MOVED(answer->canonical);
+	for (size_t i = 0; i < a->n; i++) {
+		a->records[i].data.p = MOVED(answer->records[i].data.p);
+		if (answer->records[i].host)
+			a->records[i].host = (char *)MOVED(answer->records[i].host);
+	}
+#undef MOVED
+	return a;
+}
+
 static void
 add_u16(struct buf *out, unsigned v)
 {

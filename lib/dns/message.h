@@ -59,6 +59,11 @@ struct dns_answer *dns_answer_parse(
     struct slice message, const struct dns_name *name, enum dns_type type);
 /* An answer without records: for time-outs and the like. */
 struct dns_answer *dns_answer_empty(enum dns_status status, uint32_t ttl);
+/* n addresses of width bytes each (4 or 16), as if name had them: DNS_NODATA for none. */
+struct dns_answer *dns_answer_addresses(const struct dns_name *name, const unsigned char *addresses,
+    size_t n, size_t width, uint32_t ttl);
+/* A copy that the caller frees with free(). */
+struct dns_answer *dns_answer_copy(const struct dns_answer *answer);
 
 const char *dns_status_str(enum dns_status status);
 
