@@ -12,7 +12,7 @@ PYTEST ?= $(shell test -x /usr/bin/python3 && echo /usr/bin/python3 || echo pyth
 JOBS ?= $(shell nproc)
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 \
-	-Wimplicit-fallthrough -Wpointer-arith -Wno-format-nonliteral -Werror
+	-Wimplicit-fallthrough -Wpointer-arith -Wno-format-nonliteral -Wno-format-truncation -Werror
 HARDEN := -fstack-protector-strong -fstack-clash-protection -ftrivial-auto-var-init=zero -fPIE
 LDHARDEN := -pie -Wl,-z,relro,-z,now -Wl,--as-needed
 OPT_rel := -O2 -g -D_FORTIFY_SOURCE=3

@@ -1,0 +1,118 @@
+/*
+ * Formatting of log records. Runs in the log daemon (bh-log). Hostile: any daemon of the suite may have
+ * been taken over; a record is escaped again here so that it is one line, whatever it holds.
+ */
+#include "format.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+static const char *const levels[] = { "debug", "info", "warning", "error" };
+
+static const char *
+role_name(uint8_t role)
+{
+	return role < ROLE_COUNT ? role_table[role].name : "?";
+}
+
+static void
+add_clean(struct buf *out, struct slice s)
+{
+	for (size_t i = 0; i < s.n; i++)
+		if (s.p[i] < ' ' || s.p[i] == 127)
+			buf_addf(out, "\\x%02x", s.p[i]);
+		else
+			buf_add_byte(out, s.p[i]);
+}
+
+static void
+format_time(uint64_t us, char out[40])
+{
+	time_t t = (time_t)(us / 1000000);
+	struct tm tm;
+	char date[32];
+
+	gmtime_r(&t, &tm);
+	strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(out, 40, "%s.%06uZ", date, (unsigned)(us % 1000000));
+}
+
+void
+format_syslog(struct buf *out, const struct log_line *l)
+{
+	const struct item_log_record *r = l->record;
+
+	buf_addf(out, "%s/%s[%u]: ", l->name, role_name(l->role), l->pid);
+	if (r->level >= 2)
+		buf_addf(out, "%s: ", levels[r->level > 3 ? 3 : r->level]);
+	add_clean(out, r->event);
+	buf_add_str(out, " ");
+	add_clean(out, r->text);
+}
+
+void
+format_text(struct buf *out, const struct log_line *l)
+{
+	char when[40];
+
+	format_time(l->record->time, when);
+	buf_addf(out, "%s %s ", when, l->host);
+	format_syslog(out, l);
+	buf_add_str(out, "\n");
+}
+
+/* The next key=value of a text; values are bare or quoted as log_value() quotes. */
+static bool
+next_pair(struct slice *text, struct slice *key, struct buf *value)
+{
+	size_t i = 0;
+
+	*text = slice_trim(*text, false);
+	if (!text->n)
+		return false;
+	*key = slice_split(text, '=');
+	buf_clear(value);
+	if (!text->n || text->p[0] != '"') {
+		buf_add(value, slice_split(text, ' '));
+		return true;
+	}
+	for (i = 1; i < text->n && text->p[i] != '"'; i++) {
+		if (text->p[i] == '\\' && i + 1 < text->n && (text->p[i + 1] == '"' || text->p[i + 1] == '\\'))
+			i++;
+		buf_add_byte(value, text->p[i]);
+	}
+	*text = slice_sub(*text, i + 1, text->n);
+	return true;
+}
+
+void
+format_json(struct buf *out, const struct log_line *l)
+{
+	const struct item_log_record *r = l->record;
+	struct slice text = r->text, key;
+	struct buf value = { 0 };
+	char when[40], *line;
+	json_t *o = json_object();
+
+	format_time(r->time, when);
+	json_object_set_new(o, "time", json_string(when));
+	json_object_set_new(o, "host", json_string(l->host));
+	json_object_set_new(o, "role", json_string(role_name(l->role)));
+	json_object_set_new(o, "pid", json_integer(l->pid));
+	json_object_set_new(o, "level", json_string(levels[r->level > 3 ? 3 : r->level]));
+	json_object_set_new(o, "event", json_stringn((const char *)r->event.p, r->event.n));
+	while (next_pair(&text, &key, &value)) {
+		char *name = slice_dup(key);
+		struct slice v = buf_slice(&value);
+		json_object_set_new(o, name, json_stringn(v.n ? (const char *)v.p : "", v.n));
+		free(name);
+	}
+	line = json_dumps(o, JSON_COMPACT | JSON_PRESERVE_ORDER);
+	if (line)
+		buf_addf(out, "%s\n", line);
+	free(line);
+	json_decref(o);
+	buf_free(&value);
+}

@@ -1,0 +1,1 @@
+$(eval $(call program,log,helpers/log,conf daemon ipc ev base,-ljansson))

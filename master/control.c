@@ -1,0 +1,360 @@
+/*
+ * The control socket of bulkhead(8): root and the admin group, told apart by the mode of the socket and
+ * SO_PEERCRED. A request is a list of words; master answers its own verbs and hands the others to the
+ * daemon that owns them, under an id of its own. Hostile: a member of the admin group.
+ */
+#include "master/master.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define GATHER_MS 1000
+#define REQUESTS ((size_t)64)
+
+struct client {
+	LIST_ENTRY(client) next;
+	struct master *m;
+	struct ipc_chan *chan;
+	uid_t uid;
+	uint32_t id;             /* of its request under way */
+	uint32_t forwarded;      /* id under which a daemon works on it; 0: none */
+	const struct process *worker;
+	/* `status`: how many daemons have not answered, and their lines */
+	unsigned waiting;
+	struct buf text;
+	struct ev_timer deadline;
+};
+
+static void
+client_free(struct client *c)
+{
+	LIST_REMOVE(c, next);
+	ev_timer_free(&c->deadline);
+	buf_free(&c->text);
+	ipc_chan_free(&c->chan);
+	free(c);
+}
+
+static void
+answer(struct client *c, int status, struct slice text)
+{
+	struct msg m = MSG_INIT(MSG_CONTROL_REPLY, c->id);
+
+	do {
+		struct slice part = slice_sub(text, 0, 60000);
+		text = slice_sub(text, part.n, text.n);
+		m.control_reply.more = text.n > 0;
+		m.control_reply.status = (uint8_t)status;
+		m.control_reply.text = part;
+		(void)ipc_send(c->chan, &m);
+	} while (text.n);
+}
+
+/* ---------------------------------------------------------------- master's own verbs */
+
+void
+master_reload(struct master *m, struct buf *out, int *status_r)
+{
+	struct service *s;
+	struct process *p;
+
+	*status_r = 1;
+	if (!config_load(m, out)) {
+		log_event(LOG_E, "reload-refused", "config=%s remedy=\"run `bulkhead check`; the running configuration goes on\"", log_cstr(m->config_dir));
+		buf_add_str(out, "reload refused: the running configuration goes on\n");
+		return;
+	}
+	if (directories_make(m) || tls_prepare(m))
+		buf_add_str(out, "warning: see the log\n");
+	services_build(m);
+	TAILQ_FOREACH(s, &m->services, next)
+		TAILQ_FOREACH(p, &s->processes, next) {
+			struct msg config = MSG_INIT(MSG_CONFIG, 0);
+			if (s->obsolete || !p->chan)
+				continue;
+			config.fd = snapshot_fd(s);
+			config.config.generation = m->generation;
+			if (config.fd < 0)
+				continue;
+			tls_send_certificates(s, p);
+			(void)ipc_send(p->chan, &config);
+			close(config.fd);
+		}
+	service_start_missing(m);
+	log_event(LOG_I, "reloaded", "generation=%u", m->generation);
+	*status_r = 0;
+}
+
+static void
+send_status(struct client *c)
+{
+	struct master *m = c->m;
+	struct buf out = { 0 };
+	struct service *s;
+	struct process *p;
+	int status = 0;
+
+	buf_addf(&out, "%-22s %-12s %8s %-9s %9s %s\n", "SERVICE", "PROGRAM", "PID", "STATE", "UPTIME", "");
+	TAILQ_FOREACH(s, &m->services, next) {
+		if (!s->nprocesses)
+			buf_addf(&out, "%-22s %-12s %8s %-9s %9s %s\n", s->name, s->program, "-", s->failures ? "failing" : "down", "-",
+			    s->failures ? "see the log; it is tried again" : ""), status = 1;
+		TAILQ_FOREACH(p, &s->processes, next)
+			buf_addf(&out, "%-22s %-12s %8d %-9s %8llds\n", s->name, s->program, (int)p->pid, p->ready ? "ready" : "starting",
+			    (long long)(master_now_ms() - p->started) / 1000);
+	}
+	buf_add(&out, buf_slice(&c->text));
+	answer(c, status, buf_slice(&out));
+	buf_free(&out);
+	buf_clear(&c->text);
+	ev_timer_clear(&c->deadline);
+	c->forwarded = 0;
+}
+
+static void
+on_deadline(void *arg)
+{
+	send_status(arg);
+}
+
+static void
+verb_status(struct client *c)
+{
+	struct master *m = c->m;
+	struct msg req = MSG_INIT(MSG_STATS_REQUEST, 0);
+	struct service *s;
+	struct process *p;
+
+	req.id = c->forwarded = ++m->next_request;
+	c->waiting = 0;
+	TAILQ_FOREACH(s, &m->services, next)
+		TAILQ_FOREACH(p, &s->processes, next)
+			if (p->chan && p->ready && !ipc_send(p->chan, &req))
+				c->waiting++;
+	if (!c->waiting)
+		send_status(c);
+	else
+		ev_timer_set(m->base, &c->deadline, GATHER_MS, on_deadline, c);
+}
+
+static void
+add_stats(struct client *c, const struct msg_stats *st)
+{
+	static const char *const names[] = {
+#define COUNTER(name, doc) #name,
+#include "daemon/counters.def"
+#undef COUNTER
+	};
+	struct cursor values = cursor(st->values);
+	struct service *s;
+	struct process *p;
+
+	TAILQ_FOREACH(s, &c->m->services, next)
+		TAILQ_FOREACH(p, &s->processes, next)
+			if ((uint32_t)p->pid == st->pid)
+				buf_addf(&c->text, "%s[%s]:", s->program, s->name);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		uint64_t v = cursor_u64(&values);
+		if (v)
+			buf_addf(&c->text, " %s=%llu", names[i], (unsigned long long)v);
+	}
+	if (st->extra.n)
+		buf_addf(&c->text, " %.*s", SLICE_ARG(st->extra));
+	buf_add_str(&c->text, "\n");
+}
+
+static void
+verb_simple(struct client *c, struct slice verb)
+{
+	struct master *m = c->m;
+	struct buf out = { 0 };
+	int status = 0;
+
+	if (slice_eq_str(verb, "reload")) {
+		master_reload(m, &out, &status);
+	} else if (slice_eq_str(verb, "stop")) {
+		answer(c, 0, SLICE_LIT("stopping\n"));
+		master_stop(m);
+		return;
+	} else if (slice_eq_str(verb, "security")) {
+		security_report(m, &out);
+	} else if (slice_eq_str(verb, "upgrade")) {
+		status = upgrade_start(m, &out);
+	} else {
+		buf_addf(&out, "pid=%d generation=%u\n", (int)getpid(), m->generation);
+	}
+	answer(c, status, buf_slice(&out));
+	buf_free(&out);
+}
+
+/* ---------------------------------------------------------------- verbs of the daemons */
+
+static const struct {
+	const char *verb;
+	enum role owner;
+} verbs[] = {
+	{ "queue", ROLE_QMGR },
+	{ "user", ROLE_AUTH },
+	{ "map", ROLE_MAPS },
+	{ "dns", ROLE_DNS },
+	{ "session", ROLE_BROKER },
+	{ "log", ROLE_LOG },
+};
+
+static void
+forward(struct client *c, enum role owner, struct msg *req)
+{
+	struct master *m = c->m;
+	struct service *s = service_by_role(m, owner);
+	struct process *p = s ? TAILQ_FIRST(&s->processes) : NULL;
+	char text[128];
+
+	c->forwarded = req->id = ++m->next_request;
+	req->control_request.uid = c->uid;
+	c->worker = p;
+	if (p && p->chan && !ipc_send(p->chan, req))
+		return;
+	c->forwarded = 0;
+	snprintf(text, sizeof(text), "%s is not running: see `bulkhead status`\n", role_table[owner].name);
+	answer(c, 75, slice_str(text));
+}
+
+static void
+on_request(struct client *c, struct msg *m)
+{
+	static const char *const simple[] = { "reload", "stop", "security", "upgrade", "ping" };
+	struct cursor words = cursor(m->control_request.words.raw);
+	struct item_word first;
+
+	c->id = m->id;
+	if (!item_word_next(&words, &first)) {
+		answer(c, 64, SLICE_LIT("empty request\n"));
+		return;
+	}
+	for (size_t i = 0; i < sizeof(simple) / sizeof(simple[0]); i++)
+		if (slice_eq_str(first.word, simple[i])) {
+			verb_simple(c, first.word);
+			return;
+		}
+	if (slice_eq_str(first.word, "status")) {
+		verb_status(c);
+		return;
+	}
+	for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
+		if (slice_eq_str(first.word, verbs[i].verb)) {
+			forward(c, verbs[i].owner, m);
+			return;
+		}
+	answer(c, 64, SLICE_LIT("unknown verb: see bulkhead(8)\n"));
+}
+
+void
+control_answer(struct master *m, struct msg *reply)
+{
+	struct client *c;
+
+	LIST_FOREACH(c, &m->clients, next) {
+		if (!c->forwarded || c->forwarded != reply->id)
+			continue;
+		if (reply->type == MSG_STATS) {
+			add_stats(c, &reply->stats);
+			if (!--c->waiting)
+				send_status(c);
+			return;
+		}
+		if (!reply->control_reply.more)
+			c->forwarded = 0;
+		reply->id = c->id;
+		(void)ipc_send(c->chan, reply);
+		return;
+	}
+}
+
+void
+control_daemon_gone(struct master *m, struct process *p)
+{
+	struct client *c;
+
+	LIST_FOREACH(c, &m->clients, next)
+		if (c->forwarded && c->worker == p) {
+			c->forwarded = 0;
+			c->worker = NULL;
+			answer(c, 75, SLICE_LIT("the daemon died while it worked on this: see the log\n"));
+		}
+}
+
+/* ---------------------------------------------------------------- the socket */
+
+static void
+on_message(void *ctx, struct ipc_chan *ch, struct msg *m)
+{
+	(void)ch;
+	if (m->type == MSG_CONTROL_REQUEST)
+		on_request(ctx, m);
+}
+
+static void
+on_closed(void *ctx, struct ipc_chan *ch, int err, const char *why)
+{
+	struct client *c = ctx;
+
+	(void)ch;
+	if (err != ERR_CLOSED)
+		log_event(LOG_W, "control-violation", "uid=%u reason=\"%s\"", (unsigned)c->uid, why);
+	client_free(c);
+}
+
+static const struct ipc_ops client_ops = { on_message, on_closed };
+
+static void
+on_connect(evutil_socket_t sock, short what, void *arg)
+{
+	struct master *m = arg;
+	struct ucred cred;
+	socklen_t n = sizeof(cred);
+	struct client *c;
+	int fd = accept4(sock, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	(void)what;
+	if (fd < 0)
+		return;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &n)) {
+		close(fd);
+		return;
+	}
+	c = xcalloc(1, sizeof(*c));
+	c->m = m;
+	c->uid = cred.uid;
+	LIST_INSERT_HEAD(&m->clients, c, next);
+	c->chan = ipc_chan_new(m->io, fd, ROLE_TOOL, &client_ops, c);
+}
+
+int
+control_open(struct master *m)
+{
+	const struct conf *c = m->set->conf;
+	char path[4200];
+	struct group *gr;
+	int err;
+
+	snprintf(path, sizeof(path), "%s/control", c->run_directory);
+	err = listen_unix(path, SOCK_SEQPACKET, 0660, &m->control.fd);
+	if (err) {
+		log_event(LOG_E, "listen-failed", "path=%s reason=\"%s\" remedy=\"correct run_directory in main.cf\"", log_cstr(path), err_str(err));
+		return err;
+	}
+	if (c->admin_group && *c->admin_group) {
+		gr = getgrnam(c->admin_group);
+		if (!gr || chown(path, (uid_t)-1, gr->gr_gid))
+			log_event(LOG_E, "admin-group", "group=%s reason=\"%s\" remedy=\"create it, or correct admin_group\"", log_cstr(c->admin_group),
+			    gr ? err_str(err_errno()) : "no such group");
+	}
+	m->on_control = event_new(m->base, m->control.fd, EV_READ | EV_PERSIST, on_connect, m);
+	event_add(m->on_control, NULL);
+	return 0;
+}

@@ -1,0 +1,281 @@
+/*
+ * master: the supervisor. uid 0 for life (or an ordinary user's for a trial instance); input: its own
+ * configuration, signals, the control socket. Starts the daemons in their jails, wires them, keeps them
+ * alive, stops them in order.
+ *
+ *	master [-c DIR] [-F | -b] [-t]
+ *
+ * -F stays in the foreground (the default), -b goes to the background once all is ready, -t only shows
+ * that the program can be loaded.
+ */
+#include "master/master.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ROTATE_MS ((int64_t)12 * 3600 * 1000)
+
+int64_t
+master_now_ms(void)
+{
+	return ev_now_us() / 1000;
+}
+
+static void
+usage(void)
+{
+	fprintf(stderr, "usage: master [-c DIR] [-F | -b] [-t]\n");
+	exit(64);
+}
+
+static void
+finish(struct master *m)
+{
+	char path[4200];
+
+	snprintf(path, sizeof(path), "%s/control", m->set->conf->run_directory);
+	(void)unlink(path);
+	snprintf(path, sizeof(path), "%s/master.pid", m->set->conf->run_directory);
+	(void)unlink(path);
+	event_base_loopbreak(m->base);
+}
+
+static void
+on_stop_deadline(void *arg)
+{
+	struct master *m = arg;
+
+	log_event(LOG_W, "stop-timeout", "processes=%zu remedy=\"they are killed; raise stop_timeout if they need longer\"", services_alive(m));
+	services_stop(m, 1);
+}
+
+void
+master_stop(struct master *m)
+{
+	if (m->stopping)
+		return;
+	m->stopping = true;
+	notify("STOPPING=1");
+	log_event(LOG_I, "stopping", "processes=%zu", services_alive(m));
+	log_flush();
+	ev_timer_set(m->base, &m->stop_timer, m->set->conf->stop_timeout, on_stop_deadline, m);
+	services_stop(m, 0);
+	if (!services_alive(m))
+		finish(m);
+}
+
+static void
+on_signal(evutil_socket_t sig, short what, void *arg)
+{
+	struct master *m = arg;
+	struct buf out = { 0 };
+	int status;
+
+	(void)what;
+	switch (sig) {
+	case SIGCHLD:
+		services_reap(m);
+		if (m->stopping) {
+			services_stop(m, 0);
+			if (!services_alive(m))
+				finish(m);
+		}
+		break;
+	case SIGHUP:
+		master_reload(m, &out, &status);
+		break;
+	case SIGUSR2:
+		(void)upgrade_start(m, &out);
+		break;
+	default:
+		master_stop(m);
+	}
+	buf_free(&out);
+}
+
+static void
+watch_signals(struct master *m)
+{
+	static const int signals[] = { SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGUSR2 };
+
+	signal(SIGPIPE, SIG_IGN);
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+		struct event *e = evsignal_new(m->base, signals[i], on_signal, m);
+		if (!e || event_add(e, NULL))
+			die("cannot watch signals");
+	}
+}
+
+static void
+on_rotate(void *arg)
+{
+	struct master *m = arg;
+
+	tls_rotate(m);
+	ev_timer_set(m->base, &m->rotate_timer, ROTATE_MS, on_rotate, m);
+}
+
+/* The parent waits for the word of the child: "ok", or the reason why not. */
+static void
+to_background(struct master *m)
+{
+	char word[512];
+	ssize_t n;
+	int fds[2], null;
+
+	if (pipe2(fds, O_CLOEXEC))
+		die("pipe: %s", err_str(err_errno()));
+	switch (fork()) {
+	case -1:
+		die("fork: %s", err_str(err_errno()));
+	case 0:
+		close(fds[0]);
+		m->ready_fd = fds[1];
+		setsid();
+		null = open("/dev/null", O_RDWR | O_CLOEXEC);
+		if (null >= 0) {
+			dup2(null, 0);
+			dup2(null, 1);
+		}
+		return;
+	default:
+		close(fds[1]);
+		n = read(fds[0], word, sizeof(word) - 1);
+		if (n == 3 && !memcmp(word, "ok\n", 3))
+			exit(0);
+		fprintf(stderr, "master: not all daemons started: see the log\n");
+		exit(1);
+	}
+}
+
+static void
+parse_args(struct master *m, int argc, char **argv, bool *background)
+{
+	int c;
+
+	while ((c = getopt(argc, argv, "c:Fbt")) >= 0)
+		switch (c) {
+		case 'c':
+			m->config_dir = optarg;
+			break;
+		case 'F':
+			m->foreground = true;
+			break;
+		case 'b':
+			*background = true;
+			break;
+		case 't':
+			exit(0);
+		default:
+			usage();
+		}
+	if (optind != argc)
+		usage();
+}
+
+static void
+write_pid(struct master *m)
+{
+	char path[4200], text[32];
+	int fd, n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
+
+	snprintf(path, sizeof(path), "%s/master.pid", m->set->conf->run_directory);
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+	if (fd < 0 || write(fd, text, (size_t)n) != n)
+		log_event(LOG_W, "pid-file", "path=%s reason=\"%s\"", log_cstr(path), err_str(err_errno()));
+	if (fd >= 0)
+		close(fd);
+}
+
+static void
+already_running(struct master *m)
+{
+	char path[4200], text[32] = "";
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/master.pid", m->set->conf->run_directory);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	if (read(fd, text, sizeof(text) - 1) > 0) {
+		pid_t pid = (pid_t)strtol(text, NULL, 10);
+		if (pid > 1 && pid != getpid() && !kill(pid, 0)) {
+			char exe[64], target[4096] = "";
+			snprintf(exe, sizeof(exe), "/proc/%d/exe", (int)pid);
+			if (readlink(exe, target, sizeof(target) - 1) > 0 && strstr(target, "/master"))
+				die("this instance runs already (pid %d): use `bulkhead reload` or `bulkhead stop`", (int)pid);
+		}
+	}
+	close(fd);
+}
+
+static void
+load_or_die(struct master *m)
+{
+	struct buf problems = { 0 };
+
+	if (!config_load(m, &problems)) {
+		fprintf(stderr, "%.*s", SLICE_ARG((struct slice)buf_slice(&problems)));
+		die("the configuration in %s has errors: correct the lines above", m->config_dir);
+	}
+	if (buf_len(&problems))
+		fprintf(stderr, "%.*s", SLICE_ARG((struct slice)buf_slice(&problems)));
+	buf_free(&problems);
+}
+
+static void
+loop(struct master *m)
+{
+	while (!event_base_got_break(m->base)) {
+		if (event_base_loop(m->base, EVLOOP_ONCE) < 0)
+			die("event loop: %s", err_str(err_errno()));
+		log_flush();
+	}
+}
+
+int
+main(int argc, char **argv)
+{
+	static struct master m = { .config_dir = (char *)(uintptr_t) "/etc/bulkhead", .ready_fd = -1, .log_pair = { -1, -1 } };
+	bool background = false;
+
+	m.argv = argv;
+	parse_args(&m, argc, argv, &background);
+	umask(022);
+	m.unprivileged = geteuid() != 0;
+	TAILQ_INIT(&m.services);
+	LIST_INIT(&m.listeners);
+	LIST_INIT(&m.clients);
+	upgrade_resume(&m);
+	load_or_die(&m);
+	if (!m.upgrading)
+		already_running(&m);
+	if (background && !m.upgrading)
+		to_background(&m);
+	if (m.unprivileged)
+		fprintf(stderr, "master: run by an ordinary user: one uid for all daemons and no chroot; the rest of the jails as ever\n");
+	if (m.log_pair[0] < 0 && ipc_pair(m.log_pair))
+		die("socketpair: %s", err_str(err_errno()));
+	log_init(-1, ROLE_MASTER, LOG_I); /* to stderr until somebody reads the log's socket */
+	m.base = ev_base_new();
+	m.io = ipc_io_new(m.base, ROLE_MASTER);
+	watch_signals(&m);
+	if (directories_make(&m) || tls_prepare(&m) || control_open(&m))
+		die("start failed: see the lines before");
+	write_pid(&m);
+	services_build(&m);
+	if (service_by_role(&m, ROLE_LOG))
+		log_init(m.log_pair[1], ROLE_MASTER, LOG_I);
+	service_start_missing(&m);
+	on_rotate(&m);
+	loop(&m);
+	return 0;
+}

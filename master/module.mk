@@ -1,0 +1,1 @@
+$(eval $(call program,master,master,tls conf daemon ipc ev base))

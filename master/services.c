@@ -1,0 +1,539 @@
+/*
+ * Services: spawning their processes, the back-off of one that keeps failing, and the end. Runs as root.
+ * Every process is the leader of a group of its own, so that its children can be cleaned up with it.
+ * Invariants: a service that fails is logged with the reason each time; its wait doubles up to
+ * service_throttle_time and never becomes a silent hang; at a stop, receivers go first and the log last.
+ */
+#include "master/master.h"
+
+#include "daemon/private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define STEADY_MS 10000     /* a process that lived that long did not fail at its start */
+#define FIRST_BACKOFF_MS 100
+
+int
+role_ids(const struct master *m, enum role role, uid_t *uid_r, gid_t *gid_r)
+{
+	const struct role_row *row = &role_table[role];
+	const struct passwd *pw;
+
+	if (m->unprivileged) {
+		*uid_r = getuid();
+		*gid_r = getgid();
+		return 0;
+	}
+	if (!strcmp(row->user, "root")) {
+		*uid_r = *gid_r = 0;
+		return 0;
+	}
+	if (m->set->conf->uid_base > 0) {
+		*uid_r = *gid_r = (uid_t)(m->set->conf->uid_base + row->number);
+		return 0;
+	}
+	pw = getpwnam(row->user);
+	if (!pw)
+		return ERR_NOT_FOUND;
+	*uid_r = pw->pw_uid;
+	*gid_r = pw->pw_gid;
+	return 0;
+}
+
+struct service *
+service_by_role(struct master *m, enum role role)
+{
+	struct service *s;
+
+	TAILQ_FOREACH(s, &m->services, next)
+		if (s->role == role && !s->obsolete)
+			return s;
+	return NULL;
+}
+
+void
+process_forget(struct process *p)
+{
+	control_daemon_gone(p->service->m, p);
+	ipc_chan_free(&p->chan);
+	TAILQ_REMOVE(&p->service->processes, p, next);
+	p->service->nprocesses--;
+	free(p->report);
+	free(p);
+}
+
+/* ---------------------------------------------------------------- messages of daemons */
+
+static struct process *
+process_of(struct master *m, const struct ipc_chan *ch)
+{
+	struct service *s;
+	struct process *p;
+
+	TAILQ_FOREACH(s, &m->services, next)
+		TAILQ_FOREACH(p, &s->processes, next)
+			if (p->chan == ch)
+				return p;
+	return NULL;
+}
+
+static void
+tell_starter(struct master *m)
+{
+	if (m->told_ready || !services_all_ready(m))
+		return;
+	m->told_ready = true;
+	notify("READY=1");
+	log_event(LOG_I, "started", "config=%s", log_cstr(m->config_dir));
+	if (m->ready_fd >= 0) {
+		if (write(m->ready_fd, "ok\n", 3) < 0)
+			log_event(LOG_D, "starter-gone", "reason=\"%s\"", err_str(err_errno()));
+		close(m->ready_fd);
+		m->ready_fd = -1;
+	}
+}
+
+static void
+on_ready(struct master *m, struct process *p, const struct msg *msg)
+{
+	if (!slice_eq_str(msg->ready.build, MSG_LAYOUT)) {
+		log_event(LOG_E, "wrong-build", "service=%s remedy=\"install programs of one build\"", p->service->name);
+		kill(p->pid, SIGTERM);
+		return;
+	}
+	p->ready = true;
+	free(p->report);
+	p->report = slice_dup(msg->ready.report);
+	tell_starter(m);
+}
+
+static void
+on_daemon_message(void *ctx, struct ipc_chan *ch, struct msg *msg)
+{
+	struct master *m = ctx;
+	struct process *p = process_of(m, ch);
+
+	switch (msg->type) {
+	case MSG_READY:
+		if (p)
+			on_ready(m, p, msg);
+		return;
+	case MSG_STATS:
+	case MSG_CONTROL_REPLY:
+		control_answer(m, msg);
+		return;
+	default:
+		log_event(LOG_W, "unexpected", "message=%s service=%s", msg_name(msg->type), p ? p->service->name : "?");
+	}
+}
+
+static void
+on_daemon_closed(void *ctx, struct ipc_chan *ch, int err, const char *why)
+{
+	struct master *m = ctx;
+	struct process *p = process_of(m, ch);
+
+	if (!p)
+		return;
+	p->chan = NULL;
+	if (err == ERR_CLOSED)
+		return; /* its end is reaped */
+	log_event(LOG_E, "ipc-violation", "service=%s pid=%d reason=\"%s\" remedy=\"the process is killed and started anew\"",
+	    p->service->name, (int)p->pid, why);
+	kill(-p->pid, SIGKILL);
+}
+
+static const struct ipc_ops daemon_ops = { on_daemon_message, on_daemon_closed };
+
+/* ---------------------------------------------------------------- spawning */
+
+struct spawn {
+	char path[4096], uid[16], gid[16], root[4096];
+	int control, config, log;
+};
+
+static void
+exec_child(const struct service *s, const struct spawn *sp, bool unprivileged)
+{
+	const char *argv[12];
+	int fds[3] = { sp->control, sp->config, sp->log };
+	size_t n = 0;
+
+	setpgid(0, 0);
+	for (int i = 0; i < 3; i++)
+		fds[i] = fcntl(fds[i], F_DUPFD, 16);
+	for (int i = 0; i < 3; i++)
+		dup2(fds[i], FD_CONTROL + i);
+	close_range(FD_LOG + 1, ~0u, 0);
+	argv[n++] = s->program;
+	argv[n++] = "--service";
+	argv[n++] = s->name;
+	argv[n++] = "--uid";
+	argv[n++] = sp->uid;
+	argv[n++] = "--gid";
+	argv[n++] = sp->gid;
+	argv[n++] = "--root";
+	argv[n++] = sp->root;
+	if (unprivileged)
+		argv[n++] = "--unprivileged";
+	argv[n] = NULL;
+	signal(SIGCHLD, SIG_DFL);
+	signal(SIGTERM, SIG_DFL);
+	signal(SIGHUP, SIG_DFL);
+	execv(sp->path, (char *const *)(uintptr_t)argv);
+	_exit(127);
+}
+
+static int
+prepare(struct master *m, struct service *s, struct spawn *sp, int control[2])
+{
+	uid_t uid;
+	gid_t gid;
+	int err = role_ids(m, s->role, &uid, &gid);
+
+	if (err) {
+		log_event(LOG_E, "spawn-failed", "service=%s reason=\"no user %s\" remedy=\"create it, or set uid_base in main.cf\"",
+		    s->name, role_table[s->role].user);
+		return err;
+	}
+	snprintf(sp->uid, sizeof(sp->uid), "%u", (unsigned)uid);
+	snprintf(sp->gid, sizeof(sp->gid), "%u", (unsigned)gid);
+	snprintf(sp->path, sizeof(sp->path), "%s/%s", m->set->conf->daemon_directory, s->program);
+	role_root(m, s->role, sp->root, sizeof(sp->root));
+	sp->log = m->log_pair[1];
+	sp->config = snapshot_fd(s);
+	if (sp->config < 0)
+		return sp->config;
+	err = ipc_pair(control);
+	if (err)
+		close(sp->config);
+	sp->control = control[1];
+	return err;
+}
+
+static void
+hand_resources(struct master *m, struct process *p)
+{
+	struct service *s = p->service;
+	struct msg msg = MSG_INIT(MSG_LISTENER, 0);
+
+	tls_send_certificates(s, p);
+	tls_send_keys(s, p);
+	if (s->role == ROLE_LOG) {
+		msg.listener.name = SLICE_LIT("log");
+		msg.fd = m->log_pair[0];
+		(void)ipc_send(p->chan, &msg);
+	}
+	for (size_t i = 0; i < s->nlisteners; i++) {
+		msg.listener.index = (uint8_t)i;
+		msg.listener.local = s->listeners[i]->local;
+		msg.listener.name = slice_str(s->listeners[i]->name);
+		msg.fd = s->listeners[i]->fd;
+		(void)ipc_send(p->chan, &msg);
+	}
+	links_connect(m, p);
+}
+
+static void retry_later(struct service *s);
+
+static void
+spawn(struct master *m, struct service *s)
+{
+	struct spawn sp;
+	struct process *p;
+	int control[2];
+	pid_t pid;
+
+	if (prepare(m, s, &sp, control)) {
+		retry_later(s);
+		return;
+	}
+	log_flush();
+	pid = fork();
+	if (!pid)
+		exec_child(s, &sp, m->unprivileged);
+	close(control[1]);
+	close(sp.config);
+	if (pid < 0) {
+		close(control[0]);
+		log_event(LOG_E, "spawn-failed", "service=%s reason=\"fork: %s\"", s->name, err_str(err_errno()));
+		retry_later(s);
+		return;
+	}
+	p = xcalloc(1, sizeof(*p));
+	p->service = s;
+	p->pid = pid;
+	p->started = master_now_ms();
+	p->chan = ipc_chan_new(m->io, control[0], s->role, &daemon_ops, m);
+	TAILQ_INSERT_TAIL(&s->processes, p, next);
+	s->nprocesses++;
+	hand_resources(m, p);
+}
+
+static void
+start_again(void *arg)
+{
+	struct service *s = arg;
+
+	service_start_missing(s->m);
+}
+
+static void
+retry_later(struct service *s)
+{
+	int64_t wait = FIRST_BACKOFF_MS, most = s->m->set->conf->service_throttle_time;
+
+	for (unsigned i = 0; i < s->failures && wait < most; i++)
+		wait *= 2;
+	if (wait > most)
+		wait = most;
+	s->failures++;
+	if (s->failures > 1)
+		log_event(LOG_W, "service-throttled", "service=%s failures=%u wait_ms=%lld remedy=\"see the lines of this service before\"",
+		    s->name, s->failures, (long long)wait);
+	ev_timer_set(s->m->base, &s->restart, wait, start_again, s);
+}
+
+void
+service_start_missing(struct master *m)
+{
+	struct service *s;
+
+	if (m->stopping)
+		return;
+	TAILQ_FOREACH(s, &m->services, next)
+		while (!s->obsolete && s->nprocesses < s->wanted && !(s->restart.event && evtimer_pending(s->restart.event, NULL))) {
+			size_t before = s->nprocesses;
+			spawn(m, s);
+			if (s->nprocesses == before)
+				break;
+		}
+}
+
+/* ---------------------------------------------------------------- the configuration's services */
+
+static bool
+has_several(enum role role)
+{
+	return role == ROLE_SMTP_CLIENT;
+}
+
+static struct service *
+find_or_add(struct master *m, const struct conf_service *row, int role)
+{
+	struct service *s;
+
+	TAILQ_FOREACH(s, &m->services, next)
+		if (!strcmp(s->name, row->name) && !strcmp(s->program, row->command))
+			return s;
+	s = xcalloc(1, sizeof(*s));
+	s->m = m;
+	s->name = xstrdup(row->name);
+	s->program = xstrdup(row->command);
+	s->role = (enum role)role;
+	TAILQ_INIT(&s->processes);
+	TAILQ_INSERT_TAIL(&m->services, s, next);
+	return s;
+}
+
+void
+services_build(struct master *m)
+{
+	struct service *s, *next;
+	struct listener *l;
+
+	TAILQ_FOREACH(s, &m->services, next)
+		s->obsolete = true;
+	LIST_FOREACH(l, &m->listeners, next)
+		l->used = false;
+	for (size_t i = 0; i < m->set->services->n; i++) {
+		const struct conf_service *row = &m->set->services->v[i];
+		int role = role_by_name(slice_str(row->command));
+		if (role < 0 || role_table[role].parent != ROLE_MASTER)
+			continue; /* the check of the configuration has named it */
+		s = find_or_add(m, row, role);
+		s->obsolete = false;
+		s->conf = row->conf ? row->conf : m->set->conf;
+		s->process_limit = row->maxproc == CONF_MAXPROC_DEFAULT ? s->conf->default_process_limit : row->maxproc;
+		s->wanted = has_several(s->role) && row->maxproc > 0 ? (size_t)row->maxproc : 1;
+		s->nlisteners = 0;
+		if (listeners_for(m, s, row))
+			log_event(LOG_E, "service-incomplete", "service=%s reason=\"not all of its sockets are open\"", s->name);
+	}
+	for (s = TAILQ_FIRST(&m->services); s; s = next) {
+		struct process *p;
+		struct msg stop = MSG_INIT(MSG_STOP, 0);
+		next = TAILQ_NEXT(s, next);
+		TAILQ_FOREACH(p, &s->processes, next)
+			if (s->obsolete && p->chan)
+				(void)ipc_send(p->chan, &stop);
+	}
+	listeners_drop_unused(m);
+}
+
+/* ---------------------------------------------------------------- ends */
+
+static void
+log_end(const struct service *s, pid_t pid, int status, bool early)
+{
+	const char *remedy = early ? "see the line before: the service could not start" : "report the crash; it is started anew";
+
+	if (WIFSIGNALED(status))
+		log_event(LOG_E, "service-died", "service=%s pid=%d signal=%s remedy=\"%s\"", s->name, (int)pid,
+		    sigabbrev_np(WTERMSIG(status)), remedy);
+	else if (WEXITSTATUS(status) == 127)
+		log_event(LOG_E, "service-died", "service=%s pid=%d reason=\"cannot run %s/%s\" remedy=\"correct daemon_directory in main.cf\"",
+		    s->name, (int)pid, s->m->set->conf->daemon_directory, s->program);
+	else
+		log_event(LOG_E, "service-died", "service=%s pid=%d status=%d remedy=\"%s\"", s->name, (int)pid, WEXITSTATUS(status), remedy);
+}
+
+static void
+reap(struct master *m, struct process *p, int status)
+{
+	struct service *s = p->service;
+	bool early = master_now_ms() - p->started < STEADY_MS, ready = p->ready;
+	bool renew = WIFEXITED(status) && WEXITSTATUS(status) == EXIT_RENEW;
+	pid_t pid = p->pid;
+
+	process_forget(p);
+	if (m->stopping || s->obsolete)
+		return;
+	if (renew) {
+		log_event(LOG_W, "service-renewed", "service=%s reason=\"a process of it crashed\"", s->name);
+		return;
+	}
+	log_end(s, pid, status, early && !ready);
+	if (!early)
+		s->failures = 0;
+	retry_later(s);
+}
+
+static void
+remove_dead_obsolete(struct master *m)
+{
+	struct service *s, *next;
+
+	for (s = TAILQ_FIRST(&m->services); s; s = next) {
+		next = TAILQ_NEXT(s, next);
+		if (!s->obsolete || s->nprocesses)
+			continue;
+		TAILQ_REMOVE(&m->services, s, next);
+		ev_timer_free(&s->restart);
+		free(s->name);
+		free(s->program);
+		free(s);
+	}
+}
+
+void
+services_reap(struct master *m)
+{
+	struct service *s;
+	struct process *p, *next;
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		TAILQ_FOREACH(s, &m->services, next)
+			for (p = TAILQ_FIRST(&s->processes); p; p = next) {
+				next = TAILQ_NEXT(p, next);
+				if (p->pid == pid)
+					reap(m, p, status);
+			}
+	remove_dead_obsolete(m);
+	service_start_missing(m);
+}
+
+size_t
+services_alive(const struct master *m)
+{
+	const struct service *s;
+	size_t n = 0;
+
+	TAILQ_FOREACH(s, &m->services, next)
+		n += s->nprocesses;
+	return n;
+}
+
+bool
+services_all_ready(const struct master *m)
+{
+	const struct service *s;
+	const struct process *p;
+
+	TAILQ_FOREACH(s, &m->services, next) {
+		if (s->nprocesses < s->wanted)
+			return false;
+		TAILQ_FOREACH(p, &s->processes, next)
+			if (!p->ready)
+				return false;
+	}
+	return true;
+}
+
+/* In which order a stop goes through the roles. */
+static int
+phase_of(enum role role)
+{
+	switch (role) {
+	case ROLE_SMTPD:
+	case ROLE_SUBMISSION:
+	case ROLE_LOGIN:
+	case ROLE_PICKUP:
+		return 0;
+	case ROLE_QMGR:
+	case ROLE_BROKER:
+		return 1;
+	case ROLE_LOG:
+		return 3;
+	default:
+		return 2;
+	}
+}
+
+/* Stops the processes of the first phase that still has some; called again as they end. how 1: at once, all. */
+void
+services_stop(struct master *m, uint8_t how)
+{
+	struct msg stop = MSG_INIT(MSG_STOP, 0);
+	struct service *s;
+	struct process *p;
+	int phase = 4;
+
+	TAILQ_FOREACH(s, &m->services, next)
+		if (s->nprocesses && phase_of(s->role) < phase)
+			phase = phase_of(s->role);
+	stop.stop.how = how;
+	TAILQ_FOREACH(s, &m->services, next)
+		TAILQ_FOREACH(p, &s->processes, next) {
+			if (how == 1)
+				kill(-p->pid, SIGKILL);
+			else if (phase_of(s->role) == phase && p->chan && !p->stop_sent) {
+				p->stop_sent = true;
+				(void)ipc_send(p->chan, &stop);
+			}
+		}
+}
+
+/* Before the re-exec: acceptors and sessions finish, everybody else ends when his control channel does. */
+void
+services_stop_for_upgrade(struct master *m)
+{
+	struct msg stop = MSG_INIT(MSG_STOP, 0);
+	struct service *s;
+	struct process *p;
+
+	stop.stop.how = 2;
+	TAILQ_FOREACH(s, &m->services, next)
+		TAILQ_FOREACH(p, &s->processes, next)
+			if (p->chan)
+				(void)ipc_send(p->chan, &stop);
+}
