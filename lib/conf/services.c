@@ -154,10 +154,9 @@ read_argument(struct row *row, struct conf_service *service, struct slice s)
 	if (row->raw) {
 		conf_raw_refer(row->raw, keep(row, s));
 		if (conf_raw_expand(row->raw, s, &out, why)) {
-			char *text = xasprintf("'%%.*s': %s", why);
-
-			row_problem(row, NULL, text, s);
-			free(text);
+			conf_problem(row->p, row->file, row->line, NULL, "'%.*s': %s",
+			    (int)(s.n > 80 ? 80 : s.n), (const char *)s.p, why);
+			row->errors++;
 		} else {
 			s = buf_slice(&out);
 		}
