@@ -1,0 +1,482 @@
+/*
+ * The journal as a file: locking, reading what others appended, committing, making, compacting.
+ * Runs in the user's session. Several processes of the user may have the folder open.
+ *
+ * Why the order survives a crash. A commit appends one frame under the exclusive lock, syncs, and
+ * only then is it applied and told. A crash before the sync leaves a torn frame that nobody was
+ * told of; the next who takes the lock cuts it off. Compaction writes a new file, syncs it, renames
+ * it over the old one and syncs the directory, all under the lock of the old file: who waits for
+ * that lock finds another inode behind the name and opens it. A damaged journal (a bad frame with
+ * good ones behind it) is set aside, never deleted, and the folder gets a new UIDVALIDITY.
+ */
+#include "store/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+enum { LOCK_TRIES = 5000, FRAME_TARGET = 1 << 20, JOURNAL_MAX = 1 << 30 };
+
+/* Waits at most about 5 s: a holder that hangs must not hang the session for ever. */
+static int
+lock_file(int fd, int how)
+{
+	struct timespec pause = { 0, 1000000 };
+
+	for (int i = 0; i < LOCK_TRIES; i++) {
+		if (flock(fd, how | LOCK_NB) == 0)
+			return 0;
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return err_errno();
+		nanosleep(&pause, NULL);
+	}
+	return ERR_TEMPORARY;
+}
+
+/* Reads from the applied size to the end and applies. Under a lock of either kind. */
+static int
+read_tail(struct folder *f, off_t size, bool exclusive)
+{
+	struct buf b = { 0 };
+	bool damaged = false;
+	size_t n = (size_t)(size - f->journal_size);
+	int rc = 0;
+
+	if (size > JOURNAL_MAX)
+		return ERR_LIMIT;
+	unsigned char *p = buf_reserve(&b, n);
+	for (size_t got = 0; got < n && rc == 0;) {
+		ssize_t r = pread(f->journal, p + got, n - got, f->journal_size + (off_t)got);
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r <= 0)
+			rc = r < 0 ? err_errno() : ERR_TRUNCATED;
+		else
+			got += (size_t)r;
+	}
+	if (rc == 0) {
+		buf_commit(&b, n);
+		size_t good = journal_parse(buf_slice(&b), folder_apply, f, &damaged);
+		f->journal_size += (off_t)good;
+		if (damaged)
+			rc = ERR_CORRUPT;
+		else if (good < n && exclusive && ftruncate(f->journal, f->journal_size) < 0)
+			rc = err_errno();
+	}
+	buf_free(&b);
+	return rc;
+}
+
+static int
+load(struct folder *f)
+{
+	unsigned char head[JOURNAL_HEADER];
+	struct stat st;
+
+	if (fstat(f->journal, &st) < 0)
+		return err_errno();
+	ssize_t n = pread(f->journal, head, sizeof(head), 0);
+	if (n < 0)
+		return err_errno();
+	int rc = journal_get_header(slice(head, (size_t)n), &f->head);
+	if (rc < 0)
+		return ERR_CORRUPT;
+	folder_clear(f);
+	f->journal_ino = st.st_ino;
+	f->journal_size = JOURNAL_HEADER;
+	return read_tail(f, st.st_size, true);
+}
+
+/* Everything is different: views compare by UID, so all that matters is that they look. */
+static void
+reload_views(struct folder *f)
+{
+	struct mailbox *m;
+
+	f->scan_due = true;
+	TAILQ_FOREACH(m, &f->views, entry) {
+		for (size_t i = 0; i < m->count; i++) {
+			if (!folder_slot(f, m->uids[i]))
+				uid_list_add(&m->expunged, m->uids[i]);
+		}
+		m->change_pos = f->change_base + f->change_count;
+		m->modseq = 0;
+	}
+}
+
+/* Locks what the name stands for now; a compaction by another process is followed. */
+int
+folder_lock(struct folder *f)
+{
+	struct stat named, held;
+
+	if (f->gone)
+		return ERR_NOT_FOUND;
+	if (f->lock_depth++)
+		return 0;
+	for (int tries = 0; tries < 10; tries++) {
+		int rc = lock_file(f->journal, LOCK_EX);
+		if (rc < 0) {
+			f->lock_depth = 0;
+			return rc;
+		}
+		if (fstatat(f->dirfd, JOURNAL_FILE, &named, 0) == 0 &&
+		    fstat(f->journal, &held) == 0 && named.st_ino == held.st_ino &&
+		    f->journal_ino == held.st_ino) {
+			rc = held.st_size < f->journal_size ? ERR_CORRUPT : 0;
+			if (rc == 0 && held.st_size > f->journal_size)
+				rc = read_tail(f, held.st_size, true);
+			if (rc < 0)
+				folder_unlock(f);
+			return rc;
+		}
+		int fd = openat(f->dirfd, JOURNAL_FILE, O_RDWR | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
+		if (fd < 0) { /* the folder was deleted */
+			f->gone = errno == ENOENT;
+			rc = f->gone ? ERR_NOT_FOUND : err_errno();
+			folder_unlock(f);
+			return rc;
+		}
+		close(f->journal);
+		f->journal = fd;
+		rc = lock_file(fd, LOCK_EX);
+		if (rc == 0)
+			rc = load(f);
+		if (rc < 0) {
+			folder_unlock(f);
+			return rc;
+		}
+		reload_views(f);
+	}
+	folder_unlock(f);
+	return ERR_TEMPORARY;
+}
+
+void
+folder_unlock(struct folder *f)
+{
+	if (f->lock_depth == 0 || --f->lock_depth > 0)
+		return;
+	(void)flock(f->journal, LOCK_UN);
+}
+
+int
+folder_tail(struct folder *f)
+{
+	struct stat st;
+
+	if (f->lock_depth)
+		return 0;
+	if (fstat(f->journal, &st) < 0)
+		return err_errno();
+	if (st.st_size == f->journal_size && st.st_nlink > 0)
+		return 0;
+	int rc = folder_lock(f);
+	if (rc == 0)
+		folder_unlock(f);
+	return rc;
+}
+
+int
+folder_commit(struct folder *f, struct buf *records, bool sync, const struct mailbox *origin)
+{
+	struct buf out = { 0 };
+	bool damaged;
+
+	if (buf_len(records) == 0)
+		return 0;
+	if (buf_len(records) > JOURNAL_FRAME_MAX)
+		return ERR_LIMIT;
+	size_t mark = journal_begin_frame(&out);
+	buf_add(&out, buf_slice(records));
+	journal_end_frame(&out, mark);
+	int rc = write_all(f->journal, buf_slice(&out));
+	if (rc == 0 && sync && fdatasync(f->journal) < 0)
+		rc = err_errno();
+	if (rc < 0) { /* nobody was told: take it back */
+		if (ftruncate(f->journal, f->journal_size) < 0)
+			rc = rc ? rc : err_errno();
+	} else {
+		f->origin = origin;
+		f->journal_size += (off_t)journal_parse(buf_slice(&out), folder_apply, f, &damaged);
+		f->origin = NULL;
+	}
+	buf_free(&out);
+	buf_clear(records);
+	return rc;
+}
+
+/* --- making and compacting --- */
+
+struct snapshot {
+	struct folder *f;
+	struct buf out, frame;
+};
+
+static void
+snap_flush(struct snapshot *s)
+{
+	if (buf_len(&s->frame) == 0)
+		return;
+	size_t mark = journal_begin_frame(&s->out);
+	buf_add(&s->out, buf_slice(&s->frame));
+	journal_end_frame(&s->out, mark);
+	buf_clear(&s->frame);
+}
+
+static void
+snap_put(struct snapshot *s, const struct record *r)
+{
+	journal_put(&s->frame, r);
+	if (buf_len(&s->frame) > FRAME_TARGET)
+		snap_flush(s);
+}
+
+static void
+snap_slots(struct snapshot *s)
+{
+	struct folder *f = s->f;
+
+	for (size_t i = 0; i < f->slot_count; i++) {
+		const struct slot *sl = &f->slots[i];
+		const char *name = slot_name(f, sl);
+		struct record r = {
+			.type = RECORD_ASSIGN,
+			.uid = sl->m.uid,
+			.modseq = sl->m.modseq,
+			.keywords = sl->m.keywords,
+			.emailid = sl->m.emailid,
+			.savedate = sl->m.savedate,
+			.flags = sl->m.flags,
+			.dir = sl->state & SLOT_NEW ? DIR_NEW : DIR_CUR,
+			.name = slice(name, sl->base_len),
+			.info = slice(name + sl->base_len, sl->name_len - sl->base_len),
+		};
+		if (!(sl->state & SLOT_DEAD))
+			snap_put(s, &r);
+	}
+}
+
+/* The history of expunges is kept, but not for ever. */
+static void
+snap_history(struct snapshot *s)
+{
+	struct folder *f = s->f;
+	size_t keep = 10000;
+	size_t first = f->vanished_count > keep ? f->vanished_count - keep : 0;
+	uint64_t history = first ? f->vanished[first - 1].modseq : f->history;
+
+	snap_put(s, &(struct record){ .type = RECORD_HISTORY, .modseq = history });
+	for (size_t i = first; i < f->vanished_count; i++) {
+		struct record r = { .type = RECORD_EXPUNGE,
+			.uid = f->vanished[i].uid,
+			.modseq = f->vanished[i].modseq };
+		if (r.modseq > history)
+			snap_put(s, &r);
+	}
+}
+
+static void
+snapshot(struct snapshot *s)
+{
+	struct folder *f = s->f;
+
+	journal_put_header(&s->out, &f->head);
+	for (unsigned i = 0; i < f->keyword_count; i++) {
+		struct record r = {
+			.type = RECORD_KEYWORD, .uid = i, .name = slice_str(f->keywords[i])
+		};
+		if (f->keywords[i])
+			snap_put(s, &r);
+	}
+	for (const struct meta *m = f->meta; m; m = m->next)
+		snap_put(
+		    s, &(struct record){ .type = RECORD_META, .name = m->key, .info = m->value });
+	snap_slots(s);
+	for (size_t i = 0; i < f->uidl_count; i++) {
+		struct record r = { .type = RECORD_POP3_UIDL,
+			.uid = f->uidls[i].uid,
+			.name = slice_str(f->uidls[i].text) };
+		if (folder_slot(f, r.uid))
+			snap_put(s, &r);
+	}
+	snap_history(s);
+	snap_put(
+	    s, &(struct record){ .type = RECORD_FLOOR, .uid = f->uidnext, .modseq = f->modseq });
+	snap_flush(s);
+}
+
+/* Writes the state as a new journal, locked from the start, and puts it in place. */
+static int
+install(struct folder *f)
+{
+	struct snapshot s = { .f = f };
+	char tmp[64];
+	int rc;
+
+	snprintf(tmp, sizeof(tmp), JOURNAL_FILE ".tmp.%d.%u", (int)getpid(), f->store->counter++);
+	int fd = openat(
+	    f->dirfd, tmp, O_RDWR | O_APPEND | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return err_errno();
+	snapshot(&s);
+	rc = flock(fd, LOCK_EX) < 0 ? err_errno() : 0;
+	if (rc == 0)
+		rc = write_all(fd, buf_slice(&s.out));
+	if (rc == 0 && fsync(fd) < 0)
+		rc = err_errno();
+	struct stat st;
+	if (rc == 0 && fstat(fd, &st) < 0)
+		rc = err_errno();
+	if (rc == 0 && f->journal < 0) { /* a first journal: never over one that another made */
+		if (linkat(f->dirfd, tmp, f->dirfd, JOURNAL_FILE, 0) < 0)
+			rc = err_errno();
+		unlinkat(f->dirfd, tmp, 0);
+	} else if (rc == 0 && renameat(f->dirfd, tmp, f->dirfd, JOURNAL_FILE) < 0) {
+		rc = err_errno();
+	}
+	if (rc == 0)
+		rc = sync_dir(f->store, f->dirfd, ".", true);
+	if (rc < 0) {
+		unlinkat(f->dirfd, tmp, 0);
+		close(fd);
+	} else {
+		if (f->journal >= 0)
+			close(f->journal);
+		f->journal = fd;
+		f->journal_ino = st.st_ino;
+		f->journal_size = (off_t)buf_len(&s.out);
+		f->dead_records = 0;
+	}
+	buf_free(&s.out);
+	buf_free(&s.frame);
+	return rc;
+}
+
+int
+folder_compact(struct folder *f)
+{
+	int rc = folder_lock(f);
+
+	if (rc < 0)
+		return rc;
+	f->head.generation++;
+	rc = install(f); /* the old descriptor's lock goes with it, the new file is locked */
+	folder_unlock(f);
+	return rc;
+}
+
+/* --- a first journal --- */
+
+static void
+import_entry(void *ctx, const struct uidlist_entry *e)
+{
+	struct folder *f = ctx;
+	struct record r = { .type = RECORD_ASSIGN,
+		.uid = e->uid,
+		.modseq = 1,
+		.savedate = time(NULL),
+		.emailid = email_id(e->base),
+		.name = e->base };
+
+	if (folder_find_base(f, (const char *)e->base.p, e->base.n))
+		return;
+	folder_add_slot(f, &r);
+	if (e->pop3_uidl.n)
+		folder_apply(
+		    f, &(struct record){
+			   .type = RECORD_POP3_UIDL, .uid = e->uid, .name = e->pop3_uidl });
+}
+
+static void
+import_keyword(void *ctx, unsigned index, struct slice name)
+{
+	folder_apply(ctx, &(struct record){ .type = RECORD_KEYWORD, .uid = index, .name = name });
+}
+
+static int
+import(struct folder *f, bool use_uidlist)
+{
+	struct buf b = { 0 };
+	uint32_t uidnext;
+	int rc = 0;
+
+	folder_clear(f);
+	f->head = (struct journal_header){ 0 };
+	if (getrandom(&f->head.mailboxid, sizeof(f->head.mailboxid), 0) < 0)
+		return err_errno();
+	if (read_file(f->dirfd, "dovecot-keywords", 1 << 20, &b) == 0)
+		dovecot_keywords_parse(buf_slice(&b), import_keyword, f);
+	buf_clear(&b);
+	if (use_uidlist && read_file(f->dirfd, "dovecot-uidlist", 256 << 20, &b) == 0 &&
+	    uidlist_parse(buf_slice(&b), &f->head.uidvalidity, &uidnext, import_entry, f) == 0) {
+		if (uidnext > f->uidnext)
+			f->uidnext = uidnext;
+	}
+	if (!f->head.uidvalidity)
+		rc = next_uidvalidity(f->store, &f->head.uidvalidity);
+	f->dead_records = 0;
+	buf_free(&b);
+	return rc;
+}
+
+static int
+make_journal(struct folder *f, bool use_uidlist)
+{
+	int rc = import(f, use_uidlist);
+
+	if (rc == 0)
+		rc = install(f);
+	if (rc == 0) {
+		f->scan_due = true;
+		(void)flock(f->journal, LOCK_UN);
+	}
+	return rc;
+}
+
+/* Keeps the bad file beside, for whoever wants to look. */
+static int
+set_aside(struct folder *f)
+{
+	char to[80];
+
+	snprintf(to, sizeof(to), JOURNAL_FILE ".damaged.%lld.%u", (long long)time(NULL),
+	    f->store->counter++);
+	close(f->journal);
+	f->journal = -1;
+	return renameat(f->dirfd, JOURNAL_FILE, f->dirfd, to) < 0 ? err_errno() : 0;
+}
+
+int
+folder_open_journal(struct folder *f)
+{
+	for (int tries = 0; tries < 5; tries++) {
+		f->journal =
+		    openat(f->dirfd, JOURNAL_FILE, O_RDWR | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
+		if (f->journal < 0 && errno != ENOENT)
+			return err_errno();
+		if (f->journal < 0) {
+			int rc = make_journal(f, true);
+			if (rc == -EEXIST)
+				continue;
+			return rc;
+		}
+		int rc = lock_file(f->journal, LOCK_EX);
+		if (rc < 0)
+			return rc;
+		rc = load(f);
+		if (rc == ERR_CORRUPT) {
+			rc = set_aside(f);
+			if (rc == 0)
+				rc = make_journal(f, false);
+			return rc;
+		}
+		(void)flock(f->journal, LOCK_UN);
+		return rc;
+	}
+	return ERR_TEMPORARY;
+}

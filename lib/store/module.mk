@@ -1,0 +1,1 @@
+$(eval $(call lib,store,mail base,-llmdb -lz -lunistring))

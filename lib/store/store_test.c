@@ -1,0 +1,498 @@
+/* An open mailbox: new mail, flags, keywords, expunge, content, append, copy, move, foreign
+ * changes. */
+#include "store/test_util.h"
+
+static void
+new_mail_gets_uids(void **state)
+{
+	struct fixture *fx = *state;
+
+	put_file(fx, "new/1000.b.h", "B\n");
+	put_file(fx, "new/999.a.h", "A\n");
+	put_file(fx, "cur/1001.c.h:2,FS", "C\r\n");
+	struct mailbox *m = box(fx, "INBOX", 0);
+	assert_int_equal(mailbox_count(m), 3);
+	assert_int_equal(mailbox_uid(m, 1), 1);
+	assert_int_equal(mailbox_uidnext(m), 4);
+	assert_string_equal(content_text(m, 1), "A\r\n");
+	assert_string_equal(content_text(m, 2), "B\r\n");
+	assert_string_equal(content_text(m, 3), "C\r\n");
+	assert_int_equal(mailbox_message(m, 3)->flags, FLAG_SEEN | FLAG_FLAGGED);
+	assert_int_equal(mailbox_recent_count(m), 2);
+	assert_int_equal(mailbox_first_unseen(m), 1);
+	assert_true(has_file(fx, "cur/999.a.h:2,"));
+	uint32_t validity = mailbox_uidvalidity(m);
+	put_file(fx, "new/1002.d.h", "D\n");
+	assert_string_equal(sync_text(m, 0), "+4");
+	assert_string_equal(sync_text(m, 0), "");
+	uint64_t modseq = mailbox_highestmodseq(m);
+	mailbox_free(&m);
+	fixture_reopen(fx);
+	m = box(fx, "inbox", 0);
+	assert_int_equal(mailbox_uidvalidity(m), validity);
+	assert_int_equal(mailbox_count(m), 4);
+	assert_true(mailbox_highestmodseq(m) == modseq);
+	assert_int_equal(mailbox_recent_count(m), 0);
+	mailbox_free(&m);
+}
+
+static void
+read_only_leaves_new(void **state)
+{
+	struct fixture *fx = *state;
+
+	put_file(fx, "new/1.a.h", "A\n");
+	struct mailbox *m = box(fx, "INBOX", MAILBOX_READ_ONLY);
+	assert_int_equal(mailbox_count(m), 1);
+	assert_true(has_file(fx, "new/1.a.h"));
+	uint32_t uid = mailbox_uid(m, 1);
+	struct flag_change c = { .op = FLAG_OP_ADD, .flags = FLAG_SEEN };
+	assert_int_equal(mailbox_store_flags(m, &uid, 1, &c, NULL, NULL), ERR_DENIED);
+	assert_int_equal(mailbox_expunge(m, &uid, 1), ERR_DENIED);
+	mailbox_free(&m);
+	m = box(fx, "INBOX", MAILBOX_KEEP_RECENT);
+	assert_true(has_file(fx, "new/1.a.h"));
+	assert_int_equal(mailbox_store_flags(m, &uid, 1, &c, NULL, NULL), 0);
+	assert_true(has_file(fx, "cur/1.a.h:2,S"));
+	mailbox_free(&m);
+	m = box(fx, "INBOX", 0);
+	assert_int_equal(mailbox_uid(m, 1), uid);
+	mailbox_free(&m);
+}
+
+static void
+flags_between_views(void **state)
+{
+	struct fixture *fx = *state;
+	struct uid_list changed = { 0 }, modified = { 0 };
+
+	for (int i = 0; i < 3; i++)
+		append_text(fx, "INBOX", "x\r\n", 0);
+	struct mailbox *a = box(fx, "INBOX", 0), *b = box(fx, "INBOX", 0);
+	uint32_t uids[] = { 1, 3, 99 };
+	struct flag_change c = { .op = FLAG_OP_ADD, .flags = FLAG_SEEN | FLAG_DELETED };
+	assert_int_equal(mailbox_store_flags(a, uids, 3, &c, &changed, NULL), 0);
+	assert_int_equal(changed.count, 2);
+	assert_string_equal(sync_text(a, 0), "");
+	assert_string_equal(sync_text(b, 0), "*1 *3");
+	uint64_t modseq = mailbox_highestmodseq(b);
+	assert_true(mailbox_message(b, 1)->modseq == modseq);
+
+	/* UNCHANGEDSINCE */
+	c = (struct flag_change){ .op = FLAG_OP_REMOVE,
+		.flags = FLAG_SEEN,
+		.conditional = true,
+		.unchangedsince = modseq - 1 };
+	assert_int_equal(mailbox_store_flags(a, uids, 2, &c, NULL, &modified), 0);
+	assert_int_equal(modified.count, 2);
+	c.unchangedsince = modseq;
+	modified.count = 0;
+	assert_int_equal(mailbox_store_flags(a, uids, 2, &c, NULL, &modified), 0);
+	assert_int_equal(modified.count, 0);
+	assert_int_equal(mailbox_message(a, 1)->flags, FLAG_DELETED);
+
+	/* expunge by one, told to both in their own time */
+	assert_int_equal(mailbox_expunge(a, uids, 2), 0);
+	assert_string_equal(sync_text(b, SYNC_NO_EXPUNGE), "");
+	assert_int_equal(mailbox_count(b), 3);
+	assert_null(mailbox_message(b, 1));
+	append_text(fx, "INBOX", "new\r\n", FLAG_SEEN);
+	assert_string_equal(sync_text(b, SYNC_NO_EXPUNGE), "+4");
+	assert_string_equal(sync_text(b, 0), "-3 -1");
+	assert_string_equal(sync_text(a, 0), "-3 -1 +2");
+	assert_int_equal(mailbox_uid(b, 1), 2);
+	struct uid_list gone;
+	assert_int_equal(mailbox_vanished(b, modseq, &gone), 0);
+	assert_int_equal(gone.count, 2);
+	assert_int_equal(gone.uids[1], 3);
+	uid_list_free(&gone);
+	mailbox_free(&a);
+	mailbox_free(&b);
+	uid_list_free(&changed);
+	uid_list_free(&modified);
+}
+
+static void
+foreign_changes(void **state)
+{
+	struct fixture *fx = *state;
+
+	put_file(fx, "cur/1.a.h:2,", "A\n");
+	put_file(fx, "cur/2.b.h:2,", "B\n");
+	put_file(fx, "cur/3.c.h:2,", "C\n");
+	struct mailbox *m = box(fx, "INBOX", 0);
+	move_file(fx, "cur/2.b.h:2,", "cur/2.b.h:2,RS");
+	assert_string_equal(sync_text(m, 0), "*2");
+	assert_int_equal(mailbox_message(m, 2)->flags, FLAG_ANSWERED | FLAG_SEEN);
+	uint64_t modseq = mailbox_message(m, 2)->modseq;
+	assert_true(modseq > mailbox_message(m, 1)->modseq);
+	/* renamed without a sync in between, then read and changed */
+	move_file(fx, "cur/2.b.h:2,RS", "cur/2.b.h:2,FRS");
+	assert_string_equal(content_text(m, 2), "B\r\n");
+	move_file(fx, "cur/3.c.h:2,", "cur/3.c.h:2,S");
+	uint32_t uid = 3;
+	struct flag_change c = { .op = FLAG_OP_ADD, .flags = FLAG_FLAGGED };
+	assert_int_equal(mailbox_store_flags(m, &uid, 1, &c, NULL, NULL), 0);
+	assert_true(has_file(fx, "cur/3.c.h:2,FS"));
+	assert_string_equal(sync_text(m, 0), "*2 *3");
+	run("rm %s/cur/1.a.h:2,", fx->root);
+	put_file(fx, "new/4.d.h", "D\n");
+	assert_string_equal(sync_text(m, 0), "-1 +3");
+	/* the same name again is another message */
+	put_file(fx, "cur/1.a.h:2,", "A\n");
+	assert_string_equal(sync_text(m, 0), "+4");
+	assert_int_equal(mailbox_uid(m, 4), 5);
+	/* removed and expunged at once */
+	run("rm %s/cur/1.a.h:2,", fx->root);
+	uid = 5;
+	assert_int_equal(mailbox_expunge(m, &uid, 1), 0);
+	assert_string_equal(sync_text(m, 0), "-4");
+	/* a copy by hand with other flags: a message of its own; a second link goes */
+	run("cp %s/cur/2.b.h:2,FRS %s/cur/2.b.h:2,S", fx->root, fx->root);
+	sync_text(m, SYNC_FORCE);
+	sync_text(m, 0);
+	assert_int_equal(mailbox_count(m), 4);
+	run("ln %s/cur/3.c.h:2,FS %s/cur/3.c.h:2,T", fx->root, fx->root);
+	sync_text(m, SYNC_FORCE);
+	assert_int_equal(mailbox_count(m), 4);
+	mailbox_free(&m);
+}
+
+/* The folder must end the same whatever inotify says. */
+static void
+without_inotify(void **state)
+{
+	struct fixture *fx = *state;
+
+	close(store_watch_fd(fx->s)); /* every call on it fails from now on */
+	put_file(fx, "cur/1.a.h:2,", "A\n");
+	struct mailbox *m = box(fx, "INBOX", 0);
+	move_file(fx, "cur/1.a.h:2,", "cur/1.a.h:2,S");
+	assert_string_equal(sync_text(m, 0), "*1");
+	put_file(fx, "new/2.b.h", "B\n");
+	assert_string_equal(sync_text(m, 0), "+2");
+	usleep(30000);
+	assert_string_equal(sync_text(m, 0), "");
+	put_file(fx, "new/3.c.h", "C\n");
+	run("rm %s/cur/1.a.h:2,S", fx->root);
+	assert_string_equal(sync_text(m, 0), "-1 +2");
+	mailbox_free(&m);
+	assert_int_equal(open("/dev/null", O_RDONLY), store_watch_fd(fx->s));
+}
+
+static void
+keywords(void **state)
+{
+	struct fixture *fx = *state;
+	char name[32];
+
+	append_text(fx, "INBOX", "x\r\n", 0);
+	append_text(fx, "INBOX", "y\r\n", 0);
+	struct mailbox *m = box(fx, "INBOX", 0), *other = box(fx, "INBOX", 0);
+	assert_int_equal(mailbox_keyword_index(m, SLICE_LIT("$Junk"), false), -1);
+	for (int i = 0; i < STORE_KEYWORDS; i++) {
+		snprintf(name, sizeof(name), "$kw%d", i);
+		assert_int_equal(mailbox_keyword_index(m, slice_str(name), true), i);
+	}
+	assert_int_equal(mailbox_keyword_index(m, SLICE_LIT("more"), true), ERR_LIMIT);
+	assert_int_equal(mailbox_keyword_index(m, SLICE_LIT("$KW3"), false), 3);
+	assert_int_equal(mailbox_keyword_index(m, SLICE_LIT("a b"), true), ERR_SYNTAX);
+	uint32_t uid = 2;
+	struct flag_change c = { .op = FLAG_OP_ADD, .keywords = 1ull << 2 | 1ull << 40 };
+	assert_int_equal(mailbox_store_flags(m, &uid, 1, &c, NULL, NULL), 0);
+	assert_string_equal(sync_text(other, 0), "k0 *2");
+	mailbox_free(&m);
+	mailbox_free(&other);
+	run("rm -rf %s/bh-index", fx->root);
+	fixture_reopen(fx);
+	m = box(fx, "INBOX", 0);
+	assert_true(mailbox_message(m, 2)->keywords == c.keywords);
+	assert_string_equal(mailbox_keyword(m, 40), "$kw40");
+	run("grep -q '^2 $kw2$' %s/dovecot-keywords", fx->root);
+	/* the letter is in the name, a foreign program may take it away; the 41st is not */
+	run("mv %s/cur/*:2,c $(echo %s/cur/*:2,c | sed 's/c$//')", fx->root, fx->root);
+	assert_string_equal(sync_text(m, 0), "*2");
+	assert_true(mailbox_message(m, 2)->keywords == 1ull << 40);
+	mailbox_free(&m);
+}
+
+static void
+content_views(void **state)
+{
+	struct fixture *fx = *state;
+	struct content *c;
+	char want[4096], got[4096];
+	size_t n = 0;
+	uint64_t size;
+	FILE *f;
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/cur/1.mixed", fx->root);
+	f = fopen(path, "w");
+	for (int i = 0; i < 100; i++) {
+		fprintf(f, "line %d%s", i, i % 3 == 0 ? "\r\n" : i % 3 == 1 ? "\n" : "\r\r\n\n");
+		n += (size_t)snprintf(want + n, sizeof(want) - n, "line %d%s", i,
+		    i % 3 == 0   ? "\r\n"
+		    : i % 3 == 1 ? "\r\n"
+				 : "\r\r\n\r\n");
+	}
+	fclose(f);
+	struct mailbox *m = box(fx, "INBOX", 0);
+	assert_int_equal(mailbox_size(m, 1, &size), 0);
+	assert_int_equal(size, n);
+	assert_int_equal(content_open(m, 1, &c), 0);
+	for (size_t off = 0; off <= n; off += 7) { /* forward */
+		ptrdiff_t r = content_read(c, off, got, 11);
+		assert_int_equal(r, n - off < 11 ? n - off : 11);
+		assert_memory_equal(got, want + off, (size_t)r);
+	}
+	for (size_t off = n; off-- > 0;) { /* and back */
+		assert_true(content_read(c, off, got, 3) >= 1);
+		assert_memory_equal(got, want + off, 1);
+	}
+	content_free(&c);
+	/* what this suite wrote is shown as it is, bare LF and NUL included */
+	struct append *a;
+	struct append_info info = { .date = 1234567890 };
+	struct copy_result r;
+	assert_int_equal(append_begin(fx->s, SLICE_LIT("INBOX"), &info, 0, &a), 0);
+	assert_int_equal(append_write(a, slice("a\nb\0c\r\n", 7)), 0);
+	assert_int_equal(append_finish(&a, 1, &r), 0);
+	copy_result_free(&r);
+	sync_text(m, 0);
+	assert_int_equal(content_open(m, 2, &c), 0);
+	assert_int_equal(content_size(c), 7);
+	assert_int_equal(content_read(c, 0, got, 100), 7);
+	assert_memory_equal(got, "a\nb\0c\r\n", 7);
+	int64_t date;
+	assert_int_equal(mailbox_date(m, 2, &date), 0);
+	assert_int_equal(date, 1234567890);
+	/* still readable when expunged */
+	uint32_t uid = 2;
+	assert_int_equal(mailbox_expunge(m, &uid, 1), 0);
+	assert_int_equal(content_read(c, 5, got, 100), 2);
+	content_free(&c);
+	assert_int_equal(content_open(m, 2, &c), ERR_NOT_FOUND);
+	mailbox_free(&m);
+}
+
+static void
+large_converted_file(void **state)
+{
+	struct fixture *fx = *state;
+	struct content *c;
+	char got[8];
+	uint64_t size;
+
+	run("yes 0123456 | head -c 8000000 > %s/cur/1.big", fx->root);
+	struct mailbox *m = box(fx, "INBOX", 0);
+	assert_int_equal(mailbox_size(m, 1, &size), 0);
+	assert_int_equal(size, 9000000);
+	assert_int_equal(content_open(m, 1, &c), 0);
+	for (uint64_t off = 8999991; off > 1000000; off -= 900000) {
+		assert_int_equal(content_read(c, off, got, 7), 7);
+		assert_memory_equal(got, "0123456", 7);
+	}
+	content_free(&c);
+	mailbox_free(&m);
+}
+
+static void
+cache_blobs(void **state)
+{
+	struct fixture *fx = *state;
+	struct buf b = { 0 };
+
+	append_text(fx, "INBOX", "x\r\n", 0);
+	struct mailbox *m = box(fx, "INBOX", 0);
+	assert_int_equal(mailbox_cache_get(m, 1, 1, &b), ERR_NOT_FOUND);
+	mailbox_cache_put(m, 1, 1, SLICE_LIT("one"));
+	mailbox_cache_put(m, 1, 2, SLICE_LIT("two"));
+	mailbox_cache_put(m, 1, 1, SLICE_LIT("uno"));
+	assert_int_equal(mailbox_cache_get(m, 1, 1, &b), 0);
+	mailbox_free(&m);
+	fixture_reopen(fx);
+	m = box(fx, "INBOX", 0);
+	assert_int_equal(mailbox_cache_get(m, 1, 2, &b), 0);
+	assert_int_equal(mailbox_cache_get(m, 1, 1, &b), 0);
+	assert_true(slice_eq_str(buf_slice(&b), "unotwouno"));
+	uint32_t uid = 1;
+	assert_int_equal(mailbox_expunge(m, &uid, 1), 0);
+	store_flush(fx->s);
+	assert_int_equal(mailbox_cache_get(m, 1, 1, &b), ERR_NOT_FOUND);
+	mailbox_free(&m);
+	buf_free(&b);
+}
+
+static void
+copy_and_move(void **state)
+{
+	struct fixture *fx = *state;
+	struct copy_result r;
+
+	assert_int_equal(store_create(fx->s, SLICE_LIT("A/B"), 0), 0);
+	for (int i = 0; i < 3; i++)
+		append_text(fx, "INBOX", i == 1 ? "one\r\n" : "x\r\n", FLAG_SEEN);
+	struct mailbox *m = box(fx, "INBOX", 0);
+	int k = mailbox_keyword_index(m, SLICE_LIT("$Work"), true);
+	uint32_t uids[] = { 1, 2 };
+	struct flag_change c = { .op = FLAG_OP_ADD, .keywords = 1ull << k };
+	assert_int_equal(mailbox_store_flags(m, uids, 2, &c, NULL, NULL), 0);
+	assert_int_equal(mailbox_copy(m, uids, 2, SLICE_LIT("none"), false, &r), ERR_NOT_FOUND);
+	copy_result_free(&r);
+	assert_int_equal(mailbox_copy(m, uids, 2, SLICE_LIT("A/B"), false, &r), 0);
+	assert_int_equal(r.to.count, 2);
+	assert_int_equal(r.to.uids[1], 2);
+	copy_result_free(&r);
+	struct mailbox *d = box(fx, "A/B", 0);
+	assert_int_equal(mailbox_count(d), 2);
+	assert_int_equal(mailbox_message(d, 2)->flags, FLAG_SEEN);
+	assert_string_equal(mailbox_keyword(d, 0), "$Work");
+	assert_true(mailbox_message(d, 2)->keywords == 1);
+	assert_true(mailbox_message(d, 2)->emailid == mailbox_message(m, 2)->emailid);
+	assert_string_equal(content_text(d, 2), "one\r\n");
+	assert_int_equal(mailbox_copy(m, uids + 1, 1, SLICE_LIT("A/B"), true, &r), 0);
+	assert_int_equal(r.from.uids[0], 2);
+	assert_int_equal(r.to.uids[0], 3);
+	copy_result_free(&r);
+	assert_string_equal(sync_text(m, 0), "-2 k0");
+	assert_string_equal(sync_text(d, 0), "+3");
+	/* within one folder */
+	assert_int_equal(mailbox_copy(m, uids, 1, SLICE_LIT("INBOX"), false, &r), 0);
+	copy_result_free(&r);
+	assert_string_equal(sync_text(m, 0), "+3");
+	assert_int_equal(mailbox_copy(m, uids, 1, SLICE_LIT("INBOX"), true, &r), 0);
+	copy_result_free(&r);
+	assert_string_equal(sync_text(m, 0), "-1 +3");
+	mailbox_free(&m);
+	mailbox_free(&d);
+	fixture_reopen(fx);
+	m = box(fx, "A/B", 0);
+	assert_int_equal(mailbox_count(m), 3);
+	mailbox_free(&m);
+}
+
+static void
+multi_append(void **state)
+{
+	struct fixture *fx = *state;
+	struct append *list[2];
+	struct append_info info = { .flags = FLAG_DRAFT, .keywords = { SLICE_LIT("kw") } };
+	struct copy_result r;
+
+	info.keyword_count = 1;
+	assert_int_equal(
+	    append_begin(fx->s, SLICE_LIT("nowhere"), &info, 0, &list[0]), ERR_NOT_FOUND);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(append_begin(fx->s, SLICE_LIT("INBOX"), &info, 0, &list[i]), 0);
+		assert_int_equal(append_write(list[i], SLICE_LIT("x\r\n")), 0);
+	}
+	append_free(&list[1]); /* aborted: nothing is left in tmp/ */
+	run("test $(ls %s/tmp | wc -l) = 1", fx->root);
+	assert_int_equal(append_begin(fx->s, SLICE_LIT("INBOX"), &info, 0, &list[1]), 0);
+	assert_int_equal(append_finish(list, 2, &r), 0);
+	assert_int_equal(r.to.count, 2);
+	copy_result_free(&r);
+	run("test $(ls %s/tmp | wc -l) = 0", fx->root);
+	struct mailbox *m = box(fx, "INBOX", 0);
+	assert_int_equal(mailbox_count(m), 2);
+	assert_int_equal(mailbox_message(m, 1)->flags, FLAG_DRAFT);
+	assert_true(mailbox_message(m, 1)->keywords == 1);
+	mailbox_free(&m);
+}
+
+static void
+limits(void **state)
+{
+	struct fixture *fx = *state;
+	struct store_options o = { .quota_bytes = 10, .message_limit = 8 };
+	struct append_info info = { 0 };
+	struct append *a;
+	struct copy_result r;
+
+	append_text(fx, "INBOX", "12345\r\n", 0);
+	store_free(&fx->s);
+	assert_int_equal(store_open(fx->root, &o, &fx->s), 0);
+	uint64_t bytes, messages;
+	assert_int_equal(store_usage(fx->s, &bytes, &messages), 0);
+	assert_int_equal(bytes, 7);
+	assert_int_equal(messages, 1);
+	assert_int_equal(append_begin(fx->s, SLICE_LIT("INBOX"), &info, 4, &a), ERR_LIMIT);
+	assert_int_equal(append_begin(fx->s, SLICE_LIT("INBOX"), &info, 9, &a), ERR_LIMIT);
+	assert_int_equal(append_begin(fx->s, SLICE_LIT("INBOX"), &info, 3, &a), 0);
+	assert_int_equal(append_write(a, SLICE_LIT("123456789")), ERR_LIMIT);
+	append_free(&a);
+	struct mailbox *m = box(fx, "INBOX", 0);
+	uint32_t uid = 1;
+	assert_int_equal(mailbox_copy(m, &uid, 1, SLICE_LIT("INBOX"), false, &r), ERR_LIMIT);
+	copy_result_free(&r);
+	mailbox_free(&m);
+}
+
+static void
+two_processes(void **state)
+{
+	struct fixture *fx = *state, second = *fx;
+
+	append_text(fx, "INBOX", "x\r\n", 0);
+	fixture_open(&second); /* a second store: as another process has it */
+	struct mailbox *a = box(fx, "INBOX", 0), *b = box(&second, "INBOX", 0);
+	uint32_t uid = append_text(&second, "INBOX", "y\r\n", 0);
+	assert_int_equal(uid, 2);
+	assert_string_equal(sync_text(a, 0), "+2");
+	assert_int_equal(append_text(fx, "INBOX", "z\r\n", 0), 3);
+	struct flag_change c = { .op = FLAG_OP_ADD, .flags = FLAG_SEEN };
+	assert_int_equal(mailbox_store_flags(b, &uid, 1, &c, NULL, NULL), 0);
+	assert_int_equal(mailbox_expunge(a, (uint32_t[]){ 1 }, 1), 0);
+	assert_string_equal(sync_text(a, 0), "-1 *1 +2");
+	assert_string_equal(sync_text(b, 0), "-1 +2");
+	mailbox_free(&a);
+	mailbox_free(&b);
+	store_free(&second.s);
+}
+
+static void
+meta_and_uidl(void **state)
+{
+	struct fixture *fx = *state;
+	struct buf b = { 0 };
+
+	struct mailbox *m = box(fx, "INBOX", 0);
+	assert_int_equal(mailbox_meta_set(m, SLICE_LIT("/private/comment"), SLICE_LIT("hi")), 0);
+	assert_int_equal(mailbox_meta_set(m, SLICE_LIT("k"), SLICE_LIT("v")), 0);
+	assert_int_equal(mailbox_meta_set(m, SLICE_LIT("k"), SLICE_NULL), 0);
+	mailbox_free(&m);
+	fixture_reopen(fx);
+	m = box(fx, "INBOX", 0);
+	assert_int_equal(mailbox_meta_get(m, SLICE_LIT("/private/comment"), &b), 0);
+	assert_true(slice_eq_str(buf_slice(&b), "hi"));
+	assert_int_equal(mailbox_meta_get(m, SLICE_LIT("k"), &b), ERR_NOT_FOUND);
+	assert_int_equal(mailbox_pop3_uidl(m, 1, &b), ERR_NOT_FOUND);
+	mailbox_free(&m);
+	buf_free(&b);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(new_mail_gets_uids),
+		T(read_only_leaves_new),
+		T(flags_between_views),
+		T(foreign_changes),
+		T(without_inotify),
+		T(keywords),
+		T(content_views),
+		T(large_converted_file),
+		T(cache_blobs),
+		T(copy_and_move),
+		T(multi_append),
+		T(limits),
+		T(two_processes),
+		T(meta_and_uidl),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
