@@ -1,0 +1,483 @@
+/*
+ * Logins of clients, in auth (bh-auth), for smtpd, submission and login. Hostile: the client's SASL
+ * data, and a front end that is taken over: what a role may ask for stands in the table below.
+ *
+ * Invariants: an exchange is with a worker (RUNNING) or with the loop, and only one step of it is
+ * under way; a failure is logged before its answer is delayed; a token is issued only for an
+ * identity that libsasl2, PAM and NSS confirmed.
+ */
+#include "helpers/auth/peer.h"
+
+#include "tls/openssl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum phase {
+	PHASE_IDLE, /* the front end's turn */
+	PHASE_RUNNING,
+	PHASE_PAM,
+	PHASE_NSS,
+	PHASE_DELAY,
+	PHASE_DONE, /* token issued; kept while the front end's session lives */
+};
+
+/* status of auth_done */
+enum { DONE_OK, DONE_REFUSED, DONE_TEMPORARY, DONE_NO_MECHANISM };
+
+struct exchange {
+	struct job job;
+	struct talk talk;
+	struct hash_node waiting; /* for pam or nss, by role and id */
+	uint64_t waiting_key;
+	struct auth *a;
+	struct sasl_exchange x;
+	enum phase phase;
+	bool gone;
+	char client[65], session[33], external[257];
+	unsigned char exporter[64], endpoint[128];
+	struct buf in, out;
+	bool has_in, has_out;
+	enum sasl_result result;
+	struct ev_timer delay;
+	uint8_t late_status;
+	const char *late_text;
+};
+
+/* Who may log clients in to what, and what the token is good for. */
+static const struct {
+	enum role role;
+	const char *service, *sasl_name;
+	bool once;
+} services[] = {
+	{ ROLE_SMTPD_CHILD, "smtp", "smtp", false },
+	{ ROLE_SUBMISSION_CHILD, "submission", "smtp", false },
+	{ ROLE_LOGIN_CHILD, "imap", "imap", true },
+	{ ROLE_LOGIN_CHILD, "pop3", "pop", true },
+};
+#define SERVICES (sizeof(services) / sizeof(services[0]))
+#define SESSION_MAX_MS ((int64_t)24 * 3600 * 1000) /* of a submission token */
+
+static void
+exchange_free(struct exchange *e)
+{
+	struct auth *a = e->a;
+
+	talk_close(a, &e->talk);
+	if (e->waiting_key)
+		hash_remove(&a->waiting, &e->waiting);
+	if (e->phase == PHASE_DONE)
+		tokens_drop(a->tokens, e, auth_now_ms() + a->d->conf->auth_token_lifetime);
+	sasl_exchange_free(&e->x);
+	ev_timer_free(&e->delay);
+	buf_wipe(&e->in);
+	buf_wipe(&e->out);
+	free(e);
+}
+
+/* The front end cancelled or died. A worker may still have it: then its end comes with the step's.
+ */
+static void
+exchange_gone(struct talk *talk)
+{
+	struct exchange *e = CONTAINER(talk, struct exchange, talk);
+
+	if (e->phase == PHASE_RUNNING)
+		e->gone = true;
+	else
+		exchange_free(e);
+}
+
+/* --- answers --- */
+
+static void
+send_done(
+    struct exchange *e, uint8_t status, struct slice user, struct slice token, const char *text)
+{
+	struct msg m = MSG_INIT(MSG_AUTH_DONE, e->talk.id);
+
+	m.auth_done.status = status;
+	m.auth_done.user = user;
+	m.auth_done.token = token;
+	m.auth_done.text = slice_str(text);
+	if (status == DONE_OK && e->has_out)
+		m.auth_done.final = buf_slice(&e->out);
+	if (e->talk.peer)
+		(void)ipc_send(e->talk.peer->chan, &m);
+}
+
+static void
+late(void *ctx)
+{
+	struct exchange *e = ctx;
+
+	send_done(e, e->late_status, SLICE_NULL, SLICE_NULL, e->late_text);
+	exchange_free(e);
+}
+
+static void
+fail(struct exchange *e, uint8_t status, const char *why, const char *text)
+{
+	struct auth *a = e->a;
+	const struct conf *conf = a->d->conf;
+	int64_t wait = 0;
+	char client[64];
+
+	if (status == DONE_REFUSED) {
+		struct slice who = penalty_client(
+		    slice_str(e->client), (unsigned)conf->smtpd_client_ipv6_prefix_length, client);
+		wait = penalty_fail(a->penalties, who, slice_str(e->x.claimed),
+		    conf->auth_failure_delay, auth_now_ms());
+		count(COUNT_logins_failed, 1);
+	}
+	log_event(status == DONE_TEMPORARY ? LOG_E : LOG_W, "auth-failed",
+	    "sid=%s service=%s mechanism=%s user=%s client=%s reason=\"%s\" delay=%.1f",
+	    log_cstr(e->session), e->x.service, log_cstr(e->x.mechanism), log_cstr(e->x.claimed),
+	    log_cstr(e->client), why, (double)wait / 1000);
+	log_flush();
+	e->phase = PHASE_DELAY;
+	e->late_status = status;
+	e->late_text = text;
+	if (wait)
+		ev_timer_set(a->d->base, &e->delay, wait, late, e);
+	else
+		late(e);
+}
+
+static void
+refuse(struct exchange *e, const char *why)
+{
+	fail(e, DONE_REFUSED, why, "authentication failed");
+}
+
+static void
+temporary(struct exchange *e, const char *why)
+{
+	fail(e, DONE_TEMPORARY, why, "temporary authentication failure");
+}
+
+static void
+succeed(struct exchange *e, struct account *account)
+{
+	struct auth *a = e->a;
+	const struct conf *conf = a->d->conf;
+	unsigned char token[TOKEN_SIZE];
+	char client[64], user[USERS_NAME_MAX + 1];
+	bool once = true;
+	int err;
+
+	for (size_t i = 0; i < SERVICES; i++)
+		if (strcmp(services[i].service, e->x.service) == 0)
+			once = services[i].once;
+	if (slice_copy(account->user, user, sizeof(user)) < 0)
+		user[0] = 0;
+	err = tokens_issue(a->tokens, e->x.service, e, once,
+	    auth_now_ms() + (once ? conf->auth_token_lifetime : SESSION_MAX_MS), &account, token);
+	if (err) {
+		account_free(&account);
+		temporary(e, err_str(err));
+		return;
+	}
+	penalty_ok(a->penalties,
+	    penalty_client(
+		slice_str(e->client), (unsigned)conf->smtpd_client_ipv6_prefix_length, client),
+	    slice_str(e->x.claimed));
+	count(COUNT_logins, 1);
+	log_event(LOG_I, "auth-ok", "sid=%s service=%s mechanism=%s user=%s client=%s%s",
+	    log_cstr(e->session), e->x.service, e->x.mechanism, log_cstr(user), log_cstr(e->client),
+	    e->x.cached ? " cached=yes" : "");
+	send_done(e, DONE_OK, slice_str(user), slice(token, sizeof(token)), "");
+	OPENSSL_cleanse(token, sizeof(token));
+	e->phase = PHASE_DONE;
+	sasl_exchange_free(&e->x);
+	buf_wipe(&e->in);
+	buf_wipe(&e->out);
+	if (once) {
+		e->phase = PHASE_IDLE; /* the token lives by itself */
+		exchange_free(e);
+	}
+}
+
+/* --- system users --- */
+
+static int
+wait_for(struct exchange *e, enum role role, struct msg *m)
+{
+	struct ipc_chan *ch = e->a->d->peers[role];
+	int err;
+
+	if (!ch)
+		return ERR_CLOSED;
+	m->id = ipc_next_id(ch);
+	err = ipc_send(ch, m);
+	if (err)
+		return err;
+	e->waiting_key = (uint64_t)role << 32 | m->id;
+	hash_insert(&e->a->waiting, &e->waiting, slice(&e->waiting_key, sizeof(e->waiting_key)));
+	return 0;
+}
+
+static struct exchange *
+waiting_for(struct auth *a, enum role role, uint32_t id)
+{
+	uint64_t key = (uint64_t)role << 32 | id;
+	struct hash_node *node = hash_find(&a->waiting, slice(&key, sizeof(key)));
+	struct exchange *e = node ? HASH_ELEMENT(node, struct exchange, waiting) : NULL;
+
+	if (e) {
+		hash_remove(&a->waiting, &e->waiting);
+		e->waiting_key = 0;
+	}
+	return e;
+}
+
+static void
+ask_pam(struct exchange *e)
+{
+	struct msg m = MSG_INIT(MSG_PAM_CHECK, 0);
+	struct slice response = buf_slice(&e->in), authzid = slice_split(&response, 0);
+
+	/* PAM's answer is about the name that authenticates; libsasl2 did not get to compare the
+	 * other one. */
+	if (strcmp(e->x.mechanism, "PLAIN") == 0 && authzid.n &&
+	    !slice_eq_str(authzid, e->x.claimed)) {
+		refuse(e, "asks to act as another user");
+		return;
+	}
+	m.pam_check.service = slice_str(e->x.service);
+	m.pam_check.user = slice_str(e->x.claimed);
+	m.pam_check.password = buf_slice(&e->x.password);
+	m.pam_check.client = slice_str(e->client);
+	e->phase = PHASE_PAM;
+	if (m.pam_check.password.n > 1024)
+		refuse(e, "password too long");
+	else if (wait_for(e, ROLE_PAM, &m) < 0)
+		temporary(e, "the PAM helper is not there");
+	buf_wipe(&e->x.password);
+}
+
+void
+exchange_pam_answer(struct auth *a, const struct msg *m)
+{
+	struct exchange *e = waiting_for(a, ROLE_PAM, m->id);
+	struct msg ask = MSG_INIT(MSG_NSS_GET, 0);
+
+	if (!e)
+		return;
+	if (m->pam_answer.status == 1) {
+		refuse(e, "PAM refuses");
+	} else if (m->pam_answer.status) {
+		temporary(e, "PAM cannot tell");
+	} else {
+		ask.nss_get.name = slice_str(e->x.claimed);
+		e->phase = PHASE_NSS;
+		if (wait_for(e, ROLE_NSS, &ask) < 0)
+			temporary(e, "the nss helper is not there");
+	}
+}
+
+void
+exchange_nss_user(struct auth *a, const struct msg *m)
+{
+	struct exchange *e = waiting_for(a, ROLE_NSS, m->id);
+	const struct conf *conf = a->d->conf;
+	struct account *account;
+
+	if (!e)
+		return;
+	if (m->nss_user.status == 1) {
+		refuse(e, "no such system user");
+	} else if (m->nss_user.status) {
+		temporary(e, "the system's user database cannot tell");
+	} else if ((int64_t)m->nss_user.uid < conf->first_valid_uid ||
+		   (int64_t)m->nss_user.uid > conf->last_valid_uid) {
+		refuse(e, "uid not between first_valid_uid and last_valid_uid");
+	} else {
+		account = account_of_system(a, &m->nss_user);
+		if (account)
+			succeed(e, account);
+		else
+			temporary(e, "home or mailbox of the user not usable");
+	}
+}
+
+void
+exchange_helper_down(struct auth *a, enum role role)
+{
+	struct hash_node *node = hash_next(&a->waiting, NULL);
+
+	while (node) {
+		struct exchange *e = HASH_ELEMENT(node, struct exchange, waiting);
+		node = hash_next(&a->waiting, node);
+		if (e->waiting_key >> 32 != (uint64_t)role)
+			continue;
+		hash_remove(&a->waiting, &e->waiting);
+		e->waiting_key = 0;
+		temporary(e, "a helper died");
+	}
+}
+
+/* --- steps --- */
+
+static void
+run(struct job *job)
+{
+	struct exchange *e = CONTAINER(job, struct exchange, job);
+
+	buf_clear(&e->out);
+	e->result = sasl_step(&e->x, buf_slice(&e->in), e->has_in, &e->out, &e->has_out);
+}
+
+static void
+send_challenge(struct exchange *e)
+{
+	struct msg m = MSG_INIT(MSG_AUTH_CHALLENGE, e->talk.id);
+
+	m.auth_challenge.challenge = buf_slice(&e->out);
+	e->phase = PHASE_IDLE;
+	if (ipc_send(e->talk.peer->chan, &m) < 0)
+		exchange_free(e);
+}
+
+static void
+stepped(struct job *job)
+{
+	struct exchange *e = CONTAINER(job, struct exchange, job);
+	const char *why = e->x.why ? e->x.why : "";
+
+	e->phase = PHASE_IDLE;
+	if (e->gone) {
+		exchange_free(e);
+		return;
+	}
+	switch (e->result) {
+	case SASL_STEP_CONTINUE:
+		send_challenge(e);
+		break;
+	case SASL_STEP_OK:
+		succeed(e, account_of_user(e->a, &e->x.user));
+		break;
+	case SASL_STEP_PAM:
+		ask_pam(e);
+		break;
+	case SASL_STEP_NO_MECHANISM:
+		fail(e, DONE_NO_MECHANISM, why, "mechanism not available");
+		break;
+	case SASL_STEP_TEMPORARY:
+		temporary(e, why);
+		break;
+	default:
+		refuse(e, why);
+	}
+}
+
+static void
+submit(struct exchange *e, struct slice in, bool has_in)
+{
+	buf_wipe(&e->in);
+	buf_add(&e->in, in);
+	e->has_in = has_in;
+	e->phase = PHASE_RUNNING;
+	e->job.run = run;
+	e->job.done = stepped;
+	pool_submit(e->a->pool, &e->job);
+}
+
+static bool
+offered(const struct conf *conf, const char *mechanism)
+{
+	for (size_t i = 0; i < conf->auth_mechanisms.n; i++)
+		if (strcasecmp(conf->auth_mechanisms.v[i], mechanism) == 0)
+			return true;
+	return false;
+}
+
+static void
+keep(struct slice in, unsigned char *out, size_t size, struct slice *kept)
+{
+	size_t n = in.n < size ? in.n : 0;
+
+	if (n)
+		memcpy(out, in.p, n);
+	*kept = slice(out, n);
+}
+
+static struct exchange *
+exchange_new(struct auth *a, const struct msg_auth_start *s)
+{
+	struct exchange *e = xcalloc(1, sizeof(*e));
+	char plus[48];
+
+	e->a = a;
+	e->x.shared = &a->sasl;
+	e->x.ssf = s->tls ? 256 : 0;
+	(void)!slice_copy(s->client, e->client, sizeof(e->client));
+	(void)!slice_copy(s->session, e->session, sizeof(e->session));
+	(void)!slice_copy(s->service, e->x.service, sizeof(e->x.service));
+	if (slice_copy(s->mechanism, e->x.mechanism, sizeof(e->x.mechanism)) < 0)
+		e->x.mechanism[0] = 0;
+	for (char *p = e->x.mechanism; *p; p++)
+		*p = (char)ascii_upper((unsigned char)*p);
+	keep(s->exporter, e->exporter, sizeof(e->exporter), &e->x.exporter);
+	keep(s->endpoint, e->endpoint, sizeof(e->endpoint), &e->x.endpoint);
+	snprintf(plus, sizeof(plus), "%.32s%s", e->x.mechanism,
+	    slice_has_suffix(slice_str(e->x.mechanism), "-PLUS") ? "" : "-PLUS");
+	e->x.plus_offered = offered(a->d->conf, plus);
+	if (a->d->conf->auth_external && s->external.n &&
+	    slice_copy(s->external, e->external, sizeof(e->external)) == 0)
+		e->x.external = e->external;
+	return e;
+}
+
+void
+exchange_start(struct auth *a, struct ipc_chan *ch, const struct msg *m)
+{
+	const struct msg_auth_start *s = &m->auth_start;
+	struct exchange *e = exchange_new(a, s);
+	bool permitted = false;
+
+	for (size_t i = 0; i < SERVICES; i++)
+		if (services[i].role == ipc_chan_peer(ch) &&
+		    slice_eq_str(s->service, services[i].service))
+			permitted = true;
+	if (talk_open(a, ch, m->id, &e->talk, exchange_gone) < 0) {
+		struct msg full = MSG_INIT(MSG_AUTH_DONE, m->id);
+		full.auth_done.status = DONE_TEMPORARY;
+		full.auth_done.text = SLICE_LIT("too many logins under way");
+		(void)ipc_send(ch, &full);
+		exchange_free(e);
+		return;
+	}
+	if (!permitted)
+		fail(e, DONE_NO_MECHANISM, "this front end has no such service",
+		    "service not available");
+	else if (!s->tls ||
+		 !(offered(a->d->conf, e->x.mechanism) ||
+		     (a->d->conf->auth_external && strcmp(e->x.mechanism, "EXTERNAL") == 0)))
+		fail(e, DONE_NO_MECHANISM, s->tls ? "mechanism not in auth_mechanisms" : "no TLS",
+		    "mechanism not available");
+	else
+		submit(e, s->initial, s->has_initial);
+}
+
+void
+exchange_response(struct auth *a, struct ipc_chan *ch, const struct msg *m)
+{
+	struct talk *talk = talk_find(ch, m->id);
+	struct exchange *e = talk ? CONTAINER(talk, struct exchange, talk) : NULL;
+
+	(void)a;
+	if (e && e->phase == PHASE_IDLE)
+		submit(e, m->auth_response.response, true);
+}
+
+void
+exchange_cancel(struct auth *a, struct ipc_chan *ch, uint32_t id)
+{
+	struct talk *talk = talk_find(ch, id);
+
+	if (!talk)
+		return;
+	talk_close(a, talk);
+	exchange_gone(talk);
+}

@@ -1,0 +1,544 @@
+/*
+ * All use of libsasl2, in auth (bh-auth): start-up in the loop's thread before the jail, steps in
+ * workers. Hostile: what clients send to a mechanism, and what smarthosts answer.
+ *
+ * Quirks that live here: only three plugin files are loaded (the directory's others bring Kerberos
+ * and Berkeley DB); no configuration file is read; verifiers are served as "authPassword", so no
+ * plain password exists; an unknown user gets a verifier that nobody has a password for, because
+ * SCRAM would end one step early otherwise; the channel binding is chosen by what the client's
+ * first message names; a failed password check falls through to auxprop, which has no userPassword
+ * and so refuses too.
+ */
+#include "helpers/auth/sasl.h"
+
+#include "base/slice.h"
+#include "ev/ev.h"
+#include "tls/openssl.h"
+
+#include <pthread.h>
+#include <sasl/sasl.h>
+#include <sasl/saslplug.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define CB_EXCHANGE 0x5001 /* a callback of our own: its context is the exchange */
+
+/* The library takes every kind of callback as this one. */
+#define CB(f) ((int (*)(void))(void (*)(void))(f))
+
+/* --- the library's hooks --- */
+
+static void *
+mutex_new(void)
+{
+	pthread_mutex_t *m = xmalloc(sizeof(*m));
+
+	pthread_mutex_init(m, NULL);
+	return m;
+}
+
+static int
+mutex_lock(void *m)
+{
+	return pthread_mutex_lock(m) ? SASL_FAIL : SASL_OK;
+}
+
+static int
+mutex_unlock(void *m)
+{
+	return pthread_mutex_unlock(m) ? SASL_FAIL : SASL_OK;
+}
+
+static void
+mutex_free(void *m)
+{
+	pthread_mutex_destroy(m);
+	free(m);
+}
+
+static int
+get_option(
+    void *context, const char *plugin, const char *option, const char **result, unsigned *len)
+{
+	static const struct {
+		const char *name, *value;
+	} options[] = {
+		{ "pwcheck_method", "auxprop" },
+		{ "auxprop_plugin", "bulkhead" },
+		{ "mech_list", "PLAIN LOGIN EXTERNAL SCRAM-SHA-1 SCRAM-SHA-256" },
+		{ "canon_user_plugin", "INTERNAL" },
+		{ "auto_transition", "no" },
+		{ "log_level", "0" },
+	};
+
+	(void)context;
+	(void)plugin;
+	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
+		if (strcmp(option, options[i].name) == 0) {
+			*result = options[i].value;
+			if (len)
+				*len = (unsigned)strlen(*result);
+			return SASL_OK;
+		}
+	return SASL_FAIL;
+}
+
+static int
+no_log(void *context, int level, const char *message)
+{
+	(void)context;
+	(void)level;
+	(void)message;
+	return SASL_OK;
+}
+
+static int
+verify_file(void *context, const char *file, sasl_verify_type_t type)
+{
+	static const char *const wanted[] = { "libplain.", "liblogin.", "libscram." };
+	const char *base = strrchr(file, '/');
+
+	(void)context;
+	if (type != SASL_VRFY_PLUGIN)
+		return SASL_CONTINUE;
+	base = base ? base + 1 : file;
+	for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
+		if (strncmp(base, wanted[i], strlen(wanted[i])) == 0)
+			return SASL_OK;
+	return SASL_CONTINUE;
+}
+
+/* --- users --- */
+
+static void
+look_up(struct sasl_exchange *x, struct slice name)
+{
+	if (x->looked_up && slice_caseeq_str(name, x->claimed))
+		return;
+	x->looked_up = true;
+	x->found = false;
+	if (slice_copy(name, x->claimed, sizeof(x->claimed)) < 0) {
+		snprintf(x->claimed, sizeof(x->claimed), "(unusable name)");
+		x->why = "name not usable";
+		return;
+	}
+	switch (users_get(x->shared->users, name, &x->arena, &x->user)) {
+	case 0:
+		x->found = true;
+		break;
+	case ERR_NOT_FOUND:
+		x->why = "no such user";
+		break;
+	default:
+		x->why = "user store not readable";
+	}
+}
+
+static void
+add_verifier(sasl_server_params_t *params, const char *property, struct slice stored,
+    enum scram_hash hash, struct slice name, struct sasl_shared *shared, bool first)
+{
+	char fake[SCRAM_VERIFIER_MAX];
+
+	if (stored.n == 0) {
+		scram_fake(hash, name, atomic_load(&shared->rounds), shared->secret, fake);
+		stored = slice_str(fake);
+	}
+	params->utils->prop_set(
+	    params->propctx, first ? property : NULL, (const char *)stored.p, (int)stored.n);
+}
+
+/* Serves the verifiers of one user. Asked for the name that authenticates ("*" properties) and for
+ * the one that acts. */
+static int
+auxprop_lookup(
+    void *context, sasl_server_params_t *params, unsigned flags, const char *user, unsigned len)
+{
+	const struct propval *wanted = params->utils->prop_get(params->propctx);
+	struct sasl_exchange *x = NULL;
+	struct slice name = slice(user, len);
+	unsigned char noise[32];
+	sasl_callback_ft proc;
+	void *found = NULL;
+
+	(void)context;
+	if (params->utils->getcallback(params->utils->conn, CB_EXCHANGE, &proc, &found) == SASL_OK)
+		x = found;
+	if (!x || !wanted)
+		return SASL_FAIL;
+	/* The library seeds its nonces from /dev/urandom, which an unprivileged instance's jail does not reach. */
+	if (RAND_bytes(noise, sizeof(noise)) == 1)
+		params->utils->churn(params->utils->rpool, (const char *)noise, sizeof(noise));
+	look_up(x, name);
+	for (; wanted->name; wanted++) {
+		const char *property = wanted->name;
+		bool mine = property[0] == '*';
+		if (mine == ((flags & SASL_AUXPROP_AUTHZID) != 0))
+			continue;
+		if (wanted->values && !(flags & SASL_AUXPROP_OVERRIDE))
+			continue;
+		if (strcasecmp(mine ? property + 1 : property, "authPassword") != 0)
+			continue;
+		add_verifier(params, property, x->found ? x->user.scram256 : SLICE_NULL,
+		    SCRAM_SHA_256, name, x->shared, true);
+		add_verifier(params, property, x->found ? x->user.scram1 : SLICE_NULL, SCRAM_SHA_1,
+		    name, x->shared, false);
+	}
+	return SASL_OK;
+}
+
+static int
+auxprop_init(const sasl_utils_t *utils, int max_version, int *out_version,
+    sasl_auxprop_plug_t **plug, const char *name)
+{
+	static sasl_auxprop_plug_t plugin = { .auxprop_lookup = auxprop_lookup,
+		.name = (char *)"bulkhead" };
+
+	(void)utils;
+	(void)name;
+	if (max_version < SASL_AUXPROP_PLUG_VERSION)
+		return SASL_BADVERS;
+	*out_version = SASL_AUXPROP_PLUG_VERSION;
+	*plug = &plugin;
+	return SASL_OK;
+}
+
+/* PLAIN and LOGIN: the password itself. */
+static int
+check_password(sasl_conn_t *conn, void *context, const char *user, const char *pass, unsigned len,
+    struct propctx *props)
+{
+	struct sasl_exchange *x = context;
+	struct slice password = slice(pass, len), verifier;
+	char fake[SCRAM_VERIFIER_MAX];
+	int err;
+
+	(void)conn;
+	(void)props;
+	look_up(x, slice_str(user));
+	if (!x->found && x->why && strcmp(x->why, "user store not readable") == 0)
+		return SASL_FAIL;
+	if (!x->found && atomic_load(&x->shared->system_users)) {
+		buf_wipe(&x->password);
+		buf_add(&x->password, password);
+		return SASL_BADAUTH;
+	}
+	if (!x->found) {
+		scram_fake(SCRAM_SHA_256, slice_str(user), atomic_load(&x->shared->rounds),
+		    x->shared->secret, fake);
+		(void)!scram_check(fake, password);
+		return SASL_BADAUTH;
+	}
+	verifier = x->user.scram256.n ? x->user.scram256 : x->user.crypt;
+	if (cache_has(x->shared->cache, x->user.name, verifier, password, ev_now_us() / 1000)) {
+		x->cached = true;
+		return SASL_OK;
+	}
+	err = users_check(&x->user, password);
+	if (err) {
+		x->why = err == ERR_DENIED ? "wrong password" : "stored hash not usable";
+		return SASL_BADAUTH;
+	}
+	cache_put(x->shared->cache, x->user.name, verifier, password, ev_now_us() / 1000);
+	if (x->user.scram256.n == 0) /* an imported hash has done its service */
+		(void)!users_set_password(x->shared->users, x->user.name, password);
+	return SASL_OK;
+}
+
+/* --- client callbacks --- */
+
+static int
+client_name(void *context, int id, const char **result, unsigned *len)
+{
+	const struct sasl_exchange *x = context;
+
+	*result = id == SASL_CB_USER ? "" : x->login;
+	if (len)
+		*len = (unsigned)strlen(*result);
+	return SASL_OK;
+}
+
+static int
+client_secret(sasl_conn_t *conn, void *context, int id, sasl_secret_t **secret)
+{
+	struct sasl_exchange *x = context;
+	size_t n = strlen(x->secret);
+
+	(void)conn;
+	(void)id;
+	if (!x->secret_copy) {
+		sasl_secret_t *s = xcalloc(1, sizeof(*s) + n + 1);
+		s->len = n;
+		memcpy(s->data, x->secret, n);
+		x->secret_copy = s;
+	}
+	*secret = x->secret_copy;
+	return SASL_OK;
+}
+
+static int
+no_op(void)
+{
+	return SASL_OK;
+}
+
+/* --- start --- */
+
+void
+sasl_setup(struct sasl_shared *shared)
+{
+	static const sasl_callback_t global[] = {
+		{ SASL_CB_GETOPT, CB(get_option), NULL },
+		{ SASL_CB_LOG, CB(no_log), NULL },
+		{ SASL_CB_VERIFYFILE, CB(verify_file), NULL },
+		{ SASL_CB_LIST_END, NULL, NULL },
+	};
+	int rc;
+
+	users_secret(shared->users, shared->secret);
+	sasl_set_mutex(mutex_new, mutex_lock, mutex_unlock, mutex_free);
+	rc = sasl_auxprop_add_plugin("bulkhead", auxprop_init);
+	if (rc == SASL_OK)
+		rc = sasl_server_init(global, "bulkhead");
+	if (rc == SASL_OK)
+		rc = sasl_client_init(global);
+	if (rc != SASL_OK)
+		die("libsasl2 cannot start: %s; install libsasl2-modules",
+		    sasl_errstring(rc, NULL, NULL));
+}
+
+/* --- one exchange --- */
+
+static struct sasl_callback *
+callbacks_of(struct sasl_exchange *x)
+{
+	struct sasl_callback *c = xcalloc(6, sizeof(*c)), *p = c;
+
+	*p++ = (struct sasl_callback){ SASL_CB_GETOPT, CB(get_option), x };
+	*p++ = (struct sasl_callback){ CB_EXCHANGE, no_op, x };
+	if (x->client) {
+		*p++ = (struct sasl_callback){ SASL_CB_USER, CB(client_name), x };
+		*p++ = (struct sasl_callback){ SASL_CB_AUTHNAME, CB(client_name), x };
+		*p++ = (struct sasl_callback){ SASL_CB_PASS, CB(client_secret), x };
+	} else {
+		*p++ = (struct sasl_callback){ SASL_CB_SERVER_USERDB_CHECKPASS, CB(check_password),
+			x };
+	}
+	*p = (struct sasl_callback){ SASL_CB_LIST_END, NULL, NULL };
+	return c;
+}
+
+static int
+open_conn(struct sasl_exchange *x)
+{
+	sasl_security_properties_t props = {
+		.max_ssf = 0, .maxbufsize = 0, .security_flags = SASL_SEC_NOANONYMOUS
+	};
+	sasl_conn_t *conn = NULL;
+	sasl_ssf_t ssf = x->ssf;
+	int rc;
+
+	x->callbacks = callbacks_of(x);
+	if (x->client)
+		rc = sasl_client_new(x->service, x->host, NULL, NULL, x->callbacks, 0, &conn);
+	else
+		rc = sasl_server_new(
+		    x->service, NULL, NULL, NULL, NULL, x->callbacks, SASL_SUCCESS_DATA, &conn);
+	x->conn = conn;
+	if (rc == SASL_OK && ssf == 0)
+		props.security_flags |= SASL_SEC_NOPLAINTEXT;
+	if (rc == SASL_OK)
+		rc = sasl_setprop(conn, SASL_SEC_PROPS, &props);
+	if (rc == SASL_OK && ssf)
+		rc = sasl_setprop(conn, SASL_SSF_EXTERNAL, &ssf);
+	if (rc == SASL_OK && x->external)
+		rc = sasl_setprop(conn, SASL_AUTH_EXTERNAL, x->external);
+	return rc;
+}
+
+/*
+ * Sets the channel binding that the client's first message asks for ("p=tls-exporter,,"); without
+ * such a wish the exporter, so that a client which says that it could bind, but was told by
+ * somebody in the middle that we cannot
+ * ("y,,"), is refused (RFC 5802, section 6). Not set where no -PLUS form is offered.
+ */
+static int
+choose_binding(struct sasl_exchange *x, struct slice first)
+{
+	sasl_channel_binding_t *cb;
+	bool end_point = slice_has_prefix(first, "p=tls-server-end-point,");
+	struct slice data = end_point || x->exporter.n == 0 ? x->endpoint : x->exporter;
+	const char *name =
+	    end_point || x->exporter.n == 0 ? "tls-server-end-point" : "tls-exporter";
+
+	if (!x->plus_offered || data.n == 0 || x->binding)
+		return SASL_OK;
+	if (slice_has_prefix(first, "y,"))
+		return SASL_BADBINDING;
+	cb = xcalloc(1, sizeof(*cb));
+	cb->name = name;
+	cb->critical = 0;
+	cb->len = data.n;
+	cb->data = data.p;
+	x->binding = cb;
+	return sasl_setprop(x->conn, SASL_CHANNEL_BINDING, cb);
+}
+
+static enum sasl_result
+server_result(struct sasl_exchange *x, int rc)
+{
+	const void *name = NULL;
+
+	switch (rc) {
+	case SASL_CONTINUE:
+		return SASL_STEP_CONTINUE;
+	case SASL_OK:
+		break;
+	case SASL_BADAUTH:
+	case SASL_NOUSER:
+	case SASL_NOAUTHZ:
+	case SASL_NOVERIFY:
+	case SASL_BADVERS:
+		if (buf_len(&x->password))
+			return SASL_STEP_PAM;
+		if (!x->why)
+			x->why = "wrong password";
+		return SASL_STEP_REFUSED;
+	case SASL_BADPROT:
+	case SASL_BADPARAM:
+	case SASL_BADBINDING:
+		x->why = rc == SASL_BADBINDING ? "channel binding does not match"
+					       : "mechanism's syntax broken";
+		return rc == SASL_BADBINDING ? SASL_STEP_REFUSED : SASL_STEP_PROTOCOL;
+	case SASL_NOMECH:
+	case SASL_ENCRYPT:
+	case SASL_TOOWEAK:
+		x->why = "mechanism not available";
+		return SASL_STEP_NO_MECHANISM;
+	default:
+		x->why = x->why ? x->why : "libsasl2 failed";
+		return buf_len(&x->password) ? SASL_STEP_PAM : SASL_STEP_TEMPORARY;
+	}
+	if (sasl_getprop(x->conn, SASL_USERNAME, &name) != SASL_OK || !name) {
+		x->why = "no identity";
+		return SASL_STEP_REFUSED;
+	}
+	/* The identity that the library confirmed, not the one that was looked up on the way. */
+	look_up(x, slice_str(name));
+	if (!x->found)
+		return SASL_STEP_REFUSED;
+	if (x->user.flags & USER_DISABLED) {
+		x->why = "login disabled";
+		return SASL_STEP_REFUSED;
+	}
+	return SASL_STEP_OK;
+}
+
+static enum sasl_result
+server_step(struct sasl_exchange *x, struct slice in, bool has_in, struct buf *out, bool *has_out)
+{
+	bool scram = strncmp(x->mechanism, "SCRAM", 5) == 0;
+	const char *data = NULL, *p = has_in ? (in.n ? (const char *)in.p : "") : NULL;
+	unsigned n = 0;
+	int rc = x->conn ? SASL_OK : open_conn(x);
+
+	/* Without the client's first message the empty challenge is ours, not the library's: the
+	 * binding has to be known before it starts. */
+	if (rc == SASL_OK && scram && !x->started && !has_in) {
+		*has_out = true;
+		return SASL_STEP_CONTINUE;
+	}
+	if (rc == SASL_OK && scram && !x->started)
+		rc = choose_binding(x, in);
+	if (rc == SASL_OK && !x->started) {
+		x->started = true;
+		rc = sasl_server_start(x->conn, x->mechanism, p, (unsigned)in.n, &data, &n);
+	} else if (rc == SASL_OK) {
+		rc = sasl_server_step(x->conn, p ? p : "", (unsigned)in.n, &data, &n);
+	}
+	if (data && (rc == SASL_CONTINUE || rc == SASL_OK)) {
+		buf_add(out, slice(data, n));
+		*has_out = true;
+	}
+	if (rc == SASL_CONTINUE)
+		*has_out = true;
+	return server_result(x, rc);
+}
+
+static enum sasl_result
+client_result(struct sasl_exchange *x, int rc)
+{
+	switch (rc) {
+	case SASL_CONTINUE:
+	case SASL_OK:
+		return rc == SASL_OK ? SASL_STEP_OK : SASL_STEP_CONTINUE;
+	case SASL_NOMECH:
+	case SASL_TOOWEAK:
+	case SASL_ENCRYPT:
+		x->why = "the server offers no mechanism that may be used";
+		return SASL_STEP_NO_MECHANISM;
+	case SASL_BADSERV:
+		x->why = "the server does not know the password: it may be another server";
+		return SASL_STEP_REFUSED;
+	case SASL_BADPROT:
+		x->why = "the server breaks the mechanism's syntax";
+		return SASL_STEP_PROTOCOL;
+	default:
+		x->why = "libsasl2 failed";
+		return SASL_STEP_TEMPORARY;
+	}
+}
+
+static enum sasl_result
+client_step(struct sasl_exchange *x, struct slice in, bool has_in, struct buf *out, bool *has_out)
+{
+	const char *data = NULL, *mechanism = NULL;
+	unsigned n = 0;
+	int rc;
+
+	if (!x->started) {
+		rc = open_conn(x);
+		if (rc == SASL_OK)
+			rc = sasl_client_start(x->conn, x->mechanisms, NULL, &data, &n, &mechanism);
+		x->started = true;
+		if (mechanism)
+			(void)!slice_copy(slice_str(mechanism), x->mechanism, sizeof(x->mechanism));
+	} else {
+		rc = sasl_client_step(x->conn, has_in && in.n ? (const char *)in.p : "",
+		    (unsigned)in.n, NULL, &data, &n);
+	}
+	if (data && (rc == SASL_CONTINUE || rc == SASL_OK)) {
+		buf_add(out, slice(data, n));
+		*has_out = true;
+	}
+	return client_result(x, rc);
+}
+
+enum sasl_result
+sasl_step(struct sasl_exchange *x, struct slice in, bool has_in, struct buf *out, bool *has_out)
+{
+	*has_out = false;
+	return x->client ? client_step(x, in, has_in, out, has_out)
+			 : server_step(x, in, has_in, out, has_out);
+}
+
+void
+sasl_exchange_free(struct sasl_exchange *x)
+{
+	sasl_conn_t *conn = x->conn;
+
+	if (conn)
+		sasl_dispose(&conn);
+	x->conn = NULL;
+	if (x->secret_copy) {
+		sasl_secret_t *s = x->secret_copy;
+		OPENSSL_cleanse(s->data, s->len);
+		free(s);
+		x->secret_copy = NULL;
+	}
+	free(x->callbacks);
+	free(x->binding);
+	x->callbacks = x->binding = NULL;
+	buf_wipe(&x->password);
+	arena_free(&x->arena);
+}
