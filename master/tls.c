@@ -1,7 +1,7 @@
 /*
- * Certificates and session ticket keys. master reads the PEM files, which only root may, and hands them to
- * the front ends as messages; it draws ticket keys per service and rotates them, so that resumption works
- * across processes and a ticket of one service is worth nothing to another.
+ * Certificates and session ticket keys. master reads the PEM files, which only root may, and hands
+ * them to the front ends as messages; it draws ticket keys per service and rotates them, so that
+ * resumption works across processes and a ticket of one service is worth nothing to another.
  */
 #include "master/master.h"
 
@@ -36,7 +36,7 @@ read_file(const char *path, struct buf *out)
 }
 
 static void
-send_one(struct process *p, const char *chain_file, const char *key_file)
+send_one(struct process *p, size_t index, size_t count, const char *chain_file, const char *key_file)
 {
 	struct buf chain, key;
 	struct msg m = MSG_INIT(MSG_TLS_CERTIFICATE, 0);
@@ -51,9 +51,13 @@ send_one(struct process *p, const char *chain_file, const char *key_file)
 		err = read_file(key_file, &key);
 	}
 	if (err) {
-		log_event(LOG_E, "certificate-unreadable", "service=%s file=%s reason=\"%s\" remedy=\"correct smtpd_tls_cert_file, smtpd_tls_key_file or smtpd_tls_chain_files\"",
+		log_event(LOG_E, "certificate-unreadable",
+		    "service=%s file=%s reason=\"%s\" remedy=\"correct smtpd_tls_cert_file, "
+		    "smtpd_tls_key_file or smtpd_tls_chain_files\"",
 		    p->service->name, log_cstr(file), err_str(err));
 	} else {
+		m.tls_certificate.index = (uint8_t)index;
+		m.tls_certificate.count = (uint8_t)count;
 		m.tls_certificate.chain = buf_slice(&chain);
 		m.tls_certificate.key = buf_slice(&key);
 		(void)ipc_send(p->chan, &m);
@@ -70,9 +74,9 @@ tls_send_certificates(struct service *s, struct process *p)
 	if (!uses_tls(s) || !p->chan)
 		return;
 	for (size_t i = 0; i < c->smtpd_tls_chain_files.n; i++)
-		send_one(p, c->smtpd_tls_chain_files.v[i], NULL);
+		send_one(p, i, c->smtpd_tls_chain_files.n, c->smtpd_tls_chain_files.v[i], NULL);
 	if (!c->smtpd_tls_chain_files.n && c->smtpd_tls_cert_file && *c->smtpd_tls_cert_file)
-		send_one(p, c->smtpd_tls_cert_file, c->smtpd_tls_key_file);
+		send_one(p, 0, 1, c->smtpd_tls_cert_file, c->smtpd_tls_key_file);
 }
 
 static void
@@ -140,10 +144,14 @@ tls_prepare(struct master *m)
 		close(fd);
 	buf_wipe(&pem);
 	if (err)
-		log_event(LOG_E, "certificate-failed", "file=%s reason=\"%s\" remedy=\"make data_directory writable, or name a certificate\"",
+		log_event(LOG_E, "certificate-failed",
+		    "file=%s reason=\"%s\" remedy=\"make data_directory writable, or name a "
+		    "certificate\"",
 		    log_cstr(c->smtpd_tls_cert_file), err_str(err));
 	else
-		log_event(LOG_W, "certificate-made", "file=%s reason=\"none was there\" remedy=\"set smtpd_tls_cert_file to a real one when you have it\"",
+		log_event(LOG_W, "certificate-made",
+		    "file=%s reason=\"none was there\" remedy=\"set smtpd_tls_cert_file to a real "
+		    "one when you have it\"",
 		    log_cstr(c->smtpd_tls_cert_file));
 	return err;
 }

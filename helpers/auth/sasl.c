@@ -166,7 +166,8 @@ auxprop_lookup(
 		x = found;
 	if (!x || !wanted)
 		return SASL_FAIL;
-	/* The library seeds its nonces from /dev/urandom, which an unprivileged instance's jail does not reach. */
+	/* The library seeds its nonces from /dev/urandom, which an unprivileged instance's jail
+	 * does not reach. */
 	if (RAND_bytes(noise, sizeof(noise)) == 1)
 		params->utils->churn(params->utils->rpool, (const char *)noise, sizeof(noise));
 	look_up(x, name);
@@ -357,27 +358,33 @@ open_conn(struct sasl_exchange *x)
 }
 
 /*
- * Sets the channel binding that the client's first message asks for ("p=tls-exporter,,"); without
- * such a wish the exporter, so that a client which says that it could bind, but was told by
- * somebody in the middle that we cannot
- * ("y,,"), is refused (RFC 5802, section 6). Not set where no -PLUS form is offered.
+ * Sets the channel binding that the client's first message asks for ("p=tls-exporter,,"); libsasl2
+ * compares the data, but not whether the wish, the mechanism and what is there fit together. A
+ * client which says that it could bind, but believes that we cannot ("y,,"), was lied to by
+ * somebody in the middle and is refused (RFC 5802, section 6).
  */
 static int
 choose_binding(struct sasl_exchange *x, struct slice first)
 {
+	bool plus = slice_has_suffix(slice_str(x->mechanism), "-PLUS"),
+	     binds = slice_has_prefix(first, "p=");
+	bool exporter = slice_has_prefix(first, "p=tls-exporter,"),
+	     end_point = slice_has_prefix(first, "p=tls-server-end-point,");
+	struct slice data = exporter ? x->exporter : end_point ? x->endpoint : SLICE_NULL;
 	sasl_channel_binding_t *cb;
-	bool end_point = slice_has_prefix(first, "p=tls-server-end-point,");
-	struct slice data = end_point || x->exporter.n == 0 ? x->endpoint : x->exporter;
-	const char *name =
-	    end_point || x->exporter.n == 0 ? "tls-server-end-point" : "tls-exporter";
 
-	if (!x->plus_offered || data.n == 0 || x->binding)
-		return SASL_OK;
-	if (slice_has_prefix(first, "y,"))
+	if (binds != plus)
+		return SASL_BADPROT;
+	if (!binds)
+		return slice_has_prefix(first, "y,") && x->plus_offered &&
+			       x->exporter.n + x->endpoint.n > 0
+			   ? SASL_BADBINDING
+			   : SASL_OK;
+	if (data.n == 0 || !x->plus_offered)
 		return SASL_BADBINDING;
 	cb = xcalloc(1, sizeof(*cb));
-	cb->name = name;
-	cb->critical = 0;
+	cb->name = exporter ? "tls-exporter" : "tls-server-end-point";
+	cb->critical = 1;
 	cb->len = data.n;
 	cb->data = data.p;
 	x->binding = cb;
@@ -444,7 +451,10 @@ server_step(struct sasl_exchange *x, struct slice in, bool has_in, struct buf *o
 
 	/* Without the client's first message the empty challenge is ours, not the library's: the
 	 * binding has to be known before it starts. */
-	if (rc == SASL_OK && scram && !x->started && !has_in) {
+	if (rc == SASL_OK && scram && !x->started && in.n == 0) {
+		if (x->asked)
+			return server_result(x, SASL_BADPROT);
+		x->asked = true;
 		*has_out = true;
 		return SASL_STEP_CONTINUE;
 	}

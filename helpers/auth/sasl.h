@@ -34,7 +34,7 @@ struct sasl_exchange {
 	struct sasl_shared *shared;
 	void *conn;
 	void *callbacks;
-	bool client, started;
+	bool client, started, asked;
 	char service[17], mechanism[33];
 	unsigned ssf;                    /* bits of TLS */
 	struct slice exporter, endpoint; /* channel binding; empty: not available */

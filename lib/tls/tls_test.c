@@ -1,4 +1,5 @@
 /* Unit tests of TLS contexts and connections over socket pairs. */
+#include "tls/serving.h"
 #include "tls/tls.h"
 
 #include <errno.h>
@@ -523,6 +524,40 @@ test_bad_input_to_contexts(void **state)
 	buf_free(&b);
 }
 
+static void
+test_serving_replaces_whole_sets(void **state)
+{
+	struct tls_server_opts opts = { .service = "imap" };
+	struct tls_serving *s = tls_serving_new(&opts);
+	struct tls_ctx *first;
+	char error[200];
+
+	(void)state;
+	assert_null(tls_serving_ctx(s));
+	assert_int_equal(
+	    tls_serving_certificate(s, 0, 2, buf_slice(&pem_a), SLICE_NULL, error, sizeof(error)),
+	    0);
+	assert_null(tls_serving_ctx(s));
+	assert_int_equal(
+	    tls_serving_certificate(s, 1, 2, buf_slice(&pem_b), SLICE_NULL, error, sizeof(error)),
+	    1);
+	first = tls_serving_ctx(s);
+	assert_non_null(first);
+	assert_int_equal(
+	    tls_serving_certificate(s, 0, 1, SLICE_LIT("x"), SLICE_NULL, error, sizeof(error)),
+	    ERR_SYNTAX);
+	assert_ptr_equal(tls_serving_ctx(s), first);
+	assert_int_equal(
+	    tls_serving_certificate(s, 0, 0, buf_slice(&pem_a), SLICE_NULL, error, sizeof(error)),
+	    ERR_LIMIT);
+	assert_int_equal(tls_serving_certificate(
+			     s, 0, 1, buf_slice(&pem_b), buf_slice(&pem_b), error, sizeof(error)),
+	    1);
+	assert_ptr_not_equal(tls_serving_ctx(s), first);
+	tls_serving_free(&s);
+	assert_null(s);
+}
+
 static int
 setup(void **state)
 {
@@ -556,6 +591,7 @@ main(void)
 		cmocka_unit_test(test_channel_binding),
 		cmocka_unit_test(test_large_write_and_backpressure),
 		cmocka_unit_test(test_bad_input_to_contexts),
+		cmocka_unit_test(test_serving_replaces_whole_sets),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -1,0 +1,27 @@
+/*
+ * The TLS of one front end over its life: certificates and ticket keys arrive as messages
+ * (tls_certificate, tls_ticket_keys), a set of certificates replaces the former one whole,
+ * connections keep what they began with.
+ */
+#ifndef TLS_SERVING_H
+#define TLS_SERVING_H
+
+#include "tls/tls.h"
+
+struct tls_serving;
+
+/* Borrows the strings of opts for its life; identities and tickets in it are ignored. */
+struct tls_serving *tls_serving_new(const struct tls_server_opts *opts);
+void tls_serving_free(struct tls_serving **s);
+/*
+ * Certificate number index of count. 1: the set is complete and in use; 0: more are to come; an
+ * error with a text for the log: the former set stays in use.
+ */
+int tls_serving_certificate(struct tls_serving *s, unsigned index, unsigned count,
+    struct slice chain, struct slice key, char *error, size_t size) CHECKED;
+int tls_serving_keys(struct tls_serving *s, struct slice keys) CHECKED;
+/* The present context, or NULL while there is none: no TLS then. Borrowed: a connection holds its
+ * own reference. */
+struct tls_ctx *tls_serving_ctx(const struct tls_serving *s);
+
+#endif
