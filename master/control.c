@@ -1,7 +1,7 @@
 /*
- * The control socket of bulkhead(8): root and the admin group, told apart by the mode of the socket and
- * SO_PEERCRED. A request is a list of words; master answers its own verbs and hands the others to the
- * daemon that owns them, under an id of its own. Hostile: a member of the admin group.
+ * The control socket of bulkhead(8): root and the admin group, told apart by the mode of the socket
+ * and SO_PEERCRED. A request is a list of words; master answers its own verbs and hands the others
+ * to the daemon that owns them, under an id of its own. Hostile: a member of the admin group.
  */
 #include "master/master.h"
 
@@ -21,8 +21,8 @@ struct client {
 	struct master *m;
 	struct ipc_chan *chan;
 	uid_t uid;
-	uint32_t id;             /* of its request under way */
-	uint32_t forwarded;      /* id under which a daemon works on it; 0: none */
+	uint32_t id;        /* of its request under way */
+	uint32_t forwarded; /* id under which a daemon works on it; 0: none */
 	const struct process *worker;
 	/* `status`: how many daemons have not answered, and their lines */
 	unsigned waiting;
@@ -65,7 +65,9 @@ master_reload(struct master *m, struct buf *out, int *status_r)
 
 	*status_r = 1;
 	if (!config_load(m, out)) {
-		log_event(LOG_E, "reload-refused", "config=%s remedy=\"run `bulkhead check`; the running configuration goes on\"", log_cstr(m->config_dir));
+		log_event(LOG_E, "reload-refused",
+		    "config=%s remedy=\"run `bulkhead check`; the running configuration goes on\"",
+		    log_cstr(m->config_dir));
 		buf_add_str(out, "reload refused: the running configuration goes on\n");
 		return;
 	}
@@ -99,13 +101,17 @@ send_status(struct client *c)
 	struct process *p;
 	int status = 0;
 
-	buf_addf(&out, "%-22s %-12s %8s %-9s %9s %s\n", "SERVICE", "PROGRAM", "PID", "STATE", "UPTIME", "");
+	buf_addf(&out, "%-22s %-12s %8s %-9s %9s %s\n", "SERVICE", "PROGRAM", "PID", "STATE",
+	    "UPTIME", "");
 	TAILQ_FOREACH(s, &m->services, next) {
 		if (!s->nprocesses)
-			buf_addf(&out, "%-22s %-12s %8s %-9s %9s %s\n", s->name, s->program, "-", s->failures ? "failing" : "down", "-",
-			    s->failures ? "see the log; it is tried again" : ""), status = 1;
+			buf_addf(&out, "%-22s %-12s %8s %-9s %9s %s\n", s->name, s->program, "-",
+			    s->failures ? "failing" : "down", "-",
+			    s->failures ? "see the log; it is tried again" : ""),
+			    status = 1;
 		TAILQ_FOREACH(p, &s->processes, next)
-			buf_addf(&out, "%-22s %-12s %8d %-9s %8llds\n", s->name, s->program, (int)p->pid, p->ready ? "ready" : "starting",
+			buf_addf(&out, "%-22s %-12s %8d %-9s %8llds\n", s->name, s->program,
+			    (int)p->pid, p->ready ? "ready" : "starting",
 			    (long long)(master_now_ms() - p->started) / 1000);
 	}
 	buf_add(&out, buf_slice(&c->text));
@@ -220,7 +226,8 @@ forward(struct client *c, enum role owner, struct msg *req)
 	if (p && p->chan && !ipc_send(p->chan, req))
 		return;
 	c->forwarded = 0;
-	snprintf(text, sizeof(text), "%s is not running: see `bulkhead status`\n", role_table[owner].name);
+	snprintf(text, sizeof(text), "%s is not running: see `bulkhead status`\n",
+	    role_table[owner].name);
 	answer(c, 75, slice_str(text));
 }
 
@@ -284,7 +291,8 @@ control_daemon_gone(struct master *m, struct process *p)
 		if (c->forwarded && c->worker == p) {
 			c->forwarded = 0;
 			c->worker = NULL;
-			answer(c, 75, SLICE_LIT("the daemon died while it worked on this: see the log\n"));
+			answer(c, 75,
+			    SLICE_LIT("the daemon died while it worked on this: see the log\n"));
 		}
 }
 
@@ -305,7 +313,8 @@ on_closed(void *ctx, struct ipc_chan *ch, int err, const char *why)
 
 	(void)ch;
 	if (err != ERR_CLOSED)
-		log_event(LOG_W, "control-violation", "uid=%u reason=\"%s\"", (unsigned)c->uid, why);
+		log_event(
+		    LOG_W, "control-violation", "uid=%u reason=\"%s\"", (unsigned)c->uid, why);
 	client_free(c);
 }
 
@@ -345,14 +354,17 @@ control_open(struct master *m)
 	snprintf(path, sizeof(path), "%s/control", c->run_directory);
 	err = listen_unix(path, SOCK_SEQPACKET, 0660, &m->control.fd);
 	if (err) {
-		log_event(LOG_E, "listen-failed", "path=%s reason=\"%s\" remedy=\"correct run_directory in main.cf\"", log_cstr(path), err_str(err));
+		log_event(LOG_E, "listen-failed",
+		    "path=%s reason=\"%s\" remedy=\"correct run_directory in main.cf\"",
+		    log_cstr(path), err_str(err));
 		return err;
 	}
 	if (c->admin_group && *c->admin_group) {
 		gr = getgrnam(c->admin_group);
 		if (!gr || chown(path, (uid_t)-1, gr->gr_gid))
-			log_event(LOG_E, "admin-group", "group=%s reason=\"%s\" remedy=\"create it, or correct admin_group\"", log_cstr(c->admin_group),
-			    gr ? err_str(err_errno()) : "no such group");
+			log_event(LOG_E, "admin-group",
+			    "group=%s reason=\"%s\" remedy=\"create it, or correct admin_group\"",
+			    log_cstr(c->admin_group), gr ? err_str(err_errno()) : "no such group");
 	}
 	m->on_control = event_new(m->base, m->control.fd, EV_READ | EV_PERSIST, on_connect, m);
 	event_add(m->on_control, NULL);

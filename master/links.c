@@ -1,7 +1,7 @@
 /*
- * Which services talk to which, and the socket pairs between them. A pair is made for each two living
- * processes of an edge, as soon as the younger one has been started; after a death the survivor sees EOF
- * and gets a new pair with the successor.
+ * Which services talk to which, and the socket pairs between them. A pair is made for each two
+ * living processes of an edge, as soon as the younger one has been started; after a death the
+ * survivor sees EOF and gets a new pair with the successor.
  */
 #include "master/master.h"
 
@@ -75,7 +75,8 @@ links_connect(struct master *m, struct process *p)
 			if (q == p || !q->chan)
 				continue;
 			if (ipc_pair(fds)) {
-				log_event(LOG_E, "link-failed", "a=%s b=%s remedy=\"raise the limit of open files\"",
+				log_event(LOG_E, "link-failed",
+				    "a=%s b=%s remedy=\"raise the limit of open files\"",
 				    p->service->name, s->name);
 				return;
 			}

@@ -1,6 +1,6 @@
 /*
- * Listening sockets: TCP over IPv4 and IPv6, and local ones. They are opened once, as root, and outlive
- * the daemons that accept on them, a reload that keeps them, and an upgrade.
+ * Listening sockets: TCP over IPv4 and IPv6, and local ones. They are opened once, as root, and
+ * outlive the daemons that accept on them, a reload that keeps them, and an upgrade.
  */
 #include "master/master.h"
 
@@ -53,7 +53,8 @@ listen_unix(const char *path, int type, mode_t mode, int *fd_r)
 		return err_errno();
 	(void)unlink(path);
 	old = umask(0777 & ~mode);
-	rc = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) || listen(fd, BACKLOG) ? err_errno() : 0;
+	rc = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) || listen(fd, BACKLOG) ? err_errno()
+										     : 0;
 	umask(old);
 	if (rc)
 		close(fd);
@@ -89,23 +90,28 @@ add(struct service *s, struct listener *l)
 }
 
 static int
-add_inet(struct master *m, struct service *s, const struct conf_service *row, const char *host, const char *port)
+add_inet(struct master *m, struct service *s, const struct conf_service *row, const char *host,
+    const char *port)
 {
 	struct addrinfo hints = { .ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM }, *list, *ai;
 	char name[128], address[64], number[16];
 	int rc, fd = -1, err = 0;
 
-	hints.ai_family = s->conf->inet_protocols == CONF_PROTOCOLS_IPV4 ? AF_INET :
-	    s->conf->inet_protocols == CONF_PROTOCOLS_IPV6		  ? AF_INET6 : AF_UNSPEC;
+	hints.ai_family = s->conf->inet_protocols == CONF_PROTOCOLS_IPV4   ? AF_INET
+			  : s->conf->inet_protocols == CONF_PROTOCOLS_IPV6 ? AF_INET6
+									   : AF_UNSPEC;
 	rc = getaddrinfo(host, port, &hints, &list);
 	if (rc) {
-		log_event(LOG_E, "listen-failed", "file=%s line=%u service=%s reason=\"%s\" remedy=\"name an address of this machine and a port number\"",
+		log_event(LOG_E, "listen-failed",
+		    "file=%s line=%u service=%s reason=\"%s\" remedy=\"name an address of this "
+		    "machine and a port number\"",
 		    row->file, row->line, s->name, gai_strerror(rc));
 		return ERR_SYNTAX;
 	}
 	for (ai = list; ai; ai = ai->ai_next) {
 		struct listener *l;
-		if (getnameinfo(ai->ai_addr, ai->ai_addrlen, address, sizeof(address), number, sizeof(number), NI_NUMERICHOST | NI_NUMERICSERV))
+		if (getnameinfo(ai->ai_addr, ai->ai_addrlen, address, sizeof(address), number,
+			sizeof(number), NI_NUMERICHOST | NI_NUMERICSERV))
 			continue;
 		snprintf(name, sizeof(name), "inet:%s:%s", address, number);
 		l = find(m, name);
@@ -115,7 +121,9 @@ add_inet(struct master *m, struct service *s, const struct conf_service *row, co
 				continue; /* a kernel without IPv6 */
 			if (rc) {
 				err = rc;
-				log_event(LOG_E, "listen-failed", "file=%s line=%u service=%s address=%s port=%s reason=\"%s\" remedy=\"stop the other server or change the port\"",
+				log_event(LOG_E, "listen-failed",
+				    "file=%s line=%u service=%s address=%s port=%s reason=\"%s\" "
+				    "remedy=\"stop the other server or change the port\"",
 				    row->file, row->line, s->name, address, number, err_str(rc));
 				continue;
 			}
@@ -134,13 +142,17 @@ add_local(struct master *m, struct service *s, const struct conf_service *row)
 	struct listener *l;
 	int fd = -1, err;
 
-	snprintf(path, sizeof(path), "%s%s%s", row->name[0] == '/' ? "" : m->set->conf->run_directory, row->name[0] == '/' ? "" : "/", row->name);
+	snprintf(path, sizeof(path), "%s%s%s",
+	    row->name[0] == '/' ? "" : m->set->conf->run_directory, row->name[0] == '/' ? "" : "/",
+	    row->name);
 	snprintf(name, sizeof(name), "unix:%.120s", path);
 	l = find(m, name);
 	if (!l) {
 		err = listen_unix(path, SOCK_STREAM, 0666, &fd);
 		if (err) {
-			log_event(LOG_E, "listen-failed", "file=%s line=%u path=%s reason=\"%s\" remedy=\"make its directory, or another path\"",
+			log_event(LOG_E, "listen-failed",
+			    "file=%s line=%u path=%s reason=\"%s\" remedy=\"make its directory, or "
+			    "another path\"",
 			    row->file, row->line, log_cstr(path), err_str(err));
 			return err;
 		}

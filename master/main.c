@@ -1,12 +1,12 @@
 /*
- * master: the supervisor. uid 0 for life (or an ordinary user's for a trial instance); input: its own
- * configuration, signals, the control socket. Starts the daemons in their jails, wires them, keeps them
- * alive, stops them in order.
+ * master: the supervisor. uid 0 for life (or an ordinary user's for a trial instance); input: its
+ *own configuration, signals, the control socket. Starts the daemons in their jails, wires them,
+ *keeps them alive, stops them in order.
  *
  *	master [-c DIR] [-F | -b] [-t]
  *
- * -F stays in the foreground (the default), -b goes to the background once all is ready, -t only shows
- * that the program can be loaded.
+ * -F stays in the foreground (the default), -b goes to the background once all is ready, -t only
+ *shows that the program can be loaded.
  */
 #include "master/master.h"
 
@@ -53,7 +53,9 @@ on_stop_deadline(void *arg)
 {
 	struct master *m = arg;
 
-	log_event(LOG_W, "stop-timeout", "processes=%zu remedy=\"they are killed; raise stop_timeout if they need longer\"", services_alive(m));
+	log_event(LOG_W, "stop-timeout",
+	    "processes=%zu remedy=\"they are killed; raise stop_timeout if they need longer\"",
+	    services_alive(m));
 	services_stop(m, 1);
 }
 
@@ -190,7 +192,8 @@ write_pid(struct master *m)
 	snprintf(path, sizeof(path), "%s/master.pid", m->set->conf->run_directory);
 	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
 	if (fd < 0 || write(fd, text, (size_t)n) != n)
-		log_event(LOG_W, "pid-file", "path=%s reason=\"%s\"", log_cstr(path), err_str(err_errno()));
+		log_event(LOG_W, "pid-file", "path=%s reason=\"%s\"", log_cstr(path),
+		    err_str(err_errno()));
 	if (fd >= 0)
 		close(fd);
 }
@@ -210,8 +213,11 @@ already_running(struct master *m)
 		if (pid > 1 && pid != getpid() && !kill(pid, 0)) {
 			char exe[64], target[4096] = "";
 			snprintf(exe, sizeof(exe), "/proc/%d/exe", (int)pid);
-			if (readlink(exe, target, sizeof(target) - 1) > 0 && strstr(target, "/master"))
-				die("this instance runs already (pid %d): use `bulkhead reload` or `bulkhead stop`", (int)pid);
+			if (readlink(exe, target, sizeof(target) - 1) > 0 &&
+			    strstr(target, "/master"))
+				die("this instance runs already (pid %d): use `bulkhead reload` or "
+				    "`bulkhead stop`",
+				    (int)pid);
 		}
 	}
 	close(fd);
@@ -244,7 +250,9 @@ loop(struct master *m)
 int
 main(int argc, char **argv)
 {
-	static struct master m = { .config_dir = (char *)(uintptr_t) "/etc/bulkhead", .ready_fd = -1, .log_pair = { -1, -1 } };
+	static struct master m = { .config_dir = (char *)(uintptr_t) "/etc/bulkhead",
+		.ready_fd = -1,
+		.log_pair = { -1, -1 } };
 	bool background = false;
 
 	m.argv = argv;
@@ -261,7 +269,8 @@ main(int argc, char **argv)
 	if (background && !m.upgrading)
 		to_background(&m);
 	if (m.unprivileged)
-		fprintf(stderr, "master: run by an ordinary user: one uid for all daemons and no chroot; the rest of the jails as ever\n");
+		fprintf(stderr, "master: run by an ordinary user: one uid for all daemons and no "
+				"chroot; the rest of the jails as ever\n");
 	if (m.log_pair[0] < 0 && ipc_pair(m.log_pair))
 		die("socketpair: %s", err_str(err_errno()));
 	log_init(-1, ROLE_MASTER, LOG_I); /* to stderr until somebody reads the log's socket */

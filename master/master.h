@@ -1,8 +1,9 @@
 /*
- * The supervisor's own types. master is the only process with uid 0 for life; it parses nothing from the
- * network and reads no mail. A file each: services (spawn, back-off, end), links (pairs between
- * services), listen (sockets), snapshot (configuration), tls (certificates, ticket keys), control (the
- * control socket), security (what /proc shows), upgrade (re-exec in place), notify (systemd).
+ * The supervisor's own types. master is the only process with uid 0 for life; it parses nothing
+ * from the network and reads no mail. A file each: services (spawn, back-off, end), links (pairs
+ * between services), listen (sockets), snapshot (configuration), tls (certificates, ticket keys),
+ * control (the control socket), security (what /proc shows), upgrade (re-exec in place), notify
+ * (systemd).
  */
 #ifndef MASTER_MASTER_H
 #define MASTER_MASTER_H
@@ -18,7 +19,8 @@
 #define TICKET_KEY ((size_t)80)
 
 struct listener {
-	char name[128];   /* "inet:127.0.0.1:2525" or "unix:/path": identity over reload and upgrade */
+	char
+	    name[128]; /* "inet:127.0.0.1:2525" or "unix:/path": identity over reload and upgrade */
 	int fd;
 	bool local, used; /* used: named by the present configuration */
 	LIST_ENTRY(listener) next;
@@ -37,7 +39,7 @@ struct process {
 struct service {
 	TAILQ_ENTRY(service) next;
 	struct master *m;
-	char *name, *program;   /* unique name for logs: "smtp", "127.0.0.1:2525" */
+	char *name, *program; /* unique name for logs: "smtp", "127.0.0.1:2525" */
 	enum role role;
 	const struct conf *conf; /* of the present conf_set */
 	int64_t process_limit;   /* of children, or of processes for roles that may have several */
@@ -46,14 +48,14 @@ struct service {
 	size_t nlisteners;
 	TAILQ_HEAD(, process) processes;
 	size_t nprocesses;
-	unsigned failures;       /* in a row */
+	unsigned failures; /* in a row */
 	struct ev_timer restart;
 	unsigned char ticket_keys[TICKET_KEYS * TICKET_KEY];
 	size_t nkeys;
-	bool obsolete;           /* not in the configuration any more */
+	bool obsolete; /* not in the configuration any more */
 };
 
-struct client;   /* of the control socket */
+struct client; /* of the control socket */
 
 struct master {
 	struct event_base *base;
@@ -62,12 +64,12 @@ struct master {
 	struct conf_set *set;
 	uint32_t generation;
 	bool foreground, unprivileged, stopping, upgrading;
-	int ready_fd;            /* tells the caller of `master -b` how it went; -1 */
+	int ready_fd; /* tells the caller of `master -b` how it went; -1 */
 	TAILQ_HEAD(, service) services;
 	LIST_HEAD(, listener) listeners;
 	LIST_HEAD(, client) clients;
-	struct hash processes;   /* not used by lookups on hot paths: a handful */
-	int log_pair[2];         /* 0: where the log daemon reads; 1: where all write */
+	struct hash processes; /* not used by lookups on hot paths: a handful */
+	int log_pair[2];       /* 0: where the log daemon reads; 1: where all write */
 	struct listener control;
 	struct event *on_control, *on_child, *on_term, *on_int, *on_hup, *on_usr2;
 	struct ev_timer stop_timer, rotate_timer;
@@ -80,7 +82,7 @@ int64_t master_now_ms(void);
 void master_fail(struct master *m, const char *fmt, ...) PRINTF(2, 3) NORETURN;
 
 /* services.c */
-void services_build(struct master *m);            /* from m->set; keeps what stays, marks what goes */
+void services_build(struct master *m); /* from m->set; keeps what stays, marks what goes */
 void service_start_missing(struct master *m);
 void services_stop(struct master *m, uint8_t how);
 void services_reap(struct master *m);
@@ -101,13 +103,15 @@ void listeners_drop_unused(struct master *m);
 int listen_unix(const char *path, int type, mode_t mode, int *fd_r) CHECKED;
 
 /* snapshot.c */
-int snapshot_fd(struct service *s) CHECKED; /* sealed memfd, or a negative error */
+int snapshot_fd(struct service *s) CHECKED;               /* sealed memfd, or a negative error */
 bool config_load(struct master *m, struct buf *problems); /* replaces m->set only if it is good */
-int directories_make(struct master *m) CHECKED; /* roots, run directory, spool, with owner and mode */
+int directories_make(
+    struct master *m) CHECKED; /* roots, run directory, spool, with owner and mode */
 const char *role_root(const struct master *m, enum role role, char *buf, size_t size);
 
 /* tls.c */
-int tls_prepare(struct master *m) CHECKED; /* a self-made certificate where the configured default does not exist */
+int tls_prepare(struct master *m)
+    CHECKED; /* a self-made certificate where the configured default does not exist */
 void tls_send_certificates(struct service *s, struct process *p);
 void tls_send_keys(struct service *s, struct process *p);
 void tls_rotate(struct master *m);

@@ -1,6 +1,6 @@
 /*
- * `bulkhead security`: every process of the suite as the kernel shows it in /proc, and what each daemon
- * found itself by trying at its start.
+ * `bulkhead security`: every process of the suite as the kernel shows it in /proc, and what each
+ * daemon found itself by trying at its start.
  */
 #include "master/master.h"
 
@@ -85,8 +85,10 @@ security_report(struct master *m, struct buf *out)
 	struct seen s;
 
 	if (m->unprivileged)
-		buf_add_str(out, "This instance is run by an ordinary user: one uid for all, no chroot; the rest of the jail as ever.\n");
-	buf_addf(out, "%8s %-17s %10s %-7s %-3s %-16s %s\n", "PID", "ROLE", "UID", "SECCOMP", "NNP", "CAPABILITIES", "ROOT");
+		buf_add_str(out, "This instance is run by an ordinary user: one uid for all, no "
+				 "chroot; the rest of the jail as ever.\n");
+	buf_addf(out, "%8s %-17s %10s %-7s %-3s %-16s %s\n", "PID", "ROLE", "UID", "SECCOMP", "NNP",
+	    "CAPABILITIES", "ROOT");
 	while (dir && (e = readdir(dir))) {
 		pid_t pid = (pid_t)strtol(e->d_name, NULL, 10);
 		const struct process *p, *zygote;
@@ -99,9 +101,11 @@ security_report(struct master *m, struct buf *out)
 			row(&s, "master", out);
 		else if (p) {
 			row(&s, role_table[p->service->role].name, out);
-			buf_addf(&reports, "%s[%s] %s\n", p->service->program, p->service->name, p->report ? p->report : "not ready");
+			buf_addf(&reports, "%s[%s] %s\n", p->service->program, p->service->name,
+			    p->report ? p->report : "not ready");
 		} else if (zygote) {
-			snprintf(role, sizeof(role), "%s child", role_table[zygote->service->role].name);
+			snprintf(
+			    role, sizeof(role), "%s child", role_table[zygote->service->role].name);
 			row(&s, role, out);
 		}
 	}

@@ -1,8 +1,9 @@
 /*
- * Services: spawning their processes, the back-off of one that keeps failing, and the end. Runs as root.
- * Every process is the leader of a group of its own, so that its children can be cleaned up with it.
- * Invariants: a service that fails is logged with the reason each time; its wait doubles up to
- * service_throttle_time and never becomes a silent hang; at a stop, receivers go first and the log last.
+ * Services: spawning their processes, the back-off of one that keeps failing, and the end. Runs as
+ * root. Every process is the leader of a group of its own, so that its children can be cleaned up
+ * with it. Invariants: a service that fails is logged with the reason each time; its wait doubles
+ * up to service_throttle_time and never becomes a silent hang; at a stop, receivers go first and
+ * the log last.
  */
 #include "master/master.h"
 
@@ -17,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define STEADY_MS 10000     /* a process that lived that long did not fail at its start */
+#define STEADY_MS 10000 /* a process that lived that long did not fail at its start */
 #define FIRST_BACKOFF_MS 100
 
 int
@@ -104,7 +105,8 @@ static void
 on_ready(struct master *m, struct process *p, const struct msg *msg)
 {
 	if (!slice_eq_str(msg->ready.build, MSG_LAYOUT)) {
-		log_event(LOG_E, "wrong-build", "service=%s remedy=\"install programs of one build\"", p->service->name);
+		log_event(LOG_E, "wrong-build",
+		    "service=%s remedy=\"install programs of one build\"", p->service->name);
 		kill(p->pid, SIGTERM);
 		return;
 	}
@@ -130,7 +132,8 @@ on_daemon_message(void *ctx, struct ipc_chan *ch, struct msg *msg)
 		control_answer(m, msg);
 		return;
 	default:
-		log_event(LOG_W, "unexpected", "message=%s service=%s", msg_name(msg->type), p ? p->service->name : "?");
+		log_event(LOG_W, "unexpected", "message=%s service=%s", msg_name(msg->type),
+		    p ? p->service->name : "?");
 	}
 }
 
@@ -145,7 +148,8 @@ on_daemon_closed(void *ctx, struct ipc_chan *ch, int err, const char *why)
 	p->chan = NULL;
 	if (err == ERR_CLOSED)
 		return; /* its end is reaped */
-	log_event(LOG_E, "ipc-violation", "service=%s pid=%d reason=\"%s\" remedy=\"the process is killed and started anew\"",
+	log_event(LOG_E, "ipc-violation",
+	    "service=%s pid=%d reason=\"%s\" remedy=\"the process is killed and started anew\"",
 	    p->service->name, (int)p->pid, why);
 	kill(-p->pid, SIGKILL);
 }
@@ -199,7 +203,9 @@ prepare(struct master *m, struct service *s, struct spawn *sp, int control[2])
 	int err = role_ids(m, s->role, &uid, &gid);
 
 	if (err) {
-		log_event(LOG_E, "spawn-failed", "service=%s reason=\"no user %s\" remedy=\"create it, or set uid_base in main.cf\"",
+		log_event(LOG_E, "spawn-failed",
+		    "service=%s reason=\"no user %s\" remedy=\"create it, or set uid_base in "
+		    "main.cf\"",
 		    s->name, role_table[s->role].user);
 		return err;
 	}
@@ -263,7 +269,8 @@ spawn(struct master *m, struct service *s)
 	close(sp.config);
 	if (pid < 0) {
 		close(control[0]);
-		log_event(LOG_E, "spawn-failed", "service=%s reason=\"fork: %s\"", s->name, err_str(err_errno()));
+		log_event(LOG_E, "spawn-failed", "service=%s reason=\"fork: %s\"", s->name,
+		    err_str(err_errno()));
 		retry_later(s);
 		return;
 	}
@@ -296,7 +303,9 @@ retry_later(struct service *s)
 		wait = most;
 	s->failures++;
 	if (s->failures > 1)
-		log_event(LOG_W, "service-throttled", "service=%s failures=%u wait_ms=%lld remedy=\"see the lines of this service before\"",
+		log_event(LOG_W, "service-throttled",
+		    "service=%s failures=%u wait_ms=%lld remedy=\"see the lines of this service "
+		    "before\"",
 		    s->name, s->failures, (long long)wait);
 	ev_timer_set(s->m->base, &s->restart, wait, start_again, s);
 }
@@ -309,7 +318,8 @@ service_start_missing(struct master *m)
 	if (m->stopping)
 		return;
 	TAILQ_FOREACH(s, &m->services, next)
-		while (!s->obsolete && s->nprocesses < s->wanted && !(s->restart.event && evtimer_pending(s->restart.event, NULL))) {
+		while (!s->obsolete && s->nprocesses < s->wanted &&
+		       !(s->restart.event && evtimer_pending(s->restart.event, NULL))) {
 			size_t before = s->nprocesses;
 			spawn(m, s);
 			if (s->nprocesses == before)
@@ -361,11 +371,14 @@ services_build(struct master *m)
 		s = find_or_add(m, row, role);
 		s->obsolete = false;
 		s->conf = row->conf ? row->conf : m->set->conf;
-		s->process_limit = row->maxproc == CONF_MAXPROC_DEFAULT ? s->conf->default_process_limit : row->maxproc;
+		s->process_limit = row->maxproc == CONF_MAXPROC_DEFAULT
+				       ? s->conf->default_process_limit
+				       : row->maxproc;
 		s->wanted = has_several(s->role) && row->maxproc > 0 ? (size_t)row->maxproc : 1;
 		s->nlisteners = 0;
 		if (listeners_for(m, s, row))
-			log_event(LOG_E, "service-incomplete", "service=%s reason=\"not all of its sockets are open\"", s->name);
+			log_event(LOG_E, "service-incomplete",
+			    "service=%s reason=\"not all of its sockets are open\"", s->name);
 	}
 	for (s = TAILQ_FIRST(&m->services); s; s = next) {
 		struct process *p;
@@ -383,16 +396,20 @@ services_build(struct master *m)
 static void
 log_end(const struct service *s, pid_t pid, int status, bool early)
 {
-	const char *remedy = early ? "see the line before: the service could not start" : "report the crash; it is started anew";
+	const char *remedy = early ? "see the line before: the service could not start"
+				   : "report the crash; it is started anew";
 
 	if (WIFSIGNALED(status))
-		log_event(LOG_E, "service-died", "service=%s pid=%d signal=%s remedy=\"%s\"", s->name, (int)pid,
-		    sigabbrev_np(WTERMSIG(status)), remedy);
+		log_event(LOG_E, "service-died", "service=%s pid=%d signal=%s remedy=\"%s\"",
+		    s->name, (int)pid, sigabbrev_np(WTERMSIG(status)), remedy);
 	else if (WEXITSTATUS(status) == 127)
-		log_event(LOG_E, "service-died", "service=%s pid=%d reason=\"cannot run %s/%s\" remedy=\"correct daemon_directory in main.cf\"",
+		log_event(LOG_E, "service-died",
+		    "service=%s pid=%d reason=\"cannot run %s/%s\" remedy=\"correct "
+		    "daemon_directory in main.cf\"",
 		    s->name, (int)pid, s->m->set->conf->daemon_directory, s->program);
 	else
-		log_event(LOG_E, "service-died", "service=%s pid=%d status=%d remedy=\"%s\"", s->name, (int)pid, WEXITSTATUS(status), remedy);
+		log_event(LOG_E, "service-died", "service=%s pid=%d status=%d remedy=\"%s\"",
+		    s->name, (int)pid, WEXITSTATUS(status), remedy);
 }
 
 static void
@@ -407,7 +424,8 @@ reap(struct master *m, struct process *p, int status)
 	if (m->stopping || s->obsolete)
 		return;
 	if (renew) {
-		log_event(LOG_W, "service-renewed", "service=%s reason=\"a process of it crashed\"", s->name);
+		log_event(LOG_W, "service-renewed", "service=%s reason=\"a process of it crashed\"",
+		    s->name);
 		return;
 	}
 	log_end(s, pid, status, early && !ready);
@@ -499,7 +517,8 @@ phase_of(enum role role)
 	}
 }
 
-/* Stops the processes of the first phase that still has some; called again as they end. how 1: at once, all. */
+/* Stops the processes of the first phase that still has some; called again as they end. how 1: at
+ * once, all. */
 void
 services_stop(struct master *m, uint8_t how)
 {
@@ -523,7 +542,8 @@ services_stop(struct master *m, uint8_t how)
 		}
 }
 
-/* Before the re-exec: acceptors and sessions finish, everybody else ends when his control channel does. */
+/* Before the re-exec: acceptors and sessions finish, everybody else ends when his control channel
+ * does. */
 void
 services_stop_for_upgrade(struct master *m)
 {

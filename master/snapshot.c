@@ -1,7 +1,7 @@
 /*
- * The configuration as master holds it, the sealed snapshot that each daemon gets, and the directories
- * that the jails need. Runs as root on root's own files. A configuration with an error is refused whole:
- * the running one goes on.
+ * The configuration as master holds it, the sealed snapshot that each daemon gets, and the
+ * directories that the jails need. Runs as root on root's own files. A configuration with an error
+ * is refused whole: the running one goes on.
  */
 #include "master/master.h"
 
@@ -32,11 +32,13 @@ snapshot_fd(struct service *s)
 		if (n < 0)
 			err = (int)n;
 	}
-	if (!err && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL))
+	if (!err &&
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL))
 		err = err_errno();
 	buf_free(&out);
 	if (err) {
-		log_event(LOG_E, "snapshot-failed", "service=%s reason=\"%s\"", s->name, err_str(err));
+		log_event(
+		    LOG_E, "snapshot-failed", "service=%s reason=\"%s\"", s->name, err_str(err));
 		if (fd >= 0)
 			close(fd);
 		return err;
@@ -80,8 +82,10 @@ role_root(const struct master *m, enum role role, char *buf, size_t size)
 		snprintf(buf, size, "%s/maildrop", c->queue_directory);
 	else if (!strcmp(kind, "auth"))
 		snprintf(buf, size, "%s/auth", c->data_directory);
-	else if (!strcmp(kind, "log") && c->log_target == CONF_LOG_TARGET_FILE && strrchr(c->log_file, '/') > c->log_file)
-		snprintf(buf, size, "%.*s", (int)(strrchr(c->log_file, '/') - c->log_file), c->log_file);
+	else if (!strcmp(kind, "log") && c->log_target == CONF_LOG_TARGET_FILE &&
+		 strrchr(c->log_file, '/') > c->log_file)
+		snprintf(
+		    buf, size, "%.*s", (int)(strrchr(c->log_file, '/') - c->log_file), c->log_file);
 	else
 		snprintf(buf, size, "%s/empty", c->run_directory);
 	return buf;
@@ -113,11 +117,14 @@ directory(struct master *m, const char *path, mode_t mode, enum role owner, bool
 	made = !err && !mkdir(path, 0700);
 	if (!err && !made && errno != EEXIST)
 		err = err_errno();
-	if (!err && (made || enforce) && ((!m->unprivileged && chown(path, uid, gid)) || chmod(path, mode)))
+	if (!err && (made || enforce) &&
+	    ((!m->unprivileged && chown(path, uid, gid)) || chmod(path, mode)))
 		err = err_errno();
 	if (err)
-		log_event(LOG_E, "directory-failed", "path=%s reason=\"%s\" remedy=\"make it, or correct its parameter in main.cf\"",
-		    log_cstr(path), err == ERR_NOT_FOUND ? "its owner does not exist" : err_str(err));
+		log_event(LOG_E, "directory-failed",
+		    "path=%s reason=\"%s\" remedy=\"make it, or correct its parameter in main.cf\"",
+		    log_cstr(path),
+		    err == ERR_NOT_FOUND ? "its owner does not exist" : err_str(err));
 	return err;
 }
 
@@ -134,7 +141,9 @@ make_urandom(struct master *m, const char *root)
 		return 0;
 	(void)unlink(path);
 	if (mknod(path, S_IFCHR | 0444, makedev(1, 9)) || chmod(path, 0444)) {
-		log_event(LOG_E, "directory-failed", "path=%s reason=\"%s\" remedy=\"put data_directory on a file system without nodev\"",
+		log_event(LOG_E, "directory-failed",
+		    "path=%s reason=\"%s\" remedy=\"put data_directory on a file system without "
+		    "nodev\"",
 		    log_cstr(path), err_str(err_errno()));
 		return ERR_DENIED;
 	}
@@ -162,7 +171,8 @@ directories_make(struct master *m)
 	if (!err)
 		err = directory(m, path, 03733, ROLE_PICKUP, true);
 	if (!err && c->log_target == CONF_LOG_TARGET_FILE)
-		err = directory(m, role_root(m, ROLE_LOG, path, sizeof(path)), 0750, ROLE_LOG, false);
+		err =
+		    directory(m, role_root(m, ROLE_LOG, path, sizeof(path)), 0750, ROLE_LOG, false);
 	snprintf(path, sizeof(path), "%s/auth", c->data_directory);
 	if (!err)
 		err = directory(m, path, 0755, ROLE_MASTER, true);

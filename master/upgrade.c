@@ -1,8 +1,9 @@
 /*
  * Upgrade in place: the new binary is tried with -t, the old daemons are told to finish, and master
  * re-execs itself with the same pid. Listening sockets and the log's socket pass over the exec by
- * descriptor; their names stand in a memfd that UPGRADE_ENV points to. The connections that wait in a
- * listening socket wait for the new acceptor. Old children go on as orphans until their sessions end.
+ * descriptor; their names stand in a memfd that UPGRADE_ENV points to. The connections that wait in
+ * a listening socket wait for the new acceptor. Old children go on as orphans until their sessions
+ * end.
  */
 #include "master/master.h"
 
@@ -72,7 +73,9 @@ upgrade_start(struct master *m, struct buf *out)
 
 	snprintf(path, sizeof(path), "%s/master", m->set->conf->daemon_directory);
 	if (try_new(path)) {
-		buf_addf(out, "%s does not start (-t): a missing library? The running suite goes on.\n", path);
+		buf_addf(out,
+		    "%s does not start (-t): a missing library? The running suite goes on.\n",
+		    path);
 		return 1;
 	}
 	fd = write_state(m);
@@ -86,7 +89,8 @@ upgrade_start(struct master *m, struct buf *out)
 	snprintf(number, sizeof(number), "%d", fd);
 	setenv(UPGRADE_ENV, number, 1);
 	execv(path, m->argv);
-	log_event(LOG_E, "upgrade-failed", "reason=\"%s\" remedy=\"restart the suite\"", err_str(err_errno()));
+	log_event(LOG_E, "upgrade-failed", "reason=\"%s\" remedy=\"restart the suite\"",
+	    err_str(err_errno()));
 	unsetenv(UPGRADE_ENV);
 	close(fd);
 	return 1;

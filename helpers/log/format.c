@@ -1,6 +1,6 @@
 /*
- * Formatting of log records. Runs in the log daemon (bh-log). Hostile: any daemon of the suite may have
- * been taken over; a record is escaped again here so that it is one line, whatever it holds.
+ * Formatting of log records. Runs in the log daemon (bh-log). Hostile: any daemon of the suite may
+ * have been taken over; a record is escaped again here so that it is one line, whatever it holds.
  */
 #include "format.h"
 
@@ -79,7 +79,8 @@ next_pair(struct slice *text, struct slice *key, struct buf *value)
 		return true;
 	}
 	for (i = 1; i < text->n && text->p[i] != '"'; i++) {
-		if (text->p[i] == '\\' && i + 1 < text->n && (text->p[i + 1] == '"' || text->p[i + 1] == '\\'))
+		if (text->p[i] == '\\' && i + 1 < text->n &&
+		    (text->p[i + 1] == '"' || text->p[i + 1] == '\\'))
 			i++;
 		buf_add_byte(value, text->p[i]);
 	}

@@ -1,7 +1,8 @@
 /*
- * The log daemon (bh-log): reads records of all daemons from the one inherited socket and writes them to
- * stderr, a file or syslog, many at a time, at most every 20 ms. Its root is the directory of the log file.
- * Hostile: any other daemon. A record that does not decode is counted and skipped, never answered.
+ * The log daemon (bh-log): reads records of all daemons from the one inherited socket and writes
+ * them to stderr, a file or syslog, many at a time, at most every 20 ms. Its root is the directory
+ * of the log file. Hostile: any other daemon. A record that does not decode is counted and skipped,
+ * never answered.
  */
 #include "daemon/daemon.h"
 #include "format.h"
@@ -23,7 +24,7 @@
 
 struct log_state {
 	struct daemon *d;
-	int in, out;             /* out: file, stderr or the socket of syslog */
+	int in, out; /* out: file, stderr or the socket of syslog */
 	struct event *readable;
 	struct ev_timer rest;
 	bool armed;
@@ -39,8 +40,9 @@ facility_of(const char *name)
 	static const struct {
 		const char *name;
 		int code;
-	} table[] = { { "user", 1 }, { "mail", 2 }, { "daemon", 3 }, { "local0", 16 }, { "local1", 17 }, { "local2", 18 },
-		{ "local3", 19 }, { "local4", 20 }, { "local5", 21 }, { "local6", 22 }, { "local7", 23 } };
+	} table[] = { { "user", 1 }, { "mail", 2 }, { "daemon", 3 }, { "local0", 16 },
+		{ "local1", 17 }, { "local2", 18 }, { "local3", 19 }, { "local4", 20 },
+		{ "local5", 21 }, { "local6", 22 }, { "local7", 23 } };
 
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
 		if (!strcmp(name, table[i].name))
@@ -104,7 +106,8 @@ note_dropped(struct log_state *s, const struct msg_log_records *m, struct log_li
 
 	if (!m->dropped)
 		return;
-	snprintf(text, sizeof(text), "records=%u event=%.*s reason=\"the log was full\"", m->dropped, SLICE_ARG(m->dropped_event));
+	snprintf(text, sizeof(text), "records=%u event=%.*s reason=\"the log was full\"",
+	    m->dropped, SLICE_ARG(m->dropped_event));
 	r.time = (uint64_t)ev_wall_us();
 	r.text = slice_str(text);
 	l.record = &r;
@@ -131,7 +134,8 @@ on_records(struct log_state *s, struct slice in)
 		one_record(s, &l);
 }
 
-/* Takes what is there, without a descriptor that somebody may have attached: no control buffer is given. */
+/* Takes what is there, without a descriptor that somebody may have attached: no control buffer is
+ * given. */
 static bool
 take_some(struct log_state *s)
 {
@@ -186,7 +190,8 @@ on_init(struct daemon *d)
 		json_object_seed(seed | 1);
 	switch (d->conf->log_target) {
 	case CONF_LOG_TARGET_FILE:
-		s.out = open(d->conf->log_file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+		s.out = open(d->conf->log_file,
+		    O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
 		if (s.out >= 0 && !d->unprivileged && fchown(s.out, d->uid, d->gid))
 			fprintf(stderr, "log: %s: %s\n", d->conf->log_file, err_str(err_errno()));
 		break;
@@ -196,14 +201,16 @@ on_init(struct daemon *d)
 	}
 	if (s.out < 0) {
 		fprintf(stderr, "log: cannot open %s: %s; lines go to stderr\n",
-		    d->conf->log_target == CONF_LOG_TARGET_FILE ? d->conf->log_file : "/dev/log", err_str(err_errno()));
+		    d->conf->log_target == CONF_LOG_TARGET_FILE ? d->conf->log_file : "/dev/log",
+		    err_str(err_errno()));
 		d->conf->log_target = CONF_LOG_TARGET_STDERR;
 		s.out = STDERR_FILENO;
 	}
 	return 0;
 }
 
-/* After a rotation (`bulkhead reload`): the same name again, below the root that the directory of the file is. */
+/* After a rotation (`bulkhead reload`): the same name again, below the root that the directory of
+ * the file is. */
 static void
 on_reload(struct daemon *d, const struct conf *old)
 {
@@ -212,7 +219,8 @@ on_reload(struct daemon *d, const struct conf *old)
 	int fd;
 
 	if (old->log_target != d->conf->log_target || strcmp(old->log_file, d->conf->log_file))
-		log_event(LOG_W, "log-target", "reason=\"a changed log_target or log_file needs a restart\"");
+		log_event(LOG_W, "log-target",
+		    "reason=\"a changed log_target or log_file needs a restart\"");
 	d->conf->log_target = old->log_target;
 	if (old->log_target != CONF_LOG_TARGET_FILE || !base)
 		return;
@@ -255,14 +263,19 @@ on_status(struct daemon *d, struct buf *out)
 {
 	const struct log_state *s = d->ctx;
 
-	buf_addf(out, "malformed=%llu lost=%llu", (unsigned long long)s->malformed, (unsigned long long)s->lost);
+	buf_addf(out, "malformed=%llu lost=%llu", (unsigned long long)s->malformed,
+	    (unsigned long long)s->lost);
 }
 
 int
 main(int argc, char **argv)
 {
-	static const struct daemon_desc desc = { .role = ROLE_LOG, .init = on_init, .message = on_message,
-		.reload = on_reload, .stop = on_stop, .status = on_status };
+	static const struct daemon_desc desc = { .role = ROLE_LOG,
+		.init = on_init,
+		.message = on_message,
+		.reload = on_reload,
+		.stop = on_stop,
+		.status = on_status };
 
 	return daemon_run(argc, argv, &desc);
 }

@@ -1,6 +1,6 @@
 /*
- * Addresses and networks. Runs in every process that meets an address; texts come from configuration,
- * DNS and EHLO lines.
+ * Addresses and networks. Runs in every process that meets an address; texts come from
+ * configuration, DNS and EHLO lines.
  */
 #include "base/inet.h"
 

@@ -1,9 +1,9 @@
 /*
  * Acceptors. Runs in the zygotes of smtpd, submission and login, as the service's uid without
- * capabilities; holds the listening sockets and reads no byte of a client. Hostile: how fast and how often
- * clients connect. Counts per client live here, beside the children, and outlive them. Invariants: a
- * descriptor that accept4 gave is handed on or closed in the same turn; connections per child never
- * exceed the sessions per process.
+ * capabilities; holds the listening sockets and reads no byte of a client. Hostile: how fast and
+ * how often clients connect. Counts per client live here, beside the children, and outlive them.
+ * Invariants: a descriptor that accept4 gave is handed on or closed in the same turn; connections
+ * per child never exceed the sessions per process.
  */
 #include "daemon/acceptor.h"
 
@@ -19,7 +19,9 @@
 
 #define LISTENERS 32
 #define ACCEPT_BURST 16
-#define SPREAD 8 /* sessions of the emptiest process before another one is started, up to the number of cores */
+#define SPREAD                                                                                     \
+	8 /* sessions of the emptiest process before another one is started, up to the number of   \
+	     cores */
 
 struct listener {
 	struct acceptor_state *a;
@@ -71,7 +73,8 @@ struct acceptor_state {
 static struct client *
 client_find(struct acceptor_state *a, const struct inet_addr *addr)
 {
-	unsigned bits = inet_is_v4(addr) ? 128 : (unsigned)a->d->conf->smtpd_client_ipv6_prefix_length;
+	unsigned bits =
+	    inet_is_v4(addr) ? 128 : (unsigned)a->d->conf->smtpd_client_ipv6_prefix_length;
 	struct inet_addr key = inet_mask(addr, bits ? bits : 128);
 	struct hash_node *n = hash_find(&a->clients, slice(&key, sizeof(key)));
 	struct client *c;
@@ -136,7 +139,9 @@ on_idle(void *arg)
 static struct worker *
 worker_start(struct acceptor_state *a, int *err_r)
 {
-	struct zygote_spec spec = { .desc = a->desc->child, .npeers = a->desc->npeers, .arg = a->d->ctx };
+	struct zygote_spec spec = {
+		.desc = a->desc->child, .npeers = a->desc->npeers, .arg = a->d->ctx
+	};
 	struct worker *w;
 	struct zygote_child *child;
 
@@ -158,14 +163,17 @@ static struct worker *
 worker_for_session(struct acceptor_state *a, int *err_r)
 {
 	const struct conf *conf = a->d->conf;
-	int64_t per_process = a->desc->sessions_per_process(conf), limit = a->desc->process_limit(conf);
+	int64_t per_process = a->desc->sessions_per_process(conf),
+		limit = a->desc->process_limit(conf);
 	struct worker *w, *best = NULL;
 
 	*err_r = ERR_LIMIT;
 	TAILQ_FOREACH(w, &a->workers, next)
-		if (!w->retired && w->child->chan && w->sessions < per_process && (!best || w->sessions < best->sessions))
+		if (!w->retired && w->child->chan && w->sessions < per_process &&
+		    (!best || w->sessions < best->sessions))
 			best = w;
-	if (best && (best->sessions < SPREAD || a->nworkers >= (size_t)a->cores || (int64_t)a->nworkers >= limit))
+	if (best && (best->sessions < SPREAD || a->nworkers >= (size_t)a->cores ||
+			(int64_t)a->nworkers >= limit))
 		return best;
 	if (limit && (int64_t)a->nworkers >= limit)
 		return best;
@@ -185,7 +193,8 @@ hand_over(struct worker *w, struct session *s, const struct msg *m)
 	w->sessions++;
 	ev_timer_clear(&w->idle);
 	if (recycle && ++w->served >= (uint64_t)recycle)
-		w->retired = true; /* told to stop when its last session ends: the child counts them */
+		w->retired =
+		    true; /* told to stop when its last session ends: the child counts them */
 	return true;
 }
 
@@ -203,8 +212,8 @@ refuse(struct acceptor_state *a, struct listener *l, int fd, const char *why, co
 }
 
 static int
-describe(struct listener *l, int fd, const struct sockaddr_storage *peer, struct msg *m, struct inet_addr *addr,
-    struct inet_addr *local)
+describe(struct listener *l, int fd, const struct sockaddr_storage *peer, struct msg *m,
+    struct inet_addr *addr, struct inet_addr *local)
 {
 	struct sockaddr_storage ss;
 	socklen_t n = sizeof(ss);
@@ -222,7 +231,8 @@ describe(struct listener *l, int fd, const struct sockaddr_storage *peer, struct
 	}
 	if (inet_from_sockaddr(peer, addr, &m->connection.port))
 		return ERR_SYNTAX;
-	if (getsockname(fd, (struct sockaddr *)&ss, &n) || inet_from_sockaddr(&ss, local, &m->connection.local_port))
+	if (getsockname(fd, (struct sockaddr *)&ss, &n) ||
+	    inet_from_sockaddr(&ss, local, &m->connection.local_port))
 		return ERR_SYNTAX;
 	m->connection.address = slice(addr, sizeof(*addr));
 	m->connection.local_address = slice(local, sizeof(*local));
@@ -232,7 +242,8 @@ describe(struct listener *l, int fd, const struct sockaddr_storage *peer, struct
 static bool
 over_limit(struct acceptor_state *a, struct session *s, const struct inet_addr *addr)
 {
-	int64_t limit = a->desc->connections_per_client ? a->desc->connections_per_client(a->d->conf) : 0;
+	int64_t limit =
+	    a->desc->connections_per_client ? a->desc->connections_per_client(a->d->conf) : 0;
 
 	if (spared(a, addr))
 		return false;
@@ -262,13 +273,17 @@ accepted(struct listener *l, int fd, const struct sockaddr_storage *peer)
 	hash_insert(&a->sessions, &s->node, slice(&s->token, sizeof(s->token)));
 	count(COUNT_connections, 1);
 	if (!l->local && over_limit(a, s, &addr)) {
-		refuse(a, l, fd, "too many connections of this client: smtpd_client_connection_count_limit", who);
+		refuse(a, l, fd,
+		    "too many connections of this client: smtpd_client_connection_count_limit",
+		    who);
 		session_free(a, s);
 		return;
 	}
 	w = worker_for_session(a, &err);
 	if (!w || !hand_over(w, s, &m)) {
-		refuse(a, l, fd, "no process with room: raise maxproc in master.cf or the sessions per process", who);
+		refuse(a, l, fd,
+		    "no process with room: raise maxproc in master.cf or the sessions per process",
+		    who);
 		session_free(a, s);
 	}
 }
@@ -292,7 +307,9 @@ pause_all(struct acceptor_state *a, int err)
 	a->paused = true;
 	for (size_t i = 0; i < a->nlisteners; i++)
 		event_del(a->listeners[i].event);
-	log_event(LOG_E, "accept-failed", "reason=\"%s\" remedy=\"raise the limit of open files; trying again in 100 ms\"", err_str(err));
+	log_event(LOG_E, "accept-failed",
+	    "reason=\"%s\" remedy=\"raise the limit of open files; trying again in 100 ms\"",
+	    err_str(err));
 	ev_timer_set(a->d->base, &a->resume, 100, resume, a);
 }
 
@@ -305,9 +322,11 @@ on_listener_ready(evutil_socket_t fd, short what, void *arg)
 	for (int i = 0; i < ACCEPT_BURST; i++) {
 		struct sockaddr_storage peer;
 		socklen_t n = sizeof(peer);
-		int client = accept4(fd, (struct sockaddr *)&peer, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		int client =
+		    accept4(fd, (struct sockaddr *)&peer, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (client < 0) {
-			if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+			if (errno == EMFILE || errno == ENFILE || errno == ENOMEM ||
+			    errno == ENOBUFS)
 				pause_all(l->a, err_errno());
 			return;
 		}
@@ -322,10 +341,14 @@ add_listener(struct acceptor_state *a, struct msg *m)
 	struct listener *l = &a->listeners[a->nlisteners];
 
 	if (a->nlisteners == LISTENERS || ev_nonblock(m->fd)) {
-		log_event(LOG_E, "listener-refused", "name=%s reason=\"too many listeners of one service\"", log_value(m->listener.name));
+		log_event(LOG_E, "listener-refused",
+		    "name=%s reason=\"too many listeners of one service\"",
+		    log_value(m->listener.name));
 		return;
 	}
-	*l = (struct listener){ .a = a, .fd = m->fd, .local = m->listener.local, .index = m->listener.index };
+	*l = (struct listener){
+		.a = a, .fd = m->fd, .local = m->listener.local, .index = m->listener.index
+	};
 	m->fd = -1;
 	l->event = event_new(a->d->base, l->fd, EV_READ | EV_PERSIST, on_listener_ready, l);
 	event_add(l->event, NULL);

@@ -1,7 +1,8 @@
 /*
- * The life of a daemon. Runs in every process that master or a zygote starts. Hostile: the peers behind
- * the links (checked by lib/ipc); master is believed. Invariants: no handler runs before the jail is on;
- * a link that dies is reported once and forgotten; the log is flushed before the process ends.
+ * The life of a daemon. Runs in every process that master or a zygote starts. Hostile: the peers
+ * behind the links (checked by lib/ipc); master is believed. Invariants: no handler runs before the
+ * jail is on; a link that dies is reported once and forgotten; the log is flushed before the
+ * process ends.
  */
 #include "daemon/daemon.h"
 
@@ -53,7 +54,9 @@ read_snapshot(int fd, char *why, size_t size)
 	err = conf_snapshot_decode(slice(map, (size_t)st.st_size), NULL, &conf);
 	munmap(map, (size_t)st.st_size);
 	if (err)
-		snprintf(why, size, "configuration snapshot: %s: is this program of the same build as master?", err_str(err));
+		snprintf(why, size,
+		    "configuration snapshot: %s: is this program of the same build as master?",
+		    err_str(err));
 	return conf;
 }
 
@@ -75,7 +78,8 @@ daemon_conf_ref(struct daemon *d)
 			spare = &holders[i];
 	}
 	if (!spare)
-		die("more than %d configuration snapshots in use: restart instead of reloading", GENERATIONS);
+		die("more than %d configuration snapshots in use: restart instead of reloading",
+		    GENERATIONS);
 	*spare = (struct conf_holder){ d->conf, 2 }; /* the daemon's own and the caller's */
 	return d->conf;
 }
@@ -101,7 +105,9 @@ on_config(struct daemon *d, struct msg *m)
 	struct conf *old = d->conf, *conf = read_snapshot(m->fd, why, sizeof(why));
 
 	if (!conf) {
-		log_event(LOG_E, "reload", "reason=%s remedy=\"the old configuration goes on; restart the suite\"", log_cstr(why));
+		log_event(LOG_E, "reload",
+		    "reason=%s remedy=\"the old configuration goes on; restart the suite\"",
+		    log_cstr(why));
 		return;
 	}
 	d->conf = conf;
@@ -169,7 +175,8 @@ daemon_drop(struct daemon *d, struct ipc_chan *ch)
 	ipc_chan_free(&ch);
 }
 
-/* A daemon ends with master; a zygote's child goes on with what it has, and its end comes from that. */
+/* A daemon ends with master; a zygote's child goes on with what it has, and its end comes from
+ * that. */
 static void
 master_gone(struct daemon *d)
 {
@@ -195,7 +202,9 @@ on_closed(void *ctx, struct ipc_chan *ch, int err, const char *why)
 
 	if (err != ERR_CLOSED) {
 		count(COUNT_ipc_violations, 1);
-		log_event(LOG_E, "ipc-violation", "peer=%s reason=\"%s\" remedy=\"its channel was closed; look for a crash or an attack in it\"",
+		log_event(LOG_E, "ipc-violation",
+		    "peer=%s reason=\"%s\" remedy=\"its channel was closed; look for a crash or an "
+		    "attack in it\"",
 		    role_table[ipc_chan_peer(ch)].name, why);
 	}
 	if (ch == d->master) {
@@ -241,7 +250,8 @@ on_stop(struct daemon *d, struct msg *m)
 static void
 on_link(struct daemon *d, enum role peer, int fd)
 {
-	/* The former one, if any, goes when its end is seen: a role may have several processes, with a link each. */
+	/* The former one, if any, goes when its end is seen: a role may have several processes,
+	 * with a link each. */
 	add_link(d, fd, peer, true);
 	zygote_repair(d, peer);
 }
@@ -388,7 +398,8 @@ daemon_setup(struct daemon *d, int control_fd, enum role control_peer)
 	if (control_peer == ROLE_MASTER) {
 		p->on_term = evsignal_new(d->base, SIGTERM, on_signal, d);
 		evsignal_add(p->on_term, NULL);
-		signal(SIGINT, SIG_IGN); /* of a terminal: master hears it and stops everyone in order */
+		signal(SIGINT,
+		    SIG_IGN); /* of a terminal: master hears it and stops everyone in order */
 	}
 	d->master = ipc_chan_new(d->io, control_fd, control_peer, &link_ops, d);
 }
@@ -498,7 +509,8 @@ send_ready(struct daemon *d)
 static int
 start_failed(struct daemon *d, const char *step, const char *why)
 {
-	log_event(LOG_E, "start-failed", "service=%s step=%s reason=%s", log_cstr(d->service), step, log_cstr(why));
+	log_event(LOG_E, "start-failed", "service=%s step=%s reason=%s", log_cstr(d->service), step,
+	    log_cstr(why));
 	log_flush();
 	return 1;
 }
@@ -506,10 +518,20 @@ start_failed(struct daemon *d, const char *step, const char *why)
 static int
 enter_jail(struct daemon *d, char *why, size_t size)
 {
-	struct jail_args a = { .role = d->role, .unprivileged = d->unprivileged, .uid = d->uid, .gid = d->gid,
-		.groups = &d->gid, .ngroups = 1, .root = d->root[0] ? d->root : NULL, .root_fd = -1,
-		.first_valid_uid = (uid_t)d->conf->first_valid_uid, .file_limit = d->file_limit,
-		.ports = d->ports, .nports = d->nports, .read_paths = d->read_paths, .nread_paths = d->nread_paths };
+	struct jail_args a = { .role = d->role,
+		.unprivileged = d->unprivileged,
+		.uid = d->uid,
+		.gid = d->gid,
+		.groups = &d->gid,
+		.ngroups = 1,
+		.root = d->root[0] ? d->root : NULL,
+		.root_fd = -1,
+		.first_valid_uid = (uid_t)d->conf->first_valid_uid,
+		.file_limit = d->file_limit,
+		.ports = d->ports,
+		.nports = d->nports,
+		.read_paths = d->read_paths,
+		.nread_paths = d->nread_paths };
 
 	return jail_enter(&a, why, size);
 }

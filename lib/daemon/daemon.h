@@ -1,6 +1,7 @@
 /*
- * The skeleton of every daemon. master execs the program with its control channel, its configuration
- * snapshot and the log socket; daemon_run does the rest: init, jail, start, loop, links to the peers.
+ * The skeleton of every daemon. master execs the program with its control channel, its
+ * configuration snapshot and the log socket; daemon_run does the rest: init, jail, start, loop,
+ * links to the peers.
  */
 #ifndef DAEMON_DAEMON_H
 #define DAEMON_DAEMON_H
@@ -14,22 +15,24 @@ struct daemon {
 	const char *service; /* name of the master.cf line, e.g. "smtp", "submissions" */
 	struct event_base *base;
 	struct ipc_io *io;
-	struct conf *conf;        /* the present snapshot; replaced at reload, see desc->reload */
+	struct conf *conf; /* the present snapshot; replaced at reload, see desc->reload */
 	uint32_t conf_generation;
-	struct ipc_chan *master;  /* to master; in a zygote's child: to its zygote */
-	struct ipc_chan *peers[ROLE_COUNT]; /* the latest standing link to each role, or NULL while there is none */
-	void *ctx;                /* the daemon's own state */
-	bool stopping;            /* a stop was asked for: no new work */
-	bool unprivileged;        /* instance of an ordinary user: one uid, no chroot */
-	uid_t uid;                /* who the daemon is in its jail (its own number) */
+	struct ipc_chan *master;            /* to master; in a zygote's child: to its zygote */
+	struct ipc_chan *peers[ROLE_COUNT]; /* the latest standing link to each role, or NULL while
+					       there is none */
+	void *ctx;                          /* the daemon's own state */
+	bool stopping;                      /* a stop was asked for: no new work */
+	bool unprivileged;                  /* instance of an ordinary user: one uid, no chroot */
+	uid_t uid;                          /* who the daemon is in its jail (its own number) */
 	gid_t gid;
-	char root[4096];          /* its root directory as seen from outside, or "" */
-	/* Set by init for the jail: largest file this process may write (bytes), TCP ports it may connect to. */
+	char root[4096]; /* its root directory as seen from outside, or "" */
+	/* Set by init for the jail: largest file this process may write (bytes), TCP ports it may
+	 * connect to. */
 	int64_t file_limit;
 	const uint16_t *ports;
 	size_t nports;
-	/* Directories (or files) outside of the root that stay readable through Landlock: maps' tables. Roles without a
-	   root of their own only; set by init. */
+	/* Directories (or files) outside of the root that stay readable through Landlock: maps'
+	   tables. Roles without a root of their own only; set by init. */
 	const char *const *read_paths;
 	size_t nread_paths;
 	const struct daemon_desc *desc;
@@ -38,29 +41,39 @@ struct daemon {
 
 struct daemon_desc {
 	enum role role;
-	/* Before the jail, as root (or the ordinary user): warm libraries, open what must be open. d->conf is there. */
+	/* Before the jail, as root (or the ordinary user): warm libraries, open what must be open.
+	 * d->conf is there. */
 	int (*init)(struct daemon *d);
 	/* In the jail, before ready is sent. Links come later. */
 	int (*start)(struct daemon *d);
-	/* A message of a peer, or of master that the skeleton does not handle itself (listener, tls_*, ...). */
+	/* A message of a peer, or of master that the skeleton does not handle itself (listener,
+	 * tls_*, ...). */
 	void (*message)(struct daemon *d, struct ipc_chan *ch, struct msg *m);
-	/* A channel came up: a standing link (also in d->peers), or one child of a zygote (role X-child; not in d->peers). */
+	/* A channel came up: a standing link (also in d->peers), or one child of a zygote (role
+	 * X-child; not in d->peers). */
 	void (*link_up)(struct daemon *d, struct ipc_chan *ch);
-	/* It is gone: what was under way on it failed. It is freed after the call and no longer in d->peers. */
+	/* It is gone: what was under way on it failed. It is freed after the call and no longer in
+	 * d->peers. */
 	void (*link_down)(struct daemon *d, struct ipc_chan *ch);
-	/* d->conf is the new snapshot, old the former; the skeleton frees old after the call unless it is kept by daemon_conf_ref. */
+	/* d->conf is the new snapshot, old the former; the skeleton frees old after the call unless
+	 * it is kept by daemon_conf_ref. */
 	void (*reload)(struct daemon *d, const struct conf *old);
-	/* Finish what is under way, then daemon_exit(d). NULL: exit at once. Also called when master is gone. */
+	/* Finish what is under way, then daemon_exit(d). NULL: exit at once. Also called when
+	 * master is gone. */
 	void (*stop)(struct daemon *d);
-	/* A zygote's child lost its zygote: nothing new will come. NULL: exits if it has no session. */
+	/* A zygote's child lost its zygote: nothing new will come. NULL: exits if it has no
+	 * session. */
 	void (*orphaned)(struct daemon *d);
-	/* A control verb (words[0] ...); answers with control_reply under the same id, now or later, on ch. */
-	void (*control)(struct daemon *d, struct ipc_chan *ch, uint32_t id, uint32_t uid, const struct slice *words, size_t n);
+	/* A control verb (words[0] ...); answers with control_reply under the same id, now or
+	 * later, on ch. */
+	void (*control)(struct daemon *d, struct ipc_chan *ch, uint32_t id, uint32_t uid,
+	    const struct slice *words, size_t n);
 	/* Extra key=value text for `bulkhead status`. */
 	void (*status)(struct daemon *d, struct buf *out);
 	/* Zygotes: a child ended. */
 	void (*child_exit)(struct daemon *d, pid_t pid, int wait_status);
-	/* Tests the jail from inside for the report of `bulkhead security`, beside the skeleton's own probes. */
+	/* Tests the jail from inside for the report of `bulkhead security`, beside the skeleton's
+	 * own probes. */
 	void (*probe)(struct daemon *d, struct buf *report);
 };
 
@@ -75,7 +88,8 @@ void daemon_conf_unref(struct conf *conf);
 int daemon_send(struct daemon *d, enum role peer, const struct msg *m);
 /* A control answer in as many chunks as it takes. */
 void daemon_control_reply(struct ipc_chan *ch, uint32_t id, int status, struct slice text);
-/* Adds a channel of the daemon's own (a child's, a delivery's) under the skeleton's message and link callbacks. */
+/* Adds a channel of the daemon's own (a child's, a delivery's) under the skeleton's message and
+ * link callbacks. */
 struct ipc_chan *daemon_adopt(struct daemon *d, int fd, enum role peer);
 
 /* Counters: lib/daemon/counters.def declares them; count() adds to this process's. */

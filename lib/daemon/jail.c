@@ -1,9 +1,10 @@
 /*
- * Puts a process into its jail: uid, root, capabilities, limits, then Landlock (jail_landlock.c) and
- * seccomp (jail_seccomp.c). Runs at the start of every daemon and in every child of a zygote, before a
- * byte of a stranger is read and before the first thread. Order matters: the root directory is opened
- * and entered as the user who will live there, so that no right of root chooses it; the capability that
- * chroot needs goes right after it; filters come last because they forbid the steps before them.
+ * Puts a process into its jail: uid, root, capabilities, limits, then Landlock (jail_landlock.c)
+ * and seccomp (jail_seccomp.c). Runs at the start of every daemon and in every child of a zygote,
+ * before a byte of a stranger is read and before the first thread. Order matters: the root
+ * directory is opened and entered as the user who will live there, so that no right of root chooses
+ * it; the capability that chroot needs goes right after it; filters come last because they forbid
+ * the steps before them.
  */
 #include "daemon/jail.h"
 
@@ -38,7 +39,8 @@ static int
 set_caps(uint32_t permitted)
 {
 	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct data[2] = { { .permitted = permitted, .effective = permitted } };
+	struct __user_cap_data_struct data[2] = { { .permitted = permitted,
+	    .effective = permitted } };
 
 	return (int)syscall(SYS_capset, &head, data);
 }
@@ -65,15 +67,19 @@ become(const struct jail_args *a, char *why, size_t size)
 	if (getuid() == 0) {
 		for (unsigned cap = 0; cap <= 63; cap++)
 			if (cap > 31 || !(caps & 1u << cap))
-				(void)prctl(PR_CAPBSET_DROP, cap, 0, 0, 0); /* beyond the kernel's last: EINVAL */
+				(void)prctl(PR_CAPBSET_DROP, cap, 0, 0,
+				    0); /* beyond the kernel's last: EINVAL */
 		if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0))
-			return fail(why, size, "keep capabilities", "needs a kernel with capabilities");
+			return fail(
+			    why, size, "keep capabilities", "needs a kernel with capabilities");
 	}
 	if (setgroups(a->ngroups, a->groups) || setresgid(a->gid, a->gid, a->gid) ||
 	    setresuid(a->uid, a->uid, a->uid))
-		return fail(why, size, "become the user", "start the suite as root, or as one ordinary user");
+		return fail(why, size, "become the user",
+		    "start the suite as root, or as one ordinary user");
 	if (set_caps(caps))
-		return fail(why, size, "drop capabilities", "the process lacks CAP_SYS_CHROOT: is it in a container without it?");
+		return fail(why, size, "drop capabilities",
+		    "the process lacks CAP_SYS_CHROOT: is it in a container without it?");
 	return 0;
 }
 
@@ -89,7 +95,8 @@ enter_root(const struct jail_args *a, char *why, size_t size)
 	if (fd < 0)
 		fd = own = open(a->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 || fchdir(fd) || (!a->unprivileged && chroot(".")))
-		return fail(why, size, step, "create it and let its user enter it (mode 0700 or 0755)");
+		return fail(
+		    why, size, step, "create it and let its user enter it (mode 0700 or 0755)");
 	if (own >= 0)
 		close(own);
 	return 0;
@@ -102,7 +109,8 @@ set_limits(const struct jail_args *a, char *why, size_t size)
 	uint32_t promises = promises_of(a->role);
 
 	if (setrlimit(RLIMIT_CORE, &none))
-		return fail(why, size, "forbid core files", "raise nothing: this only lowers a limit");
+		return fail(
+		    why, size, "forbid core files", "raise nothing: this only lowers a limit");
 	if (a->file_limit > 0) {
 		signal(SIGXFSZ, SIG_IGN); /* a write past the limit is EFBIG, not a death */
 		if (setrlimit(RLIMIT_FSIZE, &file))
@@ -153,8 +161,8 @@ jail_promises(enum role role)
 	out[0] = '\0';
 	for (int p = 0; p < P_COUNT; p++)
 		if (promises_of(role) & 1u << p)
-			at += (size_t)snprintf(out + at, sizeof(text[role]) - at, "%s%s", at ? " " : "",
-			    promise_table[p].name);
+			at += (size_t)snprintf(out + at, sizeof(text[role]) - at, "%s%s",
+			    at ? " " : "", promise_table[p].name);
 	return out;
 }
 
@@ -174,11 +182,15 @@ jail_probe(enum role role, struct buf *report)
 	struct stat st;
 
 	buf_addf(report, "promises=\"%s\"", jail_promises(role));
-	buf_addf(report, " open:/etc/shadow=%s", outcome(open("/etc/shadow", O_RDONLY | O_CLOEXEC)));
+	buf_addf(
+	    report, " open:/etc/shadow=%s", outcome(open("/etc/shadow", O_RDONLY | O_CLOEXEC)));
 	buf_addf(report, " open:..=%s", outcome(open("..", O_RDONLY | O_DIRECTORY | O_CLOEXEC)));
-	buf_addf(report, " create:/tmp/x=%s", outcome(open("/tmp/bulkhead-probe", O_WRONLY | O_CREAT | O_EXCL, 0600)));
-	buf_addf(report, " socket:unix=%s", outcome(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)));
-	buf_addf(report, " socket:inet=%s", outcome(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)));
+	buf_addf(report, " create:/tmp/x=%s",
+	    outcome(open("/tmp/bulkhead-probe", O_WRONLY | O_CREAT | O_EXCL, 0600)));
+	buf_addf(
+	    report, " socket:unix=%s", outcome(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)));
+	buf_addf(
+	    report, " socket:inet=%s", outcome(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)));
 	for (int fd = 0; fd < 1024; fd++)
 		if (!fstat(fd, &st)) {
 			fds++;

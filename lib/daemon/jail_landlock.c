@@ -1,8 +1,8 @@
 /*
- * Landlock: nothing can be opened, or only what lies below the root, with the rights of the promises;
- * TCP connects only to the named ports where the kernel knows how (ABI 4), no signals and no abstract
- * sockets to the outside (ABI 6). Applied before the first thread. ABI 2 is needed (rename across
- * directories); what a later ABI adds is forbidden by seccomp meanwhile.
+ * Landlock: nothing can be opened, or only what lies below the root, with the rights of the
+ * promises; TCP connects only to the named ports where the kernel knows how (ABI 4), no signals and
+ * no abstract sockets to the outside (ABI 6). Applied before the first thread. ABI 2 is needed
+ * (rename across directories); what a later ABI adds is forbidden by seccomp meanwhile.
  */
 #include "daemon/jail_private.h"
 #include "daemon/promises.h"
@@ -32,10 +32,12 @@ struct net_port_attr {
 };
 
 #define FS_READ (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
-#define FS_WRITE                                                                                                       \
-	(LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REMOVE_DIR | LANDLOCK_ACCESS_FS_REMOVE_FILE |              \
-	    LANDLOCK_ACCESS_FS_MAKE_DIR | LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_REFER | FS_TRUNCATE)
-#define FS_ALL(abi) ((abi) >= 5 ? (1ULL << 16) - 1 : (abi) >= 3 ? (1ULL << 15) - 1 : (1ULL << 14) - 1)
+#define FS_WRITE                                                                                   \
+	(LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REMOVE_DIR |                           \
+	    LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_MAKE_DIR |                         \
+	    LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_REFER | FS_TRUNCATE)
+#define FS_ALL(abi)                                                                                \
+	((abi) >= 5 ? (1ULL << 16) - 1 : (abi) >= 3 ? (1ULL << 15) - 1 : (1ULL << 14) - 1)
 
 static uint64_t
 fs_rights(enum role role)
@@ -44,7 +46,8 @@ fs_rights(enum role role)
 
 	if (role == ROLE_AUTH) /* its store is open already; its root holds urandom alone */
 		return FS_READ;
-	return (promises & 1u << P_RPATH ? FS_READ : 0) | (promises & 1u << P_WPATH ? FS_READ | FS_WRITE : 0);
+	return (promises & 1u << P_RPATH ? FS_READ : 0) |
+	       (promises & 1u << P_WPATH ? FS_READ | FS_WRITE : 0);
 }
 
 /* A path that cannot be opened is one that cannot be read later either: not an error. */
@@ -100,13 +103,16 @@ jail_landlock(const struct jail_args *a, char *why, size_t size)
 {
 	int abi, err;
 
-	/* These let others in below them: a foreign program, or the home of a user not known yet. */
+	/* These let others in below them: a foreign program, or the home of a user not known yet.
+	 */
 	if (promises_of(a->role) & (1u << P_ANYTHING | 1u << P_BECOME))
 		return 0;
 	abi = (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 	if (abi < 2) {
 		snprintf(why, size,
-		    "Landlock: the kernel has ABI %d, 2 is needed; boot Linux 5.19 or later with landlock in the lsm= list", abi);
+		    "Landlock: the kernel has ABI %d, 2 is needed; boot Linux 5.19 or later with "
+		    "landlock in the lsm= list",
+		    abi);
 		return ERR_DENIED;
 	}
 	if (!build(a, abi))

@@ -1,9 +1,10 @@
 /*
- * seccomp: the promises of the role become a filter. What no promise allows traps; the handler writes the
- * syscall's number to the log and dies by SIGSYS (the handler itself cannot be replaced: that is
- * forbidden too). Probes that libraries make as a matter of course get EACCES instead. A second, small
- * filter bounds the low words of setresuid and setresgid, which libseccomp cannot express: a 64-bit
- * comparison could be passed by an argument with high bits that the kernel ignores.
+ * seccomp: the promises of the role become a filter. What no promise allows traps; the handler
+ * writes the syscall's number to the log and dies by SIGSYS (the handler itself cannot be replaced:
+ * that is forbidden too). Probes that libraries make as a matter of course get EACCES instead. A
+ * second, small filter bounds the low words of setresuid and setresgid, which libseccomp cannot
+ * express: a 64-bit comparison could be passed by an argument with high bits that the kernel
+ * ignores.
  */
 #include "daemon/jail_private.h"
 #include "daemon/promises.h"
@@ -25,18 +26,28 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define NAMESPACES                                                                                                     \
-	(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP)
+#define NAMESPACES                                                                                 \
+	(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | \
+	    CLONE_NEWCGROUP)
 
 static void
 on_violation(int sig, siginfo_t *info, void *context)
 {
 	(void)context;
 	log_event(LOG_E, "jail-violation",
-	    "syscall=%d arch=%#x reason=\"not in the promises of this role\" remedy=\"report it: a bug or an attack\"",
+	    "syscall=%d arch=%#x reason=\"not in the promises of this role\" remedy=\"report it: a "
+	    "bug or an attack\"",
 	    info->si_syscall, info->si_arch);
-	/* Forbidden, and SIGSYS is blocked in its handler: the kernel ends the process with that signal. */
+	/* Forbidden, and SIGSYS is blocked in its handler: the kernel ends the process with that
+	 * signal. */
 	sigaction(sig, &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);
+#ifdef SANITIZED /* whose list lets that through */
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, sig);
+	sigprocmask(SIG_UNBLOCK, &set, NULL);
+	kill(getpid(), sig);
+#endif
 	_exit(99);
 }
 
@@ -48,17 +59,22 @@ allow_conditional(scmp_filter_ctx f, uint32_t promises)
 
 #ifndef SANITIZED
 	if (!(promises & 1u << P_MAPEXEC)) {
-		rc |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-		rc |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+		rc |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
+		    SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+		rc |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
+		    SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
 	}
-	rc |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(rt_sigaction), 1, SCMP_A0(SCMP_CMP_NE, SIGSYS));
+	rc |= seccomp_rule_add(
+	    f, SCMP_ACT_ALLOW, SCMP_SYS(rt_sigaction), 1, SCMP_A0(SCMP_CMP_NE, SIGSYS));
 	if (wpath)
-		rc |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, O_PATH, 0));
+		rc |= seccomp_rule_add(
+		    f, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, O_PATH, 0));
 	else if (rpath)
 		rc |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1,
 		    SCMP_A2(SCMP_CMP_MASKED_EQ, O_PATH | O_WRONLY | O_RDWR | O_CREAT | O_TRUNC, 0));
 	if (promises & 1u << P_FORK) {
-		rc |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1, SCMP_A0(SCMP_CMP_MASKED_EQ, NAMESPACES, 0));
+		rc |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
+		    SCMP_A0(SCMP_CMP_MASKED_EQ, NAMESPACES, 0));
 	} else if (promises & 1u << P_THREAD) {
 		rc |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
 		    SCMP_A0(SCMP_CMP_MASKED_EQ, NAMESPACES | CLONE_THREAD, CLONE_THREAD));
@@ -69,11 +85,14 @@ allow_conditional(scmp_filter_ctx f, uint32_t promises)
 	(void)wpath;
 #endif
 	if (promises & 1u << P_INET) {
-		rc |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, AF_INET));
-		rc |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, AF_INET6));
+		rc |= seccomp_rule_add(
+		    f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, AF_INET));
+		rc |= seccomp_rule_add(
+		    f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, AF_INET6));
 	}
 	if (promises & 1u << P_UNIX)
-		rc |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
+		rc |= seccomp_rule_add(
+		    f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
 	return rc;
 }
 
@@ -87,7 +106,8 @@ promised(uint32_t promises, int call)
 	return false;
 }
 
-/* Soft denials: unconditional where nothing is promised; the complement of the condition where openat and socket are. */
+/* Soft denials: unconditional where nothing is promised; the complement of the condition where
+ * openat and socket are. */
 static int
 deny_softly(scmp_filter_ctx f, uint32_t promises)
 {
@@ -105,12 +125,15 @@ deny_softly(scmp_filter_ctx f, uint32_t promises)
 			continue;
 		}
 		if (call == SCMP_SYS(socket) && (promises & (1u << P_INET | 1u << P_UNIX))) {
-			const uint64_t domains[] = { AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET };
+			const uint64_t domains[] = { AF_UNIX, AF_INET, AF_INET6, AF_NETLINK,
+				AF_PACKET };
 			for (size_t d = 0; d < 5; d++) {
 				bool inet = domains[d] == AF_INET || domains[d] == AF_INET6;
-				if ((inet && (promises & 1u << P_INET)) || (d == 0 && (promises & 1u << P_UNIX)))
+				if ((inet && (promises & 1u << P_INET)) ||
+				    (d == 0 && (promises & 1u << P_UNIX)))
 					continue;
-				rc |= seccomp_rule_add(f, SCMP_ACT_ERRNO(EACCES), call, 1, SCMP_A0(SCMP_CMP_EQ, domains[d]));
+				rc |= seccomp_rule_add(f, SCMP_ACT_ERRNO(EACCES), call, 1,
+				    SCMP_A0(SCMP_CMP_EQ, domains[d]));
 			}
 			continue;
 		}
@@ -222,16 +245,21 @@ jail_seccomp(const struct jail_args *a, char *why, size_t size)
 	struct sock_fprog program;
 	uint32_t promises = promises_of(a->role);
 	int err = 0;
+	static bool handled; /* a zygote's child has its handler already, and may not set it */
 
 	if (promises & (1u << P_BECOME) || a->role == ROLE_LOCAL)
 		err = bound_ids(a->first_valid_uid);
 	if (!err)
 		err = compile(a->role, &program);
-	if (!err && !(promises & 1u << P_ANYTHING) && sigaction(SIGSYS, &act, NULL))
-		err = err_errno();
+	if (!err && !handled && !(promises & 1u << P_ANYTHING)) {
+		handled = true;
+		if (sigaction(SIGSYS, &act, NULL))
+			err = err_errno();
+	}
 	if (!err && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0))
 		err = err_errno();
 	if (err)
-		snprintf(why, size, "seccomp: %s; needs a kernel with seccomp filters", err_str(err));
+		snprintf(
+		    why, size, "seccomp: %s; needs a kernel with seccomp filters", err_str(err));
 	return err;
 }

@@ -1,8 +1,8 @@
 /*
- * The sending side of the log. Runs in every process and thread; texts come from outside, so they are
- * escaped here (log_value) and once more by the log daemon. Records are gathered per thread and sent in
- * one message: by the skeleton at most 20 ms after the first, at once for warnings. The state is file
- * scope on purpose: every layer logs, and there is one log per process.
+ * The sending side of the log. Runs in every process and thread; texts come from outside, so they
+ * are escaped here (log_value) and once more by the log daemon. Records are gathered per thread and
+ * sent in one message: by the skeleton at most 20 ms after the first, at once for warnings. The
+ * state is file scope on purpose: every layer logs, and there is one log per process.
  */
 #include "daemon/log.h"
 
@@ -56,7 +56,8 @@ plain(struct slice s)
 	if (!s.n)
 		return false;
 	for (size_t i = 0; i < s.n; i++)
-		if (s.p[i] <= ' ' || s.p[i] >= 127 || s.p[i] == '"' || s.p[i] == '\\' || s.p[i] == '=')
+		if (s.p[i] <= ' ' || s.p[i] >= 127 || s.p[i] == '"' || s.p[i] == '\\' ||
+		    s.p[i] == '=')
 			return false;
 	return true;
 }
@@ -102,8 +103,8 @@ to_stderr(enum log_level level, const char *event, const char *text)
 {
 	static const char *const names[] = { "debug", "info", "warning", "error" };
 
-	fprintf(stderr, "bulkhead/%s[%d]: %s: %s %s\n", role_table[log_role].name, (int)getpid(), names[level],
-		event, text);
+	fprintf(stderr, "bulkhead/%s[%d]: %s: %s %s\n", role_table[log_role].name, (int)getpid(),
+	    names[level], event, text);
 }
 
 void

@@ -32,14 +32,14 @@ struct conf_holder {
 
 struct daemon_private {
 	LIST_HEAD(, link) links;
-	struct hash children;      /* of a zygote */
+	struct hash children; /* of a zygote */
 	struct event *on_child, *on_term;
 	struct ev_timer flush;
 	int log_fd;
 	bool flush_armed, leave;
 	int status;
-	const void *acceptor;      /* struct acceptor_state of an acceptor or its child */
-	unsigned sessions;         /* in an acceptor's child: connections that it has */
+	const void *acceptor; /* struct acceptor_state of an acceptor or its child */
+	unsigned sessions;    /* in an acceptor's child: connections that it has */
 };
 
 /* The loop and the links of a fresh process, before its jail. */
@@ -57,7 +57,8 @@ void log_reset(enum role role);
 void zygote_watch_children(struct daemon *d);
 void zygote_repair(struct daemon *d, enum role peer);
 void zygote_forget_chan(struct daemon *d, struct ipc_chan *ch);
-/* Exit so that master execs this zygote anew at once (an address layout must not outlive an attack). */
+/* Exit so that master execs this zygote anew at once (an address layout must not outlive an
+ * attack). */
 void daemon_renew(struct daemon *d);
 #define EXIT_RENEW 75
 

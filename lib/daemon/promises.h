@@ -1,24 +1,27 @@
-/* The table of promises: what each lets a process do, as syscalls and Landlock rights. Private to jail*.c. */
+/* The table of promises: what each lets a process do, as syscalls and Landlock rights. Private to
+ * jail*.c. */
 #ifndef DAEMON_PROMISES_H
 #define DAEMON_PROMISES_H
 
 #include "ipc/msgs.h"
 
 enum promise {
-	P_STDIO,   /* memory, time, descriptors that are held, sockets that are held, own threads' signals */
-	P_ACCEPT,  /* accept4 on a held listening socket */
-	P_PAIR,    /* socketpair */
-	P_FORK,    /* fork, wait, kill children */
-	P_BECOME,  /* setresuid and setresgid (from first_valid_uid up), setgroups, chroot, and jailing itself further */
-	P_THREAD,  /* threads of its own */
-	P_INET,    /* TCP and UDP sockets, connect */
-	P_BIND,    /* bind a socket */
-	P_RPATH,   /* read files below the root */
-	P_WPATH,   /* write, create, rename, remove files below the root; sync; lock */
-	P_INOTIFY, /* watch directories below the root */
-	P_MAPEXEC, /* map code: dlopen */
-	P_UNIX,    /* connect to local sockets below the root */
-	P_ANYTHING,/* a deny-list instead of an allow-list: parents of foreign programs */
+	P_STDIO,    /* memory, time, descriptors that are held, sockets that are held, own threads'
+		       signals */
+	P_ACCEPT,   /* accept4 on a held listening socket */
+	P_PAIR,     /* socketpair */
+	P_FORK,     /* fork, wait, kill children */
+	P_BECOME,   /* setresuid and setresgid (from first_valid_uid up), setgroups, chroot, and
+		       jailing itself further */
+	P_THREAD,   /* threads of its own */
+	P_INET,     /* TCP and UDP sockets, connect */
+	P_BIND,     /* bind a socket */
+	P_RPATH,    /* read files below the root */
+	P_WPATH,    /* write, create, rename, remove files below the root; sync; lock */
+	P_INOTIFY,  /* watch directories below the root */
+	P_MAPEXEC,  /* map code: dlopen */
+	P_UNIX,     /* connect to local sockets below the root */
+	P_ANYTHING, /* a deny-list instead of an allow-list: parents of foreign programs */
 	P_COUNT
 };
 

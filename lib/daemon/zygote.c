@@ -1,9 +1,9 @@
 /*
- * Forking from a warmed parent. Runs in the zygotes (smtpd, submission, login, local, imapd, pop3d) and,
- * after the fork, in their children. Hostile: a child that was taken over can send what its role may and
- * no more. Invariants: in the child every descriptor of the parent is closed but those of the spec before
- * the child's jail is entered; no byte of a client has been read by then; after a death by a signal the
- * zygote is renewed, so that no address layout outlives an attack.
+ * Forking from a warmed parent. Runs in the zygotes (smtpd, submission, login, local, imapd, pop3d)
+ * and, after the fork, in their children. Hostile: a child that was taken over can send what its
+ * role may and no more. Invariants: in the child every descriptor of the parent is closed but those
+ * of the spec before the child's jail is entered; no byte of a client has been read by then; after
+ * a death by a signal the zygote is renewed, so that no address layout outlives an attack.
  */
 #include "daemon/zygote.h"
 
@@ -111,13 +111,23 @@ static int
 child_jail(struct daemon *d, const struct zygote_spec *spec, char *why, size_t size)
 {
 	struct before_root hook = { d, spec };
-	struct jail_args a = { .role = d->role, .unprivileged = d->unprivileged, .keep_user = !spec->become,
-		.uid = d->uid, .gid = d->gid, .groups = spec->groups, .ngroups = spec->ngroups, .root = spec->root,
-		.root_fd = -1, .file_limit = d->file_limit, .first_valid_uid = (uid_t)d->conf->first_valid_uid,
-		.before_root = spec->before_root ? call_before_root : NULL, .ctx = &hook };
+	struct jail_args a = { .role = d->role,
+		.unprivileged = d->unprivileged,
+		.keep_user = !spec->become,
+		.uid = d->uid,
+		.gid = d->gid,
+		.groups = spec->groups,
+		.ngroups = spec->ngroups,
+		.root = spec->root,
+		.root_fd = -1,
+		.file_limit = d->file_limit,
+		.first_valid_uid = (uid_t)d->conf->first_valid_uid,
+		.before_root = spec->before_root ? call_before_root : NULL,
+		.ctx = &hook };
 
 	if (spec->become && !d->unprivileged && (int64_t)spec->uid < d->conf->first_valid_uid) {
-		snprintf(why, size, "uid %u is below first_valid_uid (%lld)", spec->uid, (long long)d->conf->first_valid_uid);
+		snprintf(why, size, "uid %u is below first_valid_uid (%lld)", spec->uid,
+		    (long long)d->conf->first_valid_uid);
 		return ERR_DENIED;
 	}
 	return jail_enter(&a, why, size);
@@ -126,12 +136,14 @@ child_jail(struct daemon *d, const struct zygote_spec *spec, char *why, size_t s
 static void
 child_fail(struct daemon *d, const char *why)
 {
-	log_event(LOG_E, "start-failed", "service=%s step=jail reason=%s", log_cstr(d->service), log_cstr(why));
+	log_event(LOG_E, "start-failed", "service=%s step=jail reason=%s", log_cstr(d->service),
+	    log_cstr(why));
 	log_flush();
 	_exit(1);
 }
 
-/* In the child: a daemon of its own, on a fresh loop; the parent's loop is left where it is (it is shared memory of the past). */
+/* In the child: a daemon of its own, on a fresh loop; the parent's loop is left where it is (it is
+ * shared memory of the past). */
 static void
 child_run(struct daemon *parent, const struct zygote_spec *spec, struct pairs *p)
 {
@@ -143,11 +155,19 @@ child_run(struct daemon *parent, const struct zygote_spec *spec, struct pairs *p
 	signal(SIGINT, SIG_DFL);
 	signal(SIGCHLD, SIG_DFL);
 	child_close_others(spec, p, parent->private->log_fd);
-	private = (struct daemon_private){ .log_fd = parent->private->log_fd, .acceptor = parent->private->acceptor };
-	d = (struct daemon){ .role = spec->desc->role, .service = parent->service, .conf = parent->conf,
-		.conf_generation = parent->conf_generation, .ctx = spec->arg, .unprivileged = parent->unprivileged,
-		.uid = spec->become ? spec->uid : parent->uid, .gid = spec->become ? spec->gid : parent->gid,
-		.desc = spec->desc, .private = &private, .file_limit = parent->file_limit };
+	private = (struct daemon_private){ .log_fd = parent->private->log_fd,
+		.acceptor = parent->private->acceptor };
+	d = (struct daemon){ .role = spec->desc->role,
+		.service = parent->service,
+		.conf = parent->conf,
+		.conf_generation = parent->conf_generation,
+		.ctx = spec->arg,
+		.unprivileged = parent->unprivileged,
+		.uid = spec->become ? spec->uid : parent->uid,
+		.gid = spec->become ? spec->gid : parent->gid,
+		.desc = spec->desc,
+		.private = &private,
+		.file_limit = parent->file_limit };
 	snprintf(d.root, sizeof(d.root), "%s", spec->root ? spec->root : parent->root);
 	log_reset(d.role);
 	if (child_jail(&d, spec, why, sizeof(why)))
@@ -168,7 +188,8 @@ send_far_end(struct daemon *d, enum role peer, int fd)
 	struct msg m = MSG_INIT(MSG_CHILD, 0);
 
 	m.fd = fd;
-	(void)daemon_send(d, peer, &m); /* no link: the child sees EOF at once and gets a new pair later */
+	(void)daemon_send(
+	    d, peer, &m); /* no link: the child sees EOF at once and gets a new pair later */
 }
 
 static struct zygote_child *
@@ -227,7 +248,8 @@ zygote_repair(struct daemon *d, enum role peer)
 {
 	struct hash_node *n;
 
-	for (n = hash_next(&d->private->children, NULL); n; n = hash_next(&d->private->children, n)) {
+	for (n = hash_next(&d->private->children, NULL); n;
+	     n = hash_next(&d->private->children, n)) {
 		struct child *c = HASH_ELEMENT(n, struct child, node);
 		for (size_t i = 0; i < c->npeers; i++) {
 			struct msg m = MSG_INIT(MSG_LINK, 0);
@@ -271,7 +293,9 @@ bury(struct daemon *d, pid_t pid, int status)
 	bool fault = died_of_fault(status) && c;
 
 	if (fault)
-		log_event(LOG_E, "child-died", "pid=%d signal=%s remedy=\"this service's parent is started anew; report the crash\"",
+		log_event(LOG_E, "child-died",
+		    "pid=%d signal=%s remedy=\"this service's parent is started anew; report the "
+		    "crash\"",
 		    (int)pid, sigabbrev_np(WTERMSIG(status)));
 	if (d->desc->child_exit)
 		d->desc->child_exit(d, pid, status);
@@ -315,7 +339,8 @@ zygote_forget_chan(struct daemon *d, struct ipc_chan *ch)
 {
 	struct hash_node *n;
 
-	for (n = hash_next(&d->private->children, NULL); n; n = hash_next(&d->private->children, n)) {
+	for (n = hash_next(&d->private->children, NULL); n;
+	     n = hash_next(&d->private->children, n)) {
 		struct child *c = HASH_ELEMENT(n, struct child, node);
 		if (c->pub.chan == ch) {
 			c->pub.chan = NULL;
@@ -344,7 +369,8 @@ zygote_stop_children(struct daemon *d, uint8_t how)
 	struct msg m = MSG_INIT(MSG_STOP, 0);
 
 	m.stop.how = how;
-	for (struct hash_node *n = hash_next(&d->private->children, NULL); n; n = hash_next(&d->private->children, n)) {
+	for (struct hash_node *n = hash_next(&d->private->children, NULL); n;
+	     n = hash_next(&d->private->children, n)) {
 		struct child *c = HASH_ELEMENT(n, struct child, node);
 		if (c->pub.chan)
 			(void)ipc_send(c->pub.chan, &m);

@@ -1,6 +1,7 @@
 /*
- * Zygotes: a warmed, single-threaded parent forks the processes that come and go. The child gets its own
- * loop, its own jail and fresh pairs to its peers; every other descriptor of the parent is closed in it.
+ * Zygotes: a warmed, single-threaded parent forks the processes that come and go. The child gets
+ * its own loop, its own jail and fresh pairs to its peers; every other descriptor of the parent is
+ * closed in it.
  */
 #ifndef DAEMON_ZYGOTE_H
 #define DAEMON_ZYGOTE_H
@@ -10,22 +11,28 @@
 #define ZYGOTE_PEERS 6
 
 struct zygote_spec {
-	const struct daemon_desc *desc;   /* the child's: role, start (init is not called), message, ... */
-	enum role peers[ZYGOTE_PEERS];    /* a pair to each; the far end goes over the zygote's own link (MSG_CHILD) */
+	const struct daemon_desc
+	    *desc; /* the child's: role, start (init is not called), message, ... */
+	enum role peers[ZYGOTE_PEERS]; /* a pair to each; the far end goes over the zygote's own
+					  link (MSG_CHILD) */
 	size_t npeers;
-	enum role direct;                 /* with direct_fd_r: a pair to this role whose far end the caller sends itself */
+	enum role direct; /* with direct_fd_r: a pair to this role whose far end the caller sends
+			     itself */
 	int *direct_fd_r;
-	/* Children that become a user (zygotes with capabilities); otherwise the child keeps the zygote's uid. */
+	/* Children that become a user (zygotes with capabilities); otherwise the child keeps the
+	 * zygote's uid. */
 	bool become;
 	uid_t uid;
 	gid_t gid;
 	const gid_t *groups;
 	size_t ngroups;
-	const char *root;                 /* becomes the child's root directory, opened as that user; NULL: keeps the zygote's */
-	/* Runs in the child as the user, before chroot: opens what lies outside of root. A negative error ends the child. */
+	const char *root; /* becomes the child's root directory, opened as that user; NULL: keeps
+			     the zygote's */
+	/* Runs in the child as the user, before chroot: opens what lies outside of root. A negative
+	 * error ends the child. */
 	int (*before_root)(struct daemon *child, void *arg);
-	void *arg;                        /* d->ctx of the child at its start */
-	int keep_fd[4];                   /* descriptors of the parent that stay open in the child (0: none) */
+	void *arg;      /* d->ctx of the child at its start */
+	int keep_fd[4]; /* descriptors of the parent that stay open in the child (0: none) */
 };
 
 struct zygote_child {
@@ -35,8 +42,9 @@ struct zygote_child {
 };
 
 /*
- * Forks. In the parent: the child's record (owned by the zygote until child_exit has been called for it), or NULL
- * with *err_r. In the child: runs spec->desc on a loop of its own and never returns. Not callable once threads run.
+ * Forks. In the parent: the child's record (owned by the zygote until child_exit has been called
+ * for it), or NULL with *err_r. In the child: runs spec->desc on a loop of its own and never
+ * returns. Not callable once threads run.
  */
 struct zygote_child *zygote_fork(struct daemon *d, const struct zygote_spec *spec, int *err_r);
 /* The record of a living child, or NULL. */

@@ -15,7 +15,8 @@ ev_base_new(void)
 
 	if (!config)
 		die("out of memory for the event loop");
-	event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST);
+	event_config_set_flag(
+	    config, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST);
 	event_config_require_features(config, EV_FEATURE_O1);
 	base = event_base_new_with_config(config);
 	event_config_free(config);
@@ -57,7 +58,8 @@ on_timer(evutil_socket_t fd, short what, void *arg)
 }
 
 void
-ev_timer_set(struct event_base *base, struct ev_timer *t, int64_t ms, void (*fire)(void *), void *ctx)
+ev_timer_set(
+    struct event_base *base, struct ev_timer *t, int64_t ms, void (*fire)(void *), void *ctx)
 {
 	struct timeval tv = ev_ms(ms < 0 ? 0 : ms);
 

@@ -1,6 +1,6 @@
 /*
- * The event loop: libevent, configured once. Daemons use libevent's own calls (event_new, event_add,
- * evtimer_new) on the base that the skeleton gives them; here is what it lacks.
+ * The event loop: libevent, configured once. Daemons use libevent's own calls (event_new,
+ * event_add, evtimer_new) on the base that the skeleton gives them; here is what it lacks.
  */
 #ifndef EV_EV_H
 #define EV_EV_H
@@ -27,15 +27,17 @@ int64_t ev_now_us(void);
 int64_t ev_wall_us(void);
 
 /*
- * A one-shot or repeated timer; the struct belongs to the caller and is zeroed before its first use.
- * ev_timer_set arms or re-arms, ev_timer_clear disarms; both cost no allocation after the first call.
+ * A one-shot or repeated timer; the struct belongs to the caller and is zeroed before its first
+ * use. ev_timer_set arms or re-arms, ev_timer_clear disarms; both cost no allocation after the
+ * first call.
  */
 struct ev_timer {
 	struct event *event;
 	void (*fire)(void *ctx);
 	void *ctx;
 };
-void ev_timer_set(struct event_base *base, struct ev_timer *t, int64_t ms, void (*fire)(void *), void *ctx);
+void ev_timer_set(
+    struct event_base *base, struct ev_timer *t, int64_t ms, void (*fire)(void *), void *ctx);
 void ev_timer_clear(struct ev_timer *t);
 /* Disarms and frees what ev_timer_set allocated. */
 void ev_timer_free(struct ev_timer *t);

@@ -1,8 +1,9 @@
 /*
- * Channels between processes. Runs in every daemon. The peer may be taken over: whatever it sends is
- * checked for role, shape and descriptors here, before any handler sees it; the worst it gets is its own
- * channel closed. Invariants: a message is sent whole or queued whole; a freed channel is not touched
- * after its handler returns (busy/dead); memory queued towards a peer is bounded by the callers.
+ * Channels between processes. Runs in every daemon. The peer may be taken over: whatever it sends
+ * is checked for role, shape and descriptors here, before any handler sees it; the worst it gets is
+ * its own channel closed. Invariants: a message is sent whole or queued whole; a freed channel is
+ * not touched after its handler returns (busy/dead); memory queued towards a peer is bounded by the
+ * callers.
  */
 #include "ipc/chan.h"
 
@@ -24,8 +25,8 @@ struct queued {
 struct ipc_io {
 	struct event_base *base;
 	enum role self;
-	struct buf out;             /* the message being encoded */
-	unsigned char *in;          /* BATCH areas of MSG_MAX bytes; pages are touched as they are used */
+	struct buf out;    /* the message being encoded */
+	unsigned char *in; /* BATCH areas of MSG_MAX bytes; pages are touched as they are used */
 	struct mmsghdr heads[BATCH];
 	struct iovec iov[BATCH];
 	char control[BATCH][CMSG_SPACE(sizeof(int) * 4)];
@@ -42,8 +43,8 @@ struct ipc_chan {
 	size_t queued;
 	uint32_t next_id;
 	bool busy, dead, reading, credited, crediting;
-	int64_t credit;       /* bytes that may still be sent (credited) */
-	uint32_t owed;        /* bytes handled and not yet granted again (crediting) */
+	int64_t credit; /* bytes that may still be sent (credited) */
+	uint32_t owed;  /* bytes handled and not yet granted again (crediting) */
 };
 
 struct ipc_io *
@@ -234,7 +235,8 @@ ipc_send(struct ipc_chan *ch, const struct msg *m)
 
 	if (ch->fd < 0)
 		return ERR_CLOSED;
-	if (!msg_allowed(m->type, ch->io->self, ch->peer) || (rule == 1 && m->fd < 0) || (rule == 0 && m->fd >= 0))
+	if (!msg_allowed(m->type, ch->io->self, ch->peer) || (rule == 1 && m->fd < 0) ||
+	    (rule == 0 && m->fd >= 0))
 		return ERR_DENIED;
 	out = &ch->io->out;
 	buf_clear(out);
@@ -265,7 +267,8 @@ take_fd(struct msghdr *head)
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(head); c; c = CMSG_NXTHDR(head, c)) {
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 			continue;
-		for (size_t at = 0; at + sizeof(int) <= c->cmsg_len - CMSG_LEN(0); at += sizeof(int), n++) {
+		for (size_t at = 0; at + sizeof(int) <= c->cmsg_len - CMSG_LEN(0);
+		     at += sizeof(int), n++) {
 			int one;
 			memcpy(&one, CMSG_DATA(c) + at, sizeof(one));
 			if (n)
@@ -494,7 +497,8 @@ ipc_recv_fd(int sock, struct buf *b, struct msg *m)
 		return n ? err_errno() : ERR_CLOSED;
 	buf_commit(b, (size_t)n);
 	m->fd = take_fd(&head);
-	if (m->fd == -2 || (head.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) || msg_decode(buf_slice(b), m)) {
+	if (m->fd == -2 || (head.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||
+	    msg_decode(buf_slice(b), m)) {
 		if (m->fd >= 0)
 			close(m->fd);
 		return ERR_SYNTAX;

@@ -1,8 +1,8 @@
 /*
  * Channels: one end of a SOCK_SEQPACKET pair on the event loop, with typed messages of msgs.def.
- * Never blocks. A peer is known by its end: its role is given when the channel is made, and a message
- * that this role may not send, that does not decode or that carries a wrong descriptor closes the
- * channel; it never ends the process.
+ * Never blocks. A peer is known by its end: its role is given when the channel is made, and a
+ * message that this role may not send, that does not decode or that carries a wrong descriptor
+ * closes the channel; it never ends the process.
  */
 #ifndef IPC_CHAN_H
 #define IPC_CHAN_H
@@ -15,10 +15,12 @@
 struct ipc_chan;
 
 struct ipc_ops {
-	/* One message. Slices in it end with the call; a descriptor left in m->fd is closed after it. */
+	/* One message. Slices in it end with the call; a descriptor left in m->fd is closed after
+	 * it. */
 	void (*message)(void *ctx, struct ipc_chan *ch, struct msg *m);
-	/* The peer is gone (ERR_CLOSED) or was shut out (why names the fault). The channel is freed by the
-	   caller of this function after it returns; the handler forgets it. Not called for ipc_chan_free. */
+	/* The peer is gone (ERR_CLOSED) or was shut out (why names the fault). The channel is freed
+	   by the caller of this function after it returns; the handler forgets it. Not called for
+	   ipc_chan_free. */
 	void (*closed)(void *ctx, struct ipc_chan *ch, int err, const char *why);
 };
 
@@ -31,15 +33,17 @@ struct event_base *ipc_io_base(const struct ipc_io *io);
 enum role ipc_io_self(const struct ipc_io *io);
 
 /* Takes over fd (made non-blocking). ctx is for ops. Reading starts with the next loop turn. */
-struct ipc_chan *ipc_chan_new(struct ipc_io *io, int fd, enum role peer, const struct ipc_ops *ops, void *ctx);
-/* Closes and frees; may be called from inside a handler of the same channel. Queued messages are dropped. */
+struct ipc_chan *ipc_chan_new(
+    struct ipc_io *io, int fd, enum role peer, const struct ipc_ops *ops, void *ctx);
+/* Closes and frees; may be called from inside a handler of the same channel. Queued messages are
+ * dropped. */
 void ipc_chan_free(struct ipc_chan **ch);
 
 /*
- * Sends m, or queues it when the socket is full or the credit used up (the queue is bounded by what the
- * caller has under way). A descriptor in m->fd is borrowed when it goes out at once and duplicated when
- * queued: the caller closes its own in both cases. ERR_CLOSED; ERR_LIMIT: larger than MSG_MAX;
- * ERR_DENIED: msgs.def does not let this role send it to that peer (a bug here).
+ * Sends m, or queues it when the socket is full or the credit used up (the queue is bounded by what
+ * the caller has under way). A descriptor in m->fd is borrowed when it goes out at once and
+ * duplicated when queued: the caller closes its own in both cases. ERR_CLOSED; ERR_LIMIT: larger
+ * than MSG_MAX; ERR_DENIED: msgs.def does not let this role send it to that peer (a bug here).
  */
 int ipc_send(struct ipc_chan *ch, const struct msg *m);
 /* A fresh request id, never 0, for messages that want an answer on this channel. */
@@ -57,7 +61,8 @@ void *ipc_chan_data(const struct ipc_chan *ch);
 
 /* A connected pair, both close-on-exec, buffers set to the credit. 0 or a negative error. */
 int ipc_pair(int fds_r[2]) CHECKED;
-/* Blocking forms on a plain descriptor, for start-up and tools: one message out, one in (bytes stay in buf). */
+/* Blocking forms on a plain descriptor, for start-up and tools: one message out, one in (bytes stay
+ * in buf). */
 int ipc_send_fd(int sock, const struct msg *m) CHECKED;
 int ipc_recv_fd(int sock, struct buf *buf, struct msg *m) CHECKED;
 

@@ -1,0 +1,1 @@
+$(eval $(call fuzz,ipc_decode,ipc base))
