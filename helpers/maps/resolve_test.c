@@ -460,9 +460,9 @@ test_route_local(void **state)
 	assert_string_equal(
 	    route(w, "joe@example.test"), "local joe 1001 maildir:/home/joe/Maildir '' 0 ''");
 	assert_string_equal(
-	    route(w, "prog@example.test"), "local nobody 65534 alias:|/bin/cat '' 4 '|/bin/cat'");
-	assert_string_equal(
-	    route(w, "list@example.test"), "local nobody 65534 alias:joe, ann '' 4 'joe, ann'");
+	    route(w, "prog@example.test"), "local nobody 65534 alias:|/bin/cat '' 4 ''");
+	assert_string_equal(route(w, "list@example.test"),
+	    "local nobody 65534 alias:joe, ann '' 4 'owner-list@example.test'");
 	assert_string_equal(route(w, "solo@example.test"),
 	    "local vic@virtual.test 800001 maildir:/v/vic/Maildir '' 0 ''");
 	assert_string_equal(

@@ -276,6 +276,33 @@ route_virtual(const struct resolver *r, const struct resolve_address *addr, stru
 
 /* --- local recipients --- */
 
+/* The sender of what a list expands to, if it has an owner. */
+static int
+owner_of(const struct resolver *r, const struct resolve_address *addr, struct arena *a,
+    struct slice *owner_r)
+{
+	struct resolve_address owner;
+	struct alias_items items;
+	struct slice value;
+	const char *why;
+	int err = resolve_parse(r,
+	    slice_str(arena_printf(a, "owner-%.*s%s%.*s", SLICE_ARG(addr->plain),
+		addr->domain.n ? "@" : "", SLICE_ARG(addr->domain))),
+	    a, &owner);
+
+	if (err)
+		return 0; /* no such name can be */
+	err = resolve_alias(r, &owner, a, &value);
+	if (err)
+		return err == ERR_NOT_FOUND ? 0 : err;
+	*owner_r = owner.full;
+	if (r->conf->expand_owner_alias && !alias_parse(a, value, false, 2, &items, &why) &&
+	    items.n == 1 && items.items[0].kind == ALIAS_ADDRESS &&
+	    !resolve_parse(r, items.items[0].text, a, &owner))
+		*owner_r = owner.full;
+	return 0;
+}
+
 /* Runs an alias that holds more than addresses as default_privs. */
 static int
 route_alias(const struct resolver *r, const struct resolve_address *addr, struct slice value,
@@ -307,7 +334,9 @@ route_alias(const struct resolver *r, const struct resolve_address *addr, struct
 		    arena_printf(a, "default_privs: the uid %u of %s is below first_valid_uid",
 			out->user.uid, privs));
 	out->run = RUN_ALIAS;
-	out->argument = value;
+	err = owner_of(r, addr, a, &out->argument);
+	if (err)
+		return trouble(out, err, "alias look-up failed");
 	out->mailbox = slice_str(arena_printf(a, "alias:%.*s", SLICE_ARG(value)));
 	out->user.home = "/";
 	return 0;

@@ -16,6 +16,7 @@ enum mail_flag {
 	MAIL_NOTICE = 1 << 8,      /* a delivery status notification (from bounce) */
 	MAIL_DEFER = 1 << 9,       /* the first attempt waits for minimal_backoff_time */
 	MAIL_POSTMASTER = 1 << 10, /* a double bounce: if it fails too, that is only logged */
+	MAIL_REPEAT = 1 << 11, /* of a job: an earlier attempt may have delivered it without saying so */
 };
 
 /* RET and NOTIFY of RFC 3461 */
@@ -36,8 +37,8 @@ enum run_kind {
 	RUN_COMMAND, /* argument: a command line as aliases(5) gives it */
 	RUN_FILE,    /* argument: a path */
 	RUN_INCLUDE, /* argument: a path of a list of addresses */
-	RUN_ALIAS,   /* argument: the right-hand side of an alias, as aliases(5) has it; the mailbox
-			spec is "alias:" and it */
+	RUN_ALIAS,   /* the mailbox spec is "alias:" and the right-hand side of an alias; argument:
+			the sender of what it expands to (owner-NAME), or empty */
 };
 /* flags of a route_answer and of deliver_start */
 enum route_flag {

@@ -1,0 +1,180 @@
+/*
+ * nss: answers which users the system has, and nothing else. Runs as bh-nss; may read what NSS
+ * reads
+ * (/etc, name service sockets). Asked by maps and auth with names that strangers chose.
+ */
+#include "daemon/daemon.h"
+#include "helpers/nss/lookup.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum { THREADS = 2 };
+
+/* One asking link; outlives its channel while threads still work for it. */
+struct asker {
+	struct ipc_chan *chan; /* NULL: gone */
+	unsigned pending;
+};
+
+struct nss {
+	struct daemon *d;
+	struct lookup_pool *pool;
+	uint64_t asked, unknown, failed;
+};
+
+static void
+answer(struct asker *a, uint32_t id, struct slice name, const struct lookup *l)
+{
+	struct msg m = MSG_INIT(MSG_NSS_USER, id);
+	struct buf groups = { 0 };
+
+	m.nss_user.status = l ? (uint8_t)l->status : LOOKUP_UNKNOWN;
+	m.nss_user.name = name;
+	if (l && l->status == LOOKUP_FOUND) {
+		m.nss_user.name = slice_str(l->pw.pw_name);
+		m.nss_user.uid = l->pw.pw_uid;
+		m.nss_user.gid = l->pw.pw_gid;
+		m.nss_user.home = slice_str(l->pw.pw_dir);
+		m.nss_user.shell = slice_str(l->pw.pw_shell);
+		m.nss_user.gecos = slice_sub(slice_str(l->pw.pw_gecos), 0, 512);
+		for (size_t i = 0; i < l->ngroups; i++)
+			item_gid_add(&groups, &(struct item_gid){ l->groups[i] });
+		m.nss_user.groups = msg_list(&groups, (uint32_t)l->ngroups);
+	}
+	if (a->chan)
+		(void)ipc_send(a->chan, &m);
+	buf_free(&groups);
+}
+
+static void
+release(struct asker *a)
+{
+	if (!a->chan && !a->pending)
+		free(a);
+}
+
+static void
+on_done(void *ctx, struct lookup *l)
+{
+	struct nss *nss = ctx;
+	struct asker *a = l->ctx;
+
+	if (l->status == LOOKUP_UNKNOWN)
+		nss->unknown++;
+	if (l->status == LOOKUP_TROUBLE) {
+		nss->failed++;
+		log_event(LOG_W, "nss-error",
+		    "user=%s reason=\"%s\" remedy=\"look at /etc/nsswitch.conf and the service "
+		    "that "
+		    "it names; mail for this user waits\"",
+		    log_cstr(l->name), err_str(-l->error));
+	}
+	answer(a, l->id, slice_str(l->name), l);
+	a->pending--;
+	release(a);
+}
+
+static void
+nss_message(struct daemon *d, struct ipc_chan *ch, struct msg *m)
+{
+	struct nss *nss = d->ctx;
+	struct asker *a = ipc_chan_data(ch);
+	int err;
+
+	if (m->type != MSG_NSS_GET || !a)
+		return;
+	nss->asked++;
+	err = lookup_start(nss->pool, m->nss_get.name, a, m->id);
+	if (!err) {
+		a->pending++;
+	} else if (err == ERR_SYNTAX) {
+		answer(a, m->id, m->nss_get.name, NULL);
+	} else {
+		struct lookup busy = { .status = LOOKUP_TROUBLE };
+		answer(a, m->id, m->nss_get.name, &busy);
+	}
+}
+
+static void
+nss_link_up(struct daemon *d, struct ipc_chan *ch)
+{
+	struct asker *a;
+
+	(void)d;
+	if (ipc_chan_peer(ch) != ROLE_MAPS && ipc_chan_peer(ch) != ROLE_AUTH)
+		return;
+	a = xcalloc(1, sizeof(*a));
+	a->chan = ch;
+	ipc_chan_set_data(ch, a);
+}
+
+static void
+nss_link_down(struct daemon *d, struct ipc_chan *ch)
+{
+	struct asker *a = ipc_chan_data(ch);
+
+	(void)d;
+	if (!a)
+		return;
+	a->chan = NULL;
+	release(a);
+}
+
+/* Loads what nsswitch.conf names while libraries can still be opened anywhere. */
+static int
+nss_init(struct daemon *d)
+{
+	static const char *const paths[] = { "/etc", "/usr/lib", "/usr/lib64", "/lib", "/lib64",
+		"/run", "/var/run", "/var/lib/extrausers", "/var/lib/sss", "/var/db",
+		"/usr/share/zoneinfo" };
+	static const char *const warm[] = { "root", "bulkhead-no-such-user" };
+
+	for (size_t i = 0; i < sizeof(warm) / sizeof(warm[0]); i++) {
+		struct lookup *l = xcalloc(1, sizeof(*l));
+
+		if (slice_copy(slice_str(warm[i]), l->name, sizeof(l->name)))
+			return ERR_LIMIT;
+		lookup_run(l);
+		lookup_free(l);
+	}
+	d->ctx = xcalloc(1, sizeof(struct nss));
+	d->read_paths = paths;
+	d->nread_paths = sizeof(paths) / sizeof(paths[0]);
+	return 0;
+}
+
+static int
+nss_start(struct daemon *d)
+{
+	struct nss *nss = d->ctx;
+
+	nss->d = d;
+	nss->pool = lookup_pool_new(d->base, THREADS, on_done, nss);
+	return 0;
+}
+
+static void
+nss_status(struct daemon *d, struct buf *out)
+{
+	const struct nss *nss = d->ctx;
+
+	buf_addf(out, "asked=%llu unknown=%llu failed=%llu", (unsigned long long)nss->asked,
+	    (unsigned long long)nss->unknown, (unsigned long long)nss->failed);
+}
+
+int
+main(int argc, char **argv)
+{
+	static const struct daemon_desc desc = {
+		.role = ROLE_NSS,
+		.init = nss_init,
+		.start = nss_start,
+		.message = nss_message,
+		.link_up = nss_link_up,
+		.link_down = nss_link_down,
+		.status = nss_status,
+	};
+
+	return daemon_run(argc, argv, &desc);
+}

@@ -1,0 +1,1 @@
+$(eval $(call program,nss,helpers/nss,daemon conf ipc ev base,-lpthread))
