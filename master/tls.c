@@ -36,7 +36,8 @@ read_file(const char *path, struct buf *out)
 }
 
 static void
-send_one(struct process *p, size_t index, size_t count, const char *chain_file, const char *key_file)
+send_one(
+    struct process *p, size_t index, size_t count, const char *chain_file, const char *key_file)
 {
 	struct buf chain, key;
 	struct msg m = MSG_INIT(MSG_TLS_CERTIFICATE, 0);

@@ -99,7 +99,6 @@ static const int calls_P_STDIO[] = {
 	CALL(wait4),
 	CALL(readlink),
 	CALL(openat),
-	CALL(ptrace),
 	CALL(personality),
 	CALL(kill),
 	CALL(rt_sigaction),
@@ -107,7 +106,6 @@ static const int calls_P_STDIO[] = {
 	CALL(setrlimit),
 	CALL(msync),
 	CALL(mincore),
-	CALL(process_vm_readv),
 #endif
 };
 static const int calls_P_ACCEPT[] = { CALL(accept4), CALL(listen) };
