@@ -1,0 +1,81 @@
+/*
+ * `bulkhead check`: one run tells every problem: those of the text (lib/conf), and those that need
+ * a look at the system. Runs as the caller; as root it sees all. Opens and reads, changes nothing.
+ */
+#include "tools/check.h"
+
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+void
+check_at(struct tool *t, bool warning, const char *param, const char *remedy, const char *fmt, ...)
+{
+	const struct conf_entry *e = conf_raw_find(t->set->raw, param);
+	struct buf text = { 0 };
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)buf_addv(&text, fmt, ap);
+	va_end(ap);
+	(void)buf_add_byte(&text, '\0');
+	(warning ? conf_warning : conf_problem)(&t->problems, e ? e->file : t->set->main_cf,
+	    e ? e->line : 0, remedy, "%s", (const char *)buf_slice(&text).p);
+	buf_free(&text);
+}
+
+static int
+order(const void *a, const void *b)
+{
+	const struct conf_problem *x = *(const struct conf_problem *const *)a,
+				  *y = *(const struct conf_problem *const *)b;
+	int c = strcmp(x->file ? x->file : "", y->file ? y->file : "");
+
+	if (c || x->line != y->line)
+		return c ? c : x->line < y->line ? -1 : 1;
+	return x < y ? -1 : 1;
+}
+
+static void
+print_problems(const struct conf_problems *p)
+{
+	const struct conf_problem **sorted = xcalloc(p->n + 1, sizeof(sorted[0]));
+	size_t i;
+
+	for (i = 0; i < p->n; i++)
+		sorted[i] = &p->v[i];
+	qsort(sorted, p->n, sizeof(sorted[0]), order);
+	for (i = 0; i < p->n; i++) {
+		struct buf line = { 0 };
+
+		conf_problem_format(sorted[i], &line);
+		printf("%.*s\n", SLICE_ARG(buf_slice(&line)));
+		buf_free(&line);
+	}
+	free(sorted);
+}
+
+int
+cmd_check(struct tool *t, int argc, char **argv)
+{
+	const struct conf_problems *p = &t->problems;
+
+	(void)argv;
+	if (argc != 1) {
+		tool_say("usage: bulkhead check");
+		return 64;
+	}
+	(void)tool_conf(t);
+	check_files(t);
+	check_certificates(t);
+	check_tables(t);
+	check_accounts(t);
+	check_ports(t);
+	print_problems(p);
+	fflush(stdout);
+	if (p->n)
+		tool_say("%zu problem%s, %zu warning%s", p->errors, p->errors == 1 ? "" : "s",
+		    p->n - p->errors, p->n - p->errors == 1 ? "" : "s");
+	return p->errors ? 78 : 0;
+}

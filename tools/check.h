@@ -1,0 +1,18 @@
+/* `bulkhead check`: the parts that look at the system. Each adds what it finds to the problems of
+ * t. */
+#ifndef TOOLS_CHECK_H
+#define TOOLS_CHECK_H
+
+#include "tools/tool.h"
+
+/* Adds a problem at the line of main.cf that sets the parameter (the file alone for a default). */
+void check_at(struct tool *t, bool warning, const char *param, const char *remedy, const char *fmt,
+    ...) PRINTF(5, 6);
+
+void check_files(struct tool *t); /* folders, programs, owners and modes */
+void check_certificates(struct tool *t);
+void check_tables(struct tool *t);   /* every table opens, aliases are complete */
+void check_accounts(struct tool *t); /* users and groups that are named */
+void check_ports(struct tool *t);    /* listening addresses are free, or our own */
+
+#endif

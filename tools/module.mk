@@ -1,0 +1,4 @@
+$(eval $(call program,bulkhead,tools,conf ipc ev daemon tls db mail base,-ljansson))
+PROGRAMS += $(BIN)/mailq $(BIN)/newaliases
+$(BIN)/mailq $(BIN)/newaliases: $(BIN)/bulkhead
+	@ln -sf bulkhead $@

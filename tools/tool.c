@@ -1,0 +1,46 @@
+/* What the commands of bulkhead(8) share: the configuration, messages to the admin, paths of
+ * programs. */
+#include "tools/tool.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <unistd.h>
+
+void
+tool_say(const char *fmt, ...)
+{
+	va_list ap;
+
+	fflush(stdout);
+	fputs("bulkhead: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+}
+
+void
+tool_out(struct slice text)
+{
+	if (text.n)
+		fwrite(text.p, 1, text.n, stdout);
+}
+
+const struct conf *
+tool_conf(struct tool *t)
+{
+	if (!t->set)
+		t->set = conf_set_load(t->dir, &t->problems);
+	return t->set->conf;
+}
+
+const char *
+tool_program(struct tool *t, const char *name, struct arena *arena)
+{
+	const char *path = arena_printf(arena, "%s/%s", tool_conf(t)->daemon_directory, name);
+
+	/* programs that were not installed lie beside this one */
+	if (!conf_raw_find(t->set->raw, "daemon_directory") && access(path, X_OK) && t->self[0])
+		path = arena_printf(arena, "%s/%s", t->self, name);
+	return path;
+}

@@ -1,0 +1,338 @@
+/*
+ * `bulkhead trace ID`: the story of one message in one screen, from the log: the lines that name
+ * its queue id, and those of the session that brought it which stand between its own messages. Runs
+ * as the caller, who must be able to read the log. Hostile: log lines quote what strangers sent;
+ * control bytes were escaped when they were written and are replaced again here.
+ */
+#include "tools/tool.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define LINES_MAX 5000
+#define SESSIONS_MAX 64
+
+struct event {
+	const char *time, *role, *name, *text;
+};
+
+struct trace {
+	struct arena arena;
+	const char *id;
+	const char *sessions[SESSIONS_MAX];
+	size_t sessions_n;
+	struct event events[LINES_MAX];
+	size_t n;
+	/* of each session: where the lines since its last finished message begin */
+	struct event pending[LINES_MAX];
+	size_t pending_n;
+};
+
+/* The value of key=VALUE in a text of such pairs; the null slice if it is not there. */
+static struct slice
+value_of(struct slice text, const char *key)
+{
+	size_t n = strlen(key), i;
+	bool quoted = false;
+
+	for (i = 0; i + n < text.n; i++) {
+		if (text.p[i] == '\\')
+			i++;
+		else if (text.p[i] == '"')
+			quoted = !quoted;
+		else if (!quoted && (!i || text.p[i - 1] == ' ') && !memcmp(text.p + i, key, n) &&
+			 text.p[i + n] == '=') {
+			text = slice_sub(text, i + n + 1, text.n);
+			return slice_split(&text, ' ');
+		}
+	}
+	return SLICE_NULL;
+}
+
+/* DATE HOST NAME/ROLE[PID]: [LEVEL: ]EVENT KEY=VALUE...; a syslog daemon may have its own date. */
+static bool
+parse_text(struct slice line, struct slice out[4])
+{
+	ptrdiff_t bracket = slice_search(line, SLICE_LIT("]: ")), slash;
+	struct slice head;
+
+	if (bracket < 0)
+		return false;
+	head = slice_sub(line, 0, (size_t)bracket);
+	line = slice_sub(line, (size_t)bracket + 3, line.n);
+	slash = slice_rfind(head, '/');
+	if (slash < 0)
+		return false;
+	out[0] = head;
+	out[0] = ascii_is_digit(head.p[0]) ? slice_split(&out[0], ' ') : slice_sub(head, 0, 15);
+	head = slice_sub(head, (size_t)slash + 1, head.n);
+	out[1] = slice_split(&head, '[');
+	out[2] = slice_split(&line, ' ');
+	if (slice_has_suffix(out[2], ":"))
+		out[2] = slice_split(&line, ' ');
+	out[3] = line;
+	return true;
+}
+
+static bool
+parse_json(struct slice line, struct arena *arena, struct slice out[4])
+{
+	json_t *o = json_loadb((const char *)line.p, line.n, 0, NULL), *v;
+	static const char *const own[] = { "time", "role", "event" };
+	struct buf text = { 0 };
+	const char *key;
+	size_t i;
+
+	if (!json_is_object(o)) {
+		json_decref(o);
+		return false;
+	}
+	for (i = 0; i < 3; i++) {
+		v = json_object_get(o, own[i]);
+		out[i] =
+		    arena_dup(arena, slice_str(json_is_string(v) ? json_string_value(v) : "?"));
+	}
+	json_object_foreach(o, key, v)
+	{
+		if (!strcmp(key, "time") || !strcmp(key, "role") || !strcmp(key, "event") ||
+		    !strcmp(key, "host") || !strcmp(key, "pid") || !strcmp(key, "level"))
+			continue;
+		(void)buf_addf(&text,
+		    strpbrk(json_is_string(v) ? json_string_value(v) : "", " \"") ? "%s=\"%s\" "
+										  : "%s=%s ",
+		    key, json_is_string(v) ? json_string_value(v) : "?");
+	}
+	out[3] = slice_trim(arena_dup(arena, buf_slice(&text)), false);
+	buf_free(&text);
+	json_decref(o);
+	return true;
+}
+
+static bool
+parse(struct slice line, struct arena *arena, struct slice out[4])
+{
+	if (line.n && line.p[0] == '{')
+		return parse_json(line, arena, out);
+	return line.n > 16 && parse_text(line, out);
+}
+
+static const char *
+keep(struct trace *t, struct slice s)
+{
+	char *text = (char *)(uintptr_t)arena_dup(&t->arena, s).p, *c;
+
+	for (c = text; *c; c++)
+		if ((unsigned char)*c < 32 || *c == 127)
+			*c = '?';
+	return text;
+}
+
+static struct event
+event_of(struct trace *t, const struct slice f[4])
+{
+	return (struct event){ keep(t, f[0]), keep(t, f[1]), keep(t, f[2]), keep(t, f[3]) };
+}
+
+static bool
+is_session(const struct trace *t, struct slice sid)
+{
+	size_t i;
+
+	for (i = 0; sid.n && i < t->sessions_n; i++)
+		if (slice_eq_str(sid, t->sessions[i]))
+			return true;
+	return false;
+}
+
+/* First pass: which sessions name the message. */
+static void
+find_sessions(struct trace *t, const struct slice f[4])
+{
+	struct slice sid = value_of(f[3], "sid");
+
+	if (slice_eq_str(value_of(f[3], "qid"), t->id) && sid.n && !is_session(t, sid) &&
+	    t->sessions_n < SESSIONS_MAX)
+		t->sessions[t->sessions_n++] = keep(t, sid);
+}
+
+/* Second pass: lines of the message, and of its session those since the message before. */
+static void
+gather(struct trace *t, const struct slice f[4])
+{
+	struct slice qid = value_of(f[3], "qid"), sid = value_of(f[3], "sid");
+	bool ours = slice_eq_str(qid, t->id) || slice_eq_str(value_of(f[3], "new_qid"), t->id);
+	size_t i;
+
+	if (!ours && is_session(t, sid)) {
+		if (qid.n)
+			t->pending_n = t->pending_n ? 1 : 0; /* keep the connection's own line */
+		else if (t->pending_n < LINES_MAX)
+			t->pending[t->pending_n++] = event_of(t, f);
+		return;
+	}
+	if (!ours)
+		return;
+	for (i = 0; i < t->pending_n && t->n < LINES_MAX; i++)
+		t->events[t->n++] = t->pending[i];
+	t->pending_n = 0;
+	if (t->n < LINES_MAX)
+		t->events[t->n++] = event_of(t, f);
+}
+
+static int
+read_log(struct trace *t, const char *path, void (*each)(struct trace *, const struct slice[4]))
+{
+	FILE *f = fopen(path, "re");
+	struct arena scratch = { 0 };
+	struct slice fields[4];
+	char *line = NULL;
+	size_t size = 0;
+	ssize_t n;
+
+	if (!f)
+		return err_errno();
+	while ((n = getline(&line, &size, f)) > 0) {
+		if (parse(slice_trim(slice(line, (size_t)n), true), &scratch, fields))
+			each(t, fields);
+		arena_reset(&scratch);
+	}
+	free(line);
+	fclose(f);
+	arena_free(&scratch);
+	return 0;
+}
+
+/* Milliseconds of the day of an ISO time, or -1. */
+static long
+day_ms(const char *time)
+{
+	unsigned h, m, s, us = 0;
+	const char *at = strchr(time, 'T');
+
+	if (!at || sscanf(at + 1, "%2u:%2u:%2u.%6u", &h, &m, &s, &us) < 3)
+		return -1;
+	return (long)((h * 60 + m) * 60 + s) * 1000 + (long)us / 1000;
+}
+
+static int
+by_time(const void *a, const void *b)
+{
+	const struct event *x = a, *y = b;
+	int c = strcmp(x->time, y->time);
+
+	return c ? c : x < y ? -1 : x > y;
+}
+
+/* One event: its own words; the ids that all lines share are left out. */
+static void
+print_text(const char *text)
+{
+	struct slice s = slice_str(text), word;
+	bool first = true;
+	size_t n;
+
+	while (s.n) {
+		bool quoted = false;
+
+		for (n = 0; n < s.n && (quoted || s.p[n] != ' '); n++) {
+			if (s.p[n] == '\\')
+				n++;
+			else if (s.p[n] == '"')
+				quoted = !quoted;
+		}
+		word = slice_sub(s, 0, n);
+		s = slice_sub(s, n + 1, s.n);
+		if (!word.n || slice_has_prefix(word, "qid=") || slice_has_prefix(word, "sid="))
+			continue;
+		printf("%s%.*s", first ? "" : " ", SLICE_ARG(word));
+		first = false;
+	}
+	putchar('\n');
+}
+
+static void
+print_all(struct trace *t)
+{
+	long first = 0, now;
+	const struct event *e;
+	size_t i;
+
+	qsort(t->events, t->n, sizeof(t->events[0]), by_time);
+	first = day_ms(t->events[0].time);
+	printf("message %s, first seen %s\n", t->id, t->events[0].time);
+	for (i = 0; i < t->n; i++) {
+		e = &t->events[i];
+		now = day_ms(e->time);
+		if (first >= 0 && now >= 0)
+			printf("%+9ld ms  ", now >= first ? now - first : now + 86400000 - first);
+		else
+			printf("%-12s  ", e->time);
+		printf("%-16s %-18s ", e->role, e->name);
+		print_text(e->text);
+	}
+}
+
+static int
+search(struct trace *t, const char *path)
+{
+	char *older = xasprintf("%s.1", path);
+	int err;
+
+	(void)read_log(t, older, find_sessions);
+	err = read_log(t, path, find_sessions);
+	if (!err) {
+		(void)read_log(t, older, gather);
+		err = read_log(t, path, gather);
+	}
+	free(older);
+	return err;
+}
+
+int
+cmd_trace(struct tool *t, int argc, char **argv)
+{
+	const struct conf *conf = tool_conf(t);
+	struct trace *trace;
+	const char *path =
+	    conf->log_target == CONF_LOG_TARGET_FILE ? conf->log_file : "/var/log/mail.log";
+	const char *show[] = { "queue", "show", NULL };
+	int c, err;
+
+	while ((c = getopt(argc, argv, "+f:")) != -1) {
+		if (c == '?')
+			return 64;
+		path = optarg;
+	}
+	if (optind + 1 != argc) {
+		tool_say("usage: bulkhead trace [-f FILE] QUEUEID");
+		return 64;
+	}
+	trace = xcalloc(1, sizeof(*trace));
+	trace->id = argv[optind];
+	err = search(trace, path);
+	if (err)
+		tool_say("%s: %s: name the log file with -f%s", path, err_str(err),
+		    err == -EACCES ? ", or become root" : "");
+	else if (!trace->n)
+		tool_say("%s: no line names %s: is the id complete, and the log not rotated away?",
+		    path, trace->id);
+	else
+		print_all(trace);
+	err = err ? 66 : trace->n ? 0 : 1;
+	show[2] = trace->id;
+	if (!err && control_alive(t)) {
+		struct buf out = { 0 };
+
+		if (control_call(t, show, 3, true, &out) == 0)
+			printf("in the queue now:\n%.*s", SLICE_ARG(buf_slice(&out)));
+		else
+			puts("not in the queue any more");
+		buf_free(&out);
+	}
+	arena_free(&trace->arena);
+	free(trace);
+	return err;
+}
