@@ -92,7 +92,6 @@ static const int calls_P_STDIO[] = {
 #ifdef SANITIZED
 	CALL(mmap),
 	CALL(mprotect),
-	CALL(prctl),
 	CALL(prlimit64),
 	CALL(clone),
 	CALL(clone3),
