@@ -13,10 +13,10 @@ struct client;
 struct client_opts {
 	const char *helo; /* our name, for EHLO */
 	bool lmtp;
-	bool tls;           /* STARTTLS where it is offered */
-	bool tls_required;  /* no envelope and no password without TLS */
-	bool tls_active;    /* the connection began inside TLS */
-	bool auth;          /* authenticate before the first message, or fail */
+	bool tls;          /* STARTTLS where it is offered */
+	bool tls_required; /* no envelope and no password without TLS */
+	bool tls_active;   /* the connection began inside TLS */
+	bool auth; /* ask the driver for a login (CLIENT_MECHANISMS) before the first message */
 	bool no_pipelining; /* one command at a time, whatever is offered */
 };
 
@@ -82,7 +82,8 @@ struct client_message {
 enum client_event_type {
 	CLIENT_NOTHING,    /* until more is fed */
 	CLIENT_TLS,        /* do the handshake, then client_tls_up(); feed nothing before */
-	CLIENT_MECHANISMS, /* data: what AUTH offers; answer with client_auth() */
+	CLIENT_MECHANISMS, /* data: what AUTH offers, maybe nothing; answer with client_auth() or
+			      client_auth_skip() */
 	CLIENT_CHALLENGE,  /* data: decoded; answer with client_auth() or client_auth_cancel() */
 	CLIENT_READY,      /* client_send() may be called */
 	CLIENT_RESULT,     /* rcpt: the fate of that recipient, by reply and command */
@@ -98,7 +99,6 @@ enum client_failure {
 	CLIENT_FAIL_LOST,     /* the connection ended */
 	CLIENT_FAIL_PROTOCOL, /* what came is no SMTP, or not what may come here */
 	CLIENT_FAIL_NO_TLS,   /* TLS is required and not offered, or refused (reply) */
-	CLIENT_FAIL_NO_AUTH,  /* a password is to be sent and AUTH is not offered */
 	CLIENT_FAIL_AUTH,     /* the server refused it (reply) */
 };
 
@@ -128,6 +128,8 @@ struct buf *client_output(struct client *c);
 void client_tls_up(struct client *c);
 /* The first answer names the mechanism and may carry an initial response; later ones pass NULL. */
 void client_auth(struct client *c, const char *mechanism, bool has_data, struct slice data);
+/* No login: the session is ready as it is. */
+void client_auth_skip(struct client *c);
 /* The exchange cannot go on: the server's refusal ends the session with CLIENT_FAIL_AUTH. */
 void client_auth_cancel(struct client *c);
 

@@ -1,0 +1,498 @@
+/*
+ * Connections: sockets, TLS and time limits below the dialogue of session.c. Runs in smtp-client;
+ * the server is hostile. Invariants: a connection belongs to one job, or is idle in its
+ * destination's list, or says QUIT; every state has a time limit; a connection is freed by
+ * conn_free alone, and no function here touches one after session.c may have freed it.
+ */
+#include "sender.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static const unsigned char mapped[12] = { [10] = 0xff, [11] = 0xff };
+
+void
+conn_free(struct conn **conn)
+{
+	struct conn *c = *conn;
+	struct sender *s = c->s;
+
+	*conn = NULL;
+	if (c->state == CONN_IDLE)
+		TAILQ_REMOVE(&c->dest->idle, c, idle_next);
+	TAILQ_REMOVE(&s->conns, c, next);
+	s->nconns--;
+	if (c->job)
+		c->job->conn = NULL;
+	ask_cancel(&c->ask);
+	ev_timer_free(&c->timer);
+	if (c->readable)
+		event_free(c->readable);
+	if (c->writable)
+		event_free(c->writable);
+	tls_conn_free(&c->tls);
+	client_free(&c->client);
+	if (c->fd >= 0)
+		close(c->fd);
+	dest_release(s, &c->dest);
+	free(c);
+}
+
+/* --- time limits --- */
+
+static int64_t
+open_limit(const struct conn *c, const struct conf *conf)
+{
+	switch (client_waiting(c->client)) {
+	case CLIENT_CMD_STARTTLS:
+		return conf->smtp_starttls_timeout;
+	case CLIENT_CMD_MAIL:
+		return conf->smtp_mail_timeout;
+	case CLIENT_CMD_RCPT:
+		return conf->smtp_rcpt_timeout;
+	case CLIENT_CMD_DATA:
+		return conf->smtp_data_init_timeout;
+	case CLIENT_CMD_CONTENT:
+		return conf->smtp_data_xfer_timeout;
+	case CLIENT_CMD_FINAL:
+		return buf_len(client_output(c->client)) ? conf->smtp_data_xfer_timeout
+							 : conf->smtp_data_done_timeout;
+	case CLIENT_CMD_RSET:
+		return conf->smtp_rset_timeout;
+	default:
+		return conf->smtp_helo_timeout;
+	}
+}
+
+static void
+on_timer(void *ctx)
+{
+	struct conn *c = ctx;
+
+	switch (c->state) {
+	case CONN_IDLE:
+		conn_quit(c);
+		break;
+	case CONN_QUIT:
+		conn_free(&c);
+		break;
+	case CONN_CONNECT:
+		session_lost(c, "4.4.1", "connect to %s: connection timed out", c->remote);
+		break;
+	default:
+		session_lost(c, "4.4.2", "conversation with %s timed out while waiting for %s",
+		    c->remote, c->client ? client_command_str(client_waiting(c->client)) : "TLS");
+		break;
+	}
+}
+
+void
+conn_timer(struct conn *c)
+{
+	const struct conf *conf = c->s->d->conf;
+	int64_t ms;
+
+	switch (c->state) {
+	case CONN_CONNECT:
+		ms = conf->smtp_connect_timeout;
+		break;
+	case CONN_HANDSHAKE:
+		ms = conf->smtp_starttls_timeout;
+		break;
+	case CONN_IDLE:
+		ms = conf->smtp_connection_cache_time_limit;
+		break;
+	case CONN_QUIT:
+		ms = conf->smtp_quit_timeout;
+		break;
+	default:
+		ms = open_limit(c, conf);
+		break;
+	}
+	ev_timer_set(c->s->d->base, &c->timer, ms, on_timer, c);
+}
+
+/* --- bytes --- */
+
+static void
+want_write(struct conn *c)
+{
+	if (!event_pending(c->writable, EV_WRITE, NULL))
+		event_add(c->writable, NULL);
+}
+
+bool
+conn_flush(struct conn *c)
+{
+	struct buf *out = client_output(c->client);
+
+	while (buf_len(out)) {
+		ptrdiff_t n = c->tls ? tls_write_buf(c->tls, out) : buf_write(out, c->fd);
+
+		if (n == TLS_WANT_WRITE || n == -EAGAIN) {
+			want_write(c);
+			return true;
+		}
+		if (n == TLS_WANT_READ)
+			return true;
+		if (n < 0) {
+			session_lost(c, "4.4.2", "lost connection with %s while sending %s: %s",
+			    c->remote, client_command_str(client_waiting(c->client)),
+			    err_str((int)n));
+			return false;
+		}
+	}
+	return true;
+}
+
+static void
+read_some(struct conn *c)
+{
+	unsigned char bytes[READ_SIZE];
+
+	for (int turns = 0; turns < 4; turns++) {
+		ptrdiff_t n = c->tls ? tls_read(c->tls, bytes, sizeof(bytes))
+				     : recv(c->fd, bytes, sizeof(bytes), 0);
+
+		if (n < 0 && !c->tls && (errno == EAGAIN || errno == EINTR))
+			break;
+		if (n == TLS_WANT_READ)
+			break;
+		if (n == TLS_WANT_WRITE) {
+			want_write(c);
+			break;
+		}
+		if (n <= 0) {
+			client_eof(c->client);
+			break;
+		}
+		client_feed(c->client, slice(bytes, (size_t)n));
+		if (c->tls ? !tls_pending(c->tls) : n < READ_SIZE)
+			break;
+	}
+	session_run(c);
+}
+
+/* --- TLS --- */
+
+static void
+tls_failed(struct conn *c)
+{
+	const char *why = tls_error(c->tls);
+
+	log_event(LOG_W, "smtp-tls-failed", "qid=%s remote=%s reason=%s remedy=\"%s\"",
+	    log_value(c->job->queue_id), log_cstr(c->remote), log_cstr(why),
+	    policy_requires_tls(c->level)
+		? "mend the certificate there, or set a laxer level for it in smtp_tls_policy_maps"
+		: "the message is sent without TLS, which the level may allows");
+	if (policy_requires_tls(c->level)) {
+		session_lost(c, "4.7.5", "TLS with %s failed: %s", c->remote, why);
+		return;
+	}
+	c->job->at--; /* the same address again, in the clear */
+	c->job->candidates[c->job->at].plain = true;
+	if (c->job->sessions)
+		c->job->sessions--;
+	session_lost(c, "4.7.5", "TLS with %s failed: %s", c->remote, why);
+}
+
+static void
+handshake_done(struct conn *c)
+{
+	const struct conf *conf = c->s->d->conf;
+
+	tls_info(c->tls, &c->tls_info);
+	snprintf(c->job->tls, sizeof(c->job->tls), "%s with %s", c->tls_info.protocol,
+	    c->tls_info.cipher);
+	if (conf->smtp_tls_loglevel > 0)
+		log_event(LOG_I, "smtp-tls",
+		    "qid=%s remote=%s protocol=%s cipher=%s bits=%d verified=%s resumed=%s",
+		    log_value(c->job->queue_id), log_cstr(c->remote), c->tls_info.protocol,
+		    c->tls_info.cipher, c->tls_info.bits, c->tls_info.peer_verified ? "yes" : "no",
+		    c->tls_info.resumed ? "yes" : "no");
+	c->state = CONN_OPEN;
+	client_tls_up(c->client); /* nothing in the wrapped form: the greeting comes next */
+	session_run(c);
+}
+
+static void
+handshake(struct conn *c)
+{
+	int rc = tls_handshake(c->tls);
+
+	switch (rc) {
+	case 0:
+		handshake_done(c);
+		break;
+	case TLS_WANT_READ:
+		break;
+	case TLS_WANT_WRITE:
+		want_write(c);
+		break;
+	default:
+		tls_failed(c);
+		break;
+	}
+}
+
+/* The names that the certificate must have, by the words of a match list. */
+static size_t
+match_names(struct conn *c, const char *names[8], struct arena *a)
+{
+	const struct conf *conf = c->s->d->conf;
+	const struct conf_list *list = c->level == CONF_TLS_LEVEL_SECURE
+					   ? &conf->smtp_tls_secure_cert_match
+					   : &conf->smtp_tls_verify_cert_match;
+	struct slice nexthop = c->job->nexthop, match = c->job->policy.match;
+	size_t n = 0;
+
+	if (nexthop.n > 2 && nexthop.p[0] == '[')
+		nexthop = slice_sub(nexthop, 1, nexthop.n - 1);
+	for (size_t i = 0; n < 8 && (match.n || (!c->job->policy.match.n && i < list->n)); i++) {
+		struct slice word =
+		    c->job->policy.match.n ? slice_split(&match, ':') : slice_str(list->v[i]);
+
+		if (slice_caseeq_str(word, "hostname"))
+			names[n++] = c->to.host;
+		else if (slice_caseeq_str(word, "nexthop"))
+			names[n++] = arena_printf(a, "%.*s", SLICE_ARG(nexthop));
+		else if (slice_caseeq_str(word, "dot-nexthop"))
+			names[n++] = arena_printf(a, ".%.*s", SLICE_ARG(nexthop));
+		else if (word.n)
+			names[n++] = arena_printf(a, "%.*s", SLICE_ARG(word));
+	}
+	return n;
+}
+
+bool
+conn_start_tls(struct conn *c)
+{
+	struct tls_ctx *ctx = policy_context(c->s, c->level);
+	const char *names[8] = { 0 };
+	struct tls_peer peer = { .sni = strchr(c->to.host, '.') ? c->to.host : NULL,
+		.names = names };
+	int err = ERR_NOT_FOUND;
+
+	if (c->level == CONF_TLS_LEVEL_FINGERPRINT) {
+		peer.fingerprints = names;
+		peer.fingerprint_count = match_names(c, names, &c->job->arena);
+	} else {
+		peer.name_count = match_names(c, names, &c->job->arena);
+	}
+	if (c->dest->session && c->dest->session_level == c->level)
+		peer.session = c->dest->session;
+	if (ctx)
+		err = tls_conn_new_client(ctx, c->fd, &peer, &c->tls);
+	if (err) {
+		session_lost(c, "4.7.5", "TLS with %s cannot begin: %s", c->remote,
+		    ctx ? err_str(err) : "this level is not available; see the log of the start");
+		return false;
+	}
+	c->state = CONN_HANDSHAKE;
+	conn_timer(c);
+	handshake(c);
+	return true;
+}
+
+/* --- events --- */
+
+static void
+connected(struct conn *c)
+{
+	int err = 0;
+	socklen_t n = sizeof(err);
+
+	if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &n))
+		err = errno;
+	if (err) {
+		session_lost(c, "4.4.1", "connect to %s: %s", c->remote, err_str(-err));
+		return;
+	}
+	event_add(c->readable, NULL);
+	session_begin(c);
+}
+
+static void
+on_readable(evutil_socket_t fd, short what, void *arg)
+{
+	struct conn *c = arg;
+
+	(void)fd;
+	(void)what;
+	if (c->state == CONN_HANDSHAKE)
+		handshake(c);
+	else
+		read_some(c);
+}
+
+static void
+on_writable(evutil_socket_t fd, short what, void *arg)
+{
+	struct conn *c = arg;
+
+	(void)fd;
+	(void)what;
+	if (c->state == CONN_CONNECT)
+		connected(c);
+	else if (c->state == CONN_HANDSHAKE)
+		handshake(c);
+	else if (conn_flush(c))
+		session_run(c);
+}
+
+/* --- connect --- */
+
+static int
+bind_source(int fd, bool v4, const struct conf *conf)
+{
+	const char *text = v4 ? conf->smtp_bind_address : conf->smtp_bind_address6;
+	struct sockaddr_in in = { .sin_family = AF_INET };
+	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6 };
+	int on = 1;
+
+	if (!text[0])
+		return 0;
+	(void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
+	if (v4)
+		return inet_pton(AF_INET, text, &in.sin_addr) == 1
+			   ? bind(fd, (struct sockaddr *)&in, sizeof(in))
+			   : -1;
+	return inet_pton(AF_INET6, text, &in6.sin6_addr) == 1
+		   ? bind(fd, (struct sockaddr *)&in6, sizeof(in6))
+		   : -1;
+}
+
+static int
+start_connect(struct conn *c, uint16_t port)
+{
+	bool v4 = !memcmp(c->to.address, mapped, sizeof(mapped));
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(port) };
+	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6, .sin6_port = htons(port) };
+	int on = 1;
+
+	memcpy(&in.sin_addr, c->to.address + 12, 4);
+	memcpy(&in6.sin6_addr, c->to.address, 16);
+	c->fd = socket(v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (c->fd < 0 || bind_source(c->fd, v4, c->s->d->conf))
+		return err_errno();
+	(void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	if (connect(c->fd, v4 ? (struct sockaddr *)&in : (struct sockaddr *)&in6,
+		v4 ? sizeof(in) : sizeof(in6)) &&
+	    errno != EINPROGRESS)
+		return err_errno();
+	return 0;
+}
+
+static uint16_t
+port_of(const struct job *j)
+{
+	const struct conf *conf = j->s->d->conf;
+
+	return j->port ? j->port : (uint16_t)(j->lmtp ? conf->lmtp_tcp_port : conf->smtp_tcp_port);
+}
+
+void
+conn_open(struct job *j, const struct candidate *to)
+{
+	struct sender *s = j->s;
+	struct conn *c = xcalloc(1, sizeof(*c));
+	char address[64];
+	int err;
+
+	*c = (struct conn){
+		.s = s, .job = j, .dest = j->dest, .fd = -1, .to = *to, .begun_us = ev_now_us()
+	};
+	c->dest->users++;
+	c->level = to->plain ? CONF_TLS_LEVEL_NONE : j->policy.level;
+	j->conn = c;
+	TAILQ_INSERT_TAIL(&s->conns, c, next);
+	s->nconns++;
+	route_address_text(to->address, address, sizeof(address));
+	snprintf(c->remote, sizeof(c->remote), "%s[%s]:%u", to->host, address, port_of(j));
+	err = start_connect(c, port_of(j));
+	if (err) {
+		if (err == -EACCES)
+			session_lost(c, "4.3.5",
+			    "connect to %s: the jail of smtp-client has no port %u; add it to "
+			    "smtp_client_ports and restart",
+			    c->remote, port_of(j));
+		else
+			session_lost(c, "4.4.1", "connect to %s: %s", c->remote, err_str(err));
+		return;
+	}
+	c->readable = event_new(s->d->base, c->fd, EV_READ | EV_PERSIST, on_readable, c);
+	c->writable = event_new(s->d->base, c->fd, EV_WRITE, on_writable, c);
+	event_add(c->writable, NULL);
+	conn_timer(c);
+}
+
+/* --- reuse --- */
+
+bool
+conn_reuse(struct job *j)
+{
+	struct conn *c = TAILQ_FIRST(&j->dest->idle);
+
+	if (!c)
+		return false;
+	TAILQ_REMOVE(&j->dest->idle, c, idle_next);
+	c->state = CONN_OPEN;
+	c->reused = true;
+	c->job = j;
+	j->conn = c;
+	j->s->reuses++;
+	if (c->tls)
+		snprintf(
+		    j->tls, sizeof(j->tls), "%s with %s", c->tls_info.protocol, c->tls_info.cipher);
+	session_send(c);
+	session_run(c);
+	return true;
+}
+
+static void
+save_session(struct conn *c)
+{
+	struct tls_session *session = c->tls ? tls_session_take(c->tls) : NULL;
+
+	if (!session)
+		return;
+	tls_session_free(&c->dest->session);
+	c->dest->session = session;
+	c->dest->session_level = c->level;
+}
+
+void
+conn_keep(struct conn *c)
+{
+	const struct conf *conf = c->s->d->conf;
+	int64_t age_ms = (ev_now_us() - c->begun_us) / 1000;
+
+	save_session(c);
+	if (c->s->d->stopping || !conf->smtp_connection_cache_time_limit ||
+	    age_ms >= conf->smtp_connection_reuse_time_limit ||
+	    (conf->smtp_connection_reuse_count_limit &&
+		c->messages >= (unsigned)conf->smtp_connection_reuse_count_limit)) {
+		conn_quit(c);
+		return;
+	}
+	c->state = CONN_IDLE;
+	TAILQ_INSERT_HEAD(&c->dest->idle, c, idle_next);
+	conn_timer(c);
+}
+
+void
+conn_quit(struct conn *c)
+{
+	if (c->state == CONN_IDLE)
+		TAILQ_REMOVE(&c->dest->idle, c, idle_next);
+	c->state = CONN_QUIT;
+	client_quit(c->client);
+	if (conn_flush(c))
+		conn_timer(c);
+}

@@ -1,0 +1,323 @@
+/*
+ * A job of qmgr: one message for some recipients at one next hop, from send_job to send_result.
+ * Runs in smtp-client. Invariants: every recipient gets exactly one result, and one send_result
+ * ends the job; a recipient with a result is never sent again; content is only read, by pread from
+ * a descriptor that is ours, so several jobs may share one description.
+ */
+#include "sender.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static void
+job_free(struct job *j)
+{
+	struct sender *s = j->s;
+
+	ask_cancel(&j->ask);
+	TAILQ_REMOVE(&s->jobs, j, next);
+	s->njobs--;
+	dest_release(s, &j->dest);
+	if (j->fd >= 0)
+		close(j->fd);
+	arena_free(&j->arena);
+	free(j);
+	if (s->d->stopping && !s->njobs)
+		daemon_exit(s->d);
+}
+
+static void
+take_rcpts(struct job *j, const struct msg_list *list)
+{
+	struct cursor c = cursor(list->raw);
+	struct item_job_rcpt r;
+
+	j->rcpts = arena_alloc(&j->arena, RCPTS_MAX * sizeof(*j->rcpts));
+	while (j->n < RCPTS_MAX && item_job_rcpt_next(&c, &r))
+		j->rcpts[j->n++] = (struct rcpt){ .slot = r.slot,
+			.address = arena_dup(&j->arena, r.address),
+			.orcpt = arena_dup(&j->arena, r.orcpt),
+			.notify = r.notify };
+	j->left = j->n;
+}
+
+static void
+take_content(struct job *j, struct msg *m)
+{
+	struct cursor c = cursor(m->send_job.extents.raw);
+	struct item_extent e;
+
+	j->fd = m->fd;
+	m->fd = -1;
+	if (j->fd < 0) {
+		j->content = arena_dup(&j->arena, m->send_job.content);
+		j->size = j->content.n;
+		return;
+	}
+	while (j->nextents < EXTENTS_MAX && item_extent_next(&c, &e))
+		j->extents[j->nextents++] = (struct extent){ e.offset, e.length };
+	j->size = 0;
+	for (size_t i = 0; i < j->nextents; i++)
+		j->size += j->extents[i].length;
+}
+
+void
+job_start(struct sender *s, struct ipc_chan *ch, struct msg *m)
+{
+	struct job *j = xcalloc(1, sizeof(*j));
+
+	*j = (struct job){ .s = s, .ch = ch, .id = m->id, .fd = -1, .begun_us = ev_now_us() };
+	TAILQ_INSERT_TAIL(&s->jobs, j, next);
+	s->njobs++;
+	j->queue_id = arena_dup(&j->arena, m->send_job.queue_id);
+	j->from = arena_dup(&j->arena, m->send_job.sender);
+	j->envid = arena_dup(&j->arena, m->send_job.envid);
+	j->nexthop = arena_dup(&j->arena, m->send_job.nexthop);
+	j->flags = m->send_job.flags;
+	j->ret = m->send_job.ret;
+	j->lmtp = m->send_job.lmtp;
+	j->port = m->send_job.port;
+	take_rcpts(j, &m->send_job.rcpts);
+	take_content(j, m);
+	j->dest = dest_get(s, j);
+	job_reason(j, false, "4.4.1", "", "no attempt was made");
+	if (!conn_reuse(j))
+		policy_find(j);
+}
+
+void
+job_route(struct job *j)
+{
+	route_find(j);
+}
+
+void
+job_reason(
+    struct job *j, bool permanent, const char *enhanced, const char *remote, const char *fmt, ...)
+{
+	va_list ap;
+
+	j->permanent = permanent;
+	snprintf(j->enhanced, sizeof(j->enhanced), "%s", enhanced);
+	snprintf(j->reason_remote, sizeof(j->reason_remote), "%s", remote);
+	va_start(ap, fmt);
+	vsnprintf(j->reason, sizeof(j->reason), fmt, ap);
+	va_end(ap);
+	for (char *p = j->reason; *p; p++)
+		if (*p == '\n' || *p == '\r')
+			*p = ' ';
+}
+
+void
+job_attempt(struct job *j)
+{
+	const struct conf *conf = j->s->d->conf;
+
+	j->conn = NULL;
+	if (!j->ncandidates) { /* a kept connection failed: now the whole way */
+		policy_find(j);
+		return;
+	}
+	if (!j->left || j->at >= j->ncandidates ||
+	    j->sessions >= (unsigned)conf->smtp_mx_session_limit || !j->ch)
+		job_finish(j);
+	else
+		conn_open(j, &j->candidates[j->at++]);
+}
+
+/* One message has to hold all results: texts get an equal share of what there is. */
+static void
+add_results(struct job *j, struct buf *out)
+{
+	size_t share = 60000 / j->n, text_max = share > 1400  ? 1024
+						: share > 500 ? share - 340
+							      : 160;
+
+	for (size_t i = 0; i < j->n; i++) {
+		struct rcpt *r = &j->rcpts[i];
+		struct item_rcpt_result item = { .slot = r->slot };
+
+		item.status = (uint8_t)(r->done        ? r->status
+					: j->permanent ? RESULT_FAILED
+						       : RESULT_DEFERRED);
+		item.enhanced = slice_str(r->done ? r->enhanced : j->enhanced);
+		item.text = slice_sub(slice_str(r->done ? r->text : j->reason), 0, text_max);
+		item.remote = slice_sub(slice_str(r->done ? r->remote : j->reason_remote), 0, 255);
+		item_rcpt_result_add(out, &item);
+	}
+}
+
+void
+job_finish(struct job *j)
+{
+	struct msg m = MSG_INIT(MSG_SEND_RESULT, j->id);
+	struct buf items = { 0 };
+	int64_t now = ev_now_us();
+
+	if (j->ch) {
+		add_results(j, &items);
+		m.send_result.results = msg_list(&items, (uint32_t)j->n);
+		m.send_result.remote = slice_str(j->remote);
+		m.send_result.tls = slice_str(j->tls);
+		m.send_result.dsn = j->dsn;
+		if (j->connected_us) {
+			m.send_result.connect_ms =
+			    (uint32_t)((j->connected_us - j->begun_us) / 1000);
+			m.send_result.transfer_ms = (uint32_t)((now - j->connected_us) / 1000);
+		} else {
+			m.send_result.connect_ms = (uint32_t)((now - j->begun_us) / 1000);
+		}
+		(void)ipc_send(j->ch, &m);
+		buf_free(&items);
+	}
+	job_free(j);
+}
+
+/* The reply in one line, with the command that it answered. */
+static const char *
+reply_text(struct job *j, const struct client_event *ev)
+{
+	const struct client_reply *r = &ev->reply;
+	char *text;
+
+	if (ev->local)
+		text = arena_printf(&j->arena, "%.*s", SLICE_ARG(r->text));
+	else if (r->code / 100 == 2)
+		text = arena_printf(&j->arena, "%u %s%s%.*s", r->code, r->enhanced,
+		    r->enhanced[0] ? " " : "", SLICE_ARG(r->text));
+	else
+		text = arena_printf(&j->arena, "%u %s%s%.*s (in reply to %s)", r->code, r->enhanced,
+		    r->enhanced[0] ? " " : "", SLICE_ARG(r->text), client_command_str(ev->command));
+	for (char *p = text; *p; p++)
+		if (*p == '\n')
+			*p = ' ';
+	return text;
+}
+
+void
+job_result(struct job *j, size_t i, const struct client_event *ev, const char *remote)
+{
+	struct rcpt *r = &j->rcpts[j->map[i]];
+	unsigned class = ev->reply.code / 100;
+
+	if (r->done)
+		return;
+	r->done = true;
+	j->left--;
+	r->status = class == 2 ? RESULT_DONE : class == 5 ? RESULT_FAILED : RESULT_DEFERRED;
+	snprintf(r->enhanced, sizeof(r->enhanced), "%s",
+	    ev->reply.enhanced[0] ? ev->reply.enhanced
+	    : class == 2          ? "2.0.0"
+	    : class == 5          ? "5.0.0"
+				  : "4.0.0");
+	r->text = reply_text(j, ev);
+	r->remote = ev->local ? "" : arena_strdup(&j->arena, remote);
+}
+
+/* Whether any byte has its top bit set: what BODY=8BITMIME claims, often without need. */
+static bool
+has_8bit(struct job *j)
+{
+	struct slice piece;
+	bool found = false;
+
+	job_content_rewind(j);
+	while (!found && job_content(j, &piece) > 0)
+		for (size_t i = 0; !found && i < piece.n; i++)
+			found = piece.p[i] & 0x80;
+	job_content_rewind(j);
+	return found;
+}
+
+void
+job_message(struct job *j, unsigned features)
+{
+	struct client_message *m = &j->message;
+
+	*m = (struct client_message){ .sender = j->from,
+		.rcpts = j->client_rcpts,
+		.size = j->size,
+		.utf8 = (j->flags & MAIL_UTF8) != 0,
+		.ret = j->ret == RET_FULL   ? CLIENT_RET_FULL
+		       : j->ret == RET_HDRS ? CLIENT_RET_HDRS
+					    : CLIENT_RET_NONE,
+		.envid = j->envid };
+	if (j->flags & MAIL_BINARY)
+		m->body = CLIENT_BODY_BINARY;
+	else if (j->flags & MAIL_8BIT && (features & CLIENT_8BITMIME || has_8bit(j)))
+		m->body = CLIENT_BODY_8BIT;
+	for (size_t i = 0; i < j->n; i++)
+		if (!j->rcpts[i].done) {
+			j->map[m->n] = i;
+			j->client_rcpts[m->n++] = (struct client_rcpt){ j->rcpts[i].address,
+				j->rcpts[i].orcpt, j->rcpts[i].notify };
+		}
+	j->dsn = (features & CLIENT_DSN) != 0;
+	job_content_rewind(j);
+}
+
+void
+job_content_rewind(struct job *j)
+{
+	j->extent_at = 0;
+	j->extent_done = 0;
+}
+
+int
+job_content(struct job *j, struct slice *piece_r)
+{
+	struct extent *e = &j->extents[j->extent_at];
+	unsigned char *p;
+	ssize_t n;
+
+	*piece_r = SLICE_NULL;
+	if (j->fd < 0) {
+		if (j->extent_at++)
+			return 0;
+		*piece_r = j->content;
+		return j->content.n > 0;
+	}
+	while (j->extent_at < j->nextents && j->extent_done == e->length) {
+		j->extent_at++;
+		j->extent_done = 0;
+		e++;
+	}
+	if (j->extent_at >= j->nextents)
+		return 0;
+	uint64_t want = e->length - j->extent_done;
+
+	buf_clear(&j->s->piece);
+	p = buf_reserve(&j->s->piece, CONTENT_PIECE);
+	n = pread(j->fd, p, want < CONTENT_PIECE ? (size_t)want : CONTENT_PIECE,
+	    (off_t)(e->offset + j->extent_done));
+	if (n <= 0)
+		return n < 0 ? err_errno() : ERR_TRUNCATED;
+	j->extent_done += (uint64_t)n;
+	*piece_r = slice(p, (size_t)n);
+	return 1;
+}
+
+/* DESIGN.md 4: without qmgr a job is given up before its end of data, and finished after it. */
+void
+job_forget_qmgr(struct sender *s, struct ipc_chan *ch)
+{
+	struct job *j, *next;
+
+	for (j = TAILQ_FIRST(&s->jobs); j; j = next) {
+		next = TAILQ_NEXT(j, next);
+		if (j->ch != ch)
+			continue;
+		j->ch = NULL;
+		if (!j->conn) {
+			job_free(j);
+		} else if (j->conn->state != CONN_OPEN ||
+			   client_waiting(j->conn->client) != CLIENT_CMD_FINAL) {
+			struct conn *c = j->conn;
+
+			conn_free(&c);
+			job_free(j);
+		}
+	}
+}

@@ -1,0 +1,1 @@
+$(eval $(call program,smtp-client,smtp-client,daemon tls smtp mail conf ipc ev base,))

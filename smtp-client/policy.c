@@ -1,0 +1,163 @@
+/*
+ * Which TLS a destination gets: smtp_tls_policy_maps, else smtp_tls_security_level. Runs in
+ * smtp-client: the contexts are made before the jail, since certificates and authorities are files.
+ * Levels are ordered as conf has them, so that the stricter of two is the larger.
+ */
+#include "sender.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static const char *const level_names[] = { "none", "may", "encrypt", "dane", "dane-only",
+	"fingerprint", "verify", "secure" };
+enum { LEVEL_COUNT = sizeof(level_names) / sizeof(*level_names) };
+
+bool
+policy_requires_tls(int level)
+{
+	return level != CONF_TLS_LEVEL_NONE && level != CONF_TLS_LEVEL_MAY &&
+	       level != CONF_TLS_LEVEL_DANE;
+}
+
+struct tls_ctx *
+policy_context(struct sender *s, int level)
+{
+	switch (level) {
+	case CONF_TLS_LEVEL_ENCRYPT:
+		return s->tls[KIND_ENCRYPT];
+	case CONF_TLS_LEVEL_FINGERPRINT:
+		return s->tls[KIND_FINGERPRINT];
+	case CONF_TLS_LEVEL_VERIFY:
+	case CONF_TLS_LEVEL_SECURE:
+		return s->tls[KIND_VERIFY];
+	default:
+		return s->tls[KIND_MAY];
+	}
+}
+
+static int
+read_pem(const char *path, struct buf *out)
+{
+	int err = path[0] ? tls_read_file(path, out) : 0;
+
+	if (err)
+		log_event(LOG_E, "smtp-tls",
+		    "file=%s reason=\"%s\" remedy=\"mend smtp_tls_cert_file or smtp_tls_key_file\"",
+		    log_cstr(path), err_str(err));
+	return err;
+}
+
+int
+policy_tls_init(struct sender *s)
+{
+	static const enum tls_level levels[KIND_COUNT] = { TLS_OPPORTUNISTIC, TLS_ENCRYPT,
+		TLS_VERIFY, TLS_FINGERPRINT };
+	const struct conf *conf = s->d->conf;
+	struct buf cert = { 0 }, key = { 0 };
+	char why[256];
+	int err = read_pem(conf->smtp_tls_cert_file, &cert);
+
+	if (!err && strcmp(conf->smtp_tls_cert_file, conf->smtp_tls_key_file) != 0)
+		err = read_pem(conf->smtp_tls_key_file, &key);
+	for (int k = 0; !err && k < KIND_COUNT; k++) {
+		struct tls_client_opts o = { .level = levels[k],
+			.ca_file = conf->smtp_tls_CAfile[0] ? conf->smtp_tls_CAfile : NULL,
+			.identity = { .chain = buf_slice(&cert), .key = buf_slice(&key) } };
+
+		if (!tls_client_new(&o, &s->tls[k], why, sizeof(why)))
+			continue;
+		if (o.ca_file && k != KIND_VERIFY) { /* authorities are only needed to verify */
+			o.ca_file = NULL;
+			if (!tls_client_new(&o, &s->tls[k], why, sizeof(why)))
+				continue;
+		}
+		log_event(LOG_W, "smtp-tls",
+		    "level=%s reason=%s remedy=\"mail that needs this level waits\"",
+		    k == KIND_VERIFY ? "verify" : level_names[k], log_cstr(why));
+	}
+	buf_wipe(&cert);
+	buf_wipe(&key);
+	return err;
+}
+
+/* "encrypt", "secure match=a:b": the level and the words behind it. */
+static bool
+parse_policy(struct policy *p, struct slice value, struct arena *a)
+{
+	struct slice word = slice_split(&value, ' ');
+
+	for (int i = 0; i < LEVEL_COUNT; i++)
+		if (slice_caseeq_str(word, level_names[i])) {
+			p->level = i;
+			while (value.n) {
+				word = slice_split(&value, ' ');
+				if (slice_has_caseprefix(word, "match="))
+					p->match = arena_dup(a, slice_sub(word, 6, word.n));
+			}
+			return true;
+		}
+	return false;
+}
+
+static void ask_next(struct job *j);
+
+static void
+on_value(void *ctx, struct msg *m)
+{
+	struct job *j = ctx;
+
+	j->ask = NULL;
+	if (!m || m->type != MSG_MAP_VALUE || m->map_value.status > 1) {
+		job_reason(j, false, "4.3.0", "",
+		    "smtp_tls_policy_maps cannot be read now; see the log of maps");
+		job_finish(j);
+		return;
+	}
+	if (m->map_value.status == 0) {
+		if (parse_policy(&j->policy, slice_trim(m->map_value.value, true), &j->arena)) {
+			job_route(j);
+			return;
+		}
+		job_reason(j, false, "4.7.5", "",
+		    "smtp_tls_policy_maps: the entry of this next hop does not begin with a TLS "
+		    "level; mend it");
+		job_finish(j);
+		return;
+	}
+	j->policy_at++;
+	ask_next(j);
+}
+
+static void
+ask_next(struct job *j)
+{
+	const struct conf_tables *tables = &j->s->d->conf->smtp_tls_policy_maps;
+	struct msg m = MSG_INIT(MSG_MAP_GET, 0);
+
+	if (j->policy_at >= tables->n) {
+		job_route(j);
+		return;
+	}
+	m.map_get.table = slice_str(arena_printf(
+	    &j->arena, "%s:%s", tables->v[j->policy_at].type, tables->v[j->policy_at].name));
+	m.map_get.key =
+	    slice_str(j->port ? arena_printf(&j->arena, "%.*s:%u", SLICE_ARG(j->nexthop), j->port)
+			      : arena_printf(&j->arena, "%.*s", SLICE_ARG(j->nexthop)));
+	j->ask = ask_send(j->s, ROLE_MAPS, &m, 30000, on_value, j);
+	if (!j->ask) {
+		job_reason(j, false, "4.3.0", "",
+		    "smtp_tls_policy_maps cannot be read now: maps is not there");
+		job_finish(j);
+	}
+}
+
+void
+policy_find(struct job *j)
+{
+	const struct conf *conf = j->s->d->conf;
+
+	j->policy = (struct policy){ .level = conf->smtp_tls_security_level,
+		.wrapper = conf->smtp_tls_wrappermode };
+	j->policy_at = 0;
+	ask_next(j);
+}

@@ -1,0 +1,230 @@
+/*
+ * smtp-client: jobs of qmgr, destinations with their idle connections, connections. One struct
+ * sender per process; everything hangs on it.
+ */
+#ifndef SMTP_CLIENT_SENDER_H
+#define SMTP_CLIENT_SENDER_H
+
+#include "base/arena.h"
+#include "base/hash.h"
+#include "daemon/daemon.h"
+#include "queue/mail.h"
+#include "smtp/client.h"
+#include "tls/tls.h"
+
+#include <sys/queue.h>
+
+enum {
+	CANDIDATES_MAX = 100, /* smtp_mx_address_limit's bound */
+	RCPTS_MAX = 64,       /* of a job, by msgs.def */
+	EXTENTS_MAX = 16,     /* likewise */
+	READ_SIZE = 16384,
+	CONTENT_PIECE = 65536, /* of a large message, read and written at once */
+	OUTPUT_HIGH = 131072,  /* no more content is read while that much waits */
+	REASON_SIZE = 600,
+};
+
+/* --- questions to dns, maps and auth, by id (ask.c) --- */
+
+struct ask;
+typedef void ask_answer(void *ctx, struct msg *m); /* m NULL: the peer is gone or silent */
+
+/* --- a destination (dest.c): a next hop, its idle connections, its TLS session --- */
+
+struct dest {
+	struct hash_node node;
+	TAILQ_HEAD(, conn) idle; /* the last used first */
+	struct tls_session *session;
+	int session_level; /* of TLS, when it was made */
+	size_t users;      /* jobs and connections */
+	char key[];
+};
+
+/* --- a job (job.c) --- */
+
+struct rcpt {
+	uint32_t slot;
+	struct slice address, orcpt;
+	uint8_t notify;
+	bool done;
+	enum result_status status;
+	char enhanced[CLIENT_REPLY_ENHANCED_SIZE];
+	const char *text, *remote;
+};
+
+struct extent {
+	uint64_t offset, length;
+};
+
+struct candidate {
+	char host[256]; /* its name, or the address as text */
+	unsigned char address[16];
+	bool plain; /* its TLS failed, and TLS is not required */
+};
+
+/* What TLS a destination gets (policy.c). */
+struct policy {
+	int level; /* enum conf_tls_level */
+	bool wrapper;
+	struct slice match; /* words of a policy map; empty: by the parameters */
+};
+
+struct job {
+	TAILQ_ENTRY(job) next;
+	struct sender *s;
+	struct ipc_chan *ch; /* qmgr; NULL once it is gone */
+	uint32_t id;
+	struct arena arena;
+	struct slice queue_id, from, envid, nexthop;
+	uint32_t flags;
+	uint8_t ret;
+	uint64_t size;
+	bool lmtp;
+	uint16_t port;
+	struct rcpt *rcpts;
+	size_t n, left; /* left: without a result */
+	struct slice content;
+	int fd; /* -1: the content is inline */
+	struct extent extents[EXTENTS_MAX];
+	size_t nextents;
+
+	struct dest *dest;
+	struct ask *ask;
+	struct policy policy;
+	size_t policy_at;
+	struct candidate *candidates;
+	size_t ncandidates, at;
+	unsigned sessions; /* that got as far as a greeting */
+	struct conn *conn;
+	/* why the last attempt failed: what recipients without a result of their own get */
+	bool permanent;
+	char enhanced[CLIENT_REPLY_ENHANCED_SIZE];
+	char reason[REASON_SIZE], reason_remote[256];
+	/* of the message on its connection */
+	struct client_message message;
+	struct client_rcpt client_rcpts[RCPTS_MAX];
+	size_t map[RCPTS_MAX]; /* index of the engine to index of rcpts */
+	size_t extent_at;
+	uint64_t extent_done;
+	bool dsn; /* the next hop took over the notices */
+	int64_t begun_us, connected_us;
+	char remote[320], tls[128];
+};
+
+/* --- a connection (conn.c: socket and TLS; session.c: the dialogue) --- */
+
+enum conn_state { CONN_CONNECT, CONN_HANDSHAKE, CONN_OPEN, CONN_IDLE, CONN_QUIT };
+
+struct conn {
+	TAILQ_ENTRY(conn) next;      /* of the sender's */
+	TAILQ_ENTRY(conn) idle_next; /* of its destination's, while idle */
+	struct sender *s;
+	struct dest *dest;
+	struct job *job; /* NULL while idle or quitting */
+	enum conn_state state;
+	int fd;
+	struct event *readable, *writable;
+	bool want_write;
+	struct ev_timer timer;
+	struct client *client;
+	struct tls_conn *tls;
+	struct tls_info tls_info;
+	struct ask *ask; /* of auth */
+	struct candidate to;
+	char remote[320]; /* "host[address]:port" */
+	int level;
+	bool reused, sending, auth_used, dead;
+	unsigned messages;
+	int64_t begun_us;
+};
+
+enum tls_kind { KIND_MAY, KIND_ENCRYPT, KIND_VERIFY, KIND_FINGERPRINT, KIND_COUNT };
+
+struct sender {
+	struct daemon *d;
+	struct tls_ctx *tls[KIND_COUNT]; /* NULL: could not be made; the log says why */
+	TAILQ_HEAD(, job) jobs;
+	TAILQ_HEAD(, conn) conns;
+	struct hash dests, asks;
+	size_t njobs, nconns;
+	uint32_t next_id;
+	struct buf piece; /* for pread */
+	uint16_t ports[128];
+	size_t nports;
+	uint64_t sessions, reuses, messages;
+};
+
+/* ask.c */
+/* Sends m (its id is set here) to peer and calls back once, later, unless cancelled. NULL if the
+ * peer is not there: no callback then. ms: how long to wait. */
+struct ask *ask_send(
+    struct sender *s, enum role peer, struct msg *m, int64_t ms, ask_answer *answer, void *ctx);
+/* Another message within the same exchange. False if the peer is not there. */
+bool ask_again(struct ask *a, struct msg *m, int64_t ms);
+void ask_cancel(struct ask **a);
+/* An answer of that peer. */
+void ask_take(struct sender *s, enum role peer, struct msg *m);
+void ask_peer_gone(struct sender *s, enum role peer);
+/* In the callback: keeps the ask for ask_again; else it is freed after the callback. */
+void ask_keep(struct ask *a);
+
+/* dest.c */
+struct dest *dest_get(struct sender *s, const struct job *j);
+void dest_release(struct sender *s, struct dest **dest);
+
+/* policy.c */
+/* Finds the policy of the job's next hop, then calls job_route. */
+void policy_find(struct job *j);
+int policy_tls_init(struct sender *s);
+/* The context and the peer's names for a connection; NULL: not available. */
+struct tls_ctx *policy_context(struct sender *s, int level);
+bool policy_requires_tls(int level);
+
+/* route.c */
+/* Finds the candidates of the job, then calls job_attempt. */
+void route_find(struct job *j);
+void route_address_text(const unsigned char address[16], char *out, size_t size);
+
+/* job.c */
+void job_start(struct sender *s, struct ipc_chan *ch, struct msg *m);
+void job_route(struct job *j);
+/* The next candidate, or the end. */
+void job_attempt(struct job *j);
+/* Why this attempt failed; recipients without a result get it if it was the last. */
+void job_reason(struct job *j, bool permanent, const char *enhanced, const char *remote,
+    const char *fmt, ...) PRINTF(5, 6);
+/* Ends the job: what has no result gets the last reason. */
+void job_finish(struct job *j);
+void job_result(struct job *j, size_t i, const struct client_event *ev, const char *remote);
+/* The recipients without a result as a message for the engine. */
+void job_message(struct job *j, unsigned features);
+/* The next piece of content; 0 at its end, negative on an error. Borrowed until the next call. */
+int job_content(struct job *j, struct slice *piece_r);
+void job_content_rewind(struct job *j);
+void job_forget_qmgr(struct sender *s, struct ipc_chan *ch);
+
+/* conn.c */
+/* Begins to connect to a candidate on behalf of the job. */
+void conn_open(struct job *j, const struct candidate *to);
+/* Takes an idle connection of the job's destination; false if there is none. */
+bool conn_reuse(struct job *j);
+/* Writes what waits and arms what is to be armed; false if the connection failed (and was told so).
+ */
+bool conn_flush(struct conn *c);
+bool conn_start_tls(struct conn *c);
+void conn_timer(struct conn *c);
+void conn_free(struct conn **c);
+/* Says QUIT and closes when the server has answered, or soon. */
+void conn_quit(struct conn *c);
+void conn_keep(struct conn *c);
+
+/* session.c */
+void session_begin(struct conn *c);
+/* Runs the engine's events until there are none, then flushes; the connection may be gone after it.
+ */
+void session_run(struct conn *c);
+void session_send(struct conn *c);
+/* The transport failed: text says how. */
+void session_lost(struct conn *c, const char *enhanced, const char *fmt, ...) PRINTF(3, 4);
+
+#endif
