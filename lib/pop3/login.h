@@ -1,7 +1,7 @@
 /*
- * POP3 before login, as a pure state machine: greeting, CAPA, STLS, USER, PASS, AUTH, UTF8, LANG,
- * NOOP, QUIT (RFC 1939 section 4, RFC 2449, 2595, 5034, 6856). login-child drives it exactly as it
- * drives imap/login.h:
+ * POP3 before login, as a pure state machine: greeting, CAPA, STLS, USER, PASS, AUTH, NOOP, QUIT
+ * (RFC 1939 section 4, RFC 2449, 2595, 3206, 5034). login-child drives it exactly as it drives
+ * imap/login.h:
  *
  *	pop3_login_greet(l);
  *	loop: write pop3_login_out(l) to the client; read bytes into a buffer of your own;
@@ -84,8 +84,7 @@ void pop3_login_unavailable(struct pop3_login *l, enum pop3_login_failure why);
 /* Queues "-ERR text"; for time-outs and shutdown. text is a constant without CR, LF. */
 void pop3_login_bye(struct pop3_login *l, const char *text);
 
-/* Appends the preamble of imap/login.h with an empty tag; its id is session_id. What the session
- * must know besides (UTF8 mode) goes in the tag: "utf8" or empty. */
+/* Appends the preamble of imap/login.h with an empty tag. */
 void pop3_login_handover(
     const struct pop3_login *l, struct slice peer, struct slice session_id, struct buf *out);
 

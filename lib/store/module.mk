@@ -1,1 +1,2 @@
 $(eval $(call lib,store,mail base,-llmdb -lz -lunistring))
+$(eval $(call fuzz,store_journal,store mail base,-llmdb -lz -lunistring))

@@ -137,6 +137,8 @@ decode_shift(struct slice in, struct buf *out)
 int
 mutf7_decode(struct slice in, struct buf *out)
 {
+	size_t shift_end = SIZE_MAX; /* where a shift ended: two in a row had to be one */
+
 	for (size_t i = 0; i < in.n; i++) {
 		if (in.p[i] < 0x20 || in.p[i] >= 0x7f)
 			return ERR_SYNTAX;
@@ -150,11 +152,15 @@ mutf7_decode(struct slice in, struct buf *out)
 		int rc = 0;
 		if (end == 0)
 			buf_add_byte(out, '&');
+		else if (i == shift_end)
+			rc = ERR_SYNTAX;
 		else
 			rc = decode_shift(slice_sub(in, i + 1, i + 1 + (size_t)end), out);
 		if (rc < 0)
 			return rc;
 		i += 1 + (size_t)end;
+		if (end > 0)
+			shift_end = i + 1;
 	}
 	return out->err;
 }

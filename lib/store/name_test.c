@@ -26,6 +26,7 @@ mutf7_both_ways(void **state)
 	check_mutf7("~peter/mail/台北/日本語", "~peter/mail/&U,BTFw-/&ZeVnLIqe-");
 	check_mutf7("📬", "&2D3c7A-");
 	check_mutf7("é", "&AOk-");
+	check_mutf7("é&é", "&AOk-&-&AOk-");
 	check_mutf7("ää", "&AOQA5A-");
 	check_mutf7("äää", "&AOQA5ADk-");
 }
@@ -34,7 +35,7 @@ static void
 mutf7_refused(void **state)
 {
 	static const char *const bad[] = { "&", "&U", "&U,BTFw", "&AGE-", "&2D0-", "&3Kw-", "&AP-",
-		"&APx-", "&A-", "&=-", "\x80", "a\nb", "&APwAA-" };
+		"&APx-", "&A-", "&=-", "\x80", "a\nb", "&APwAA-", "&AOk-&AOk-" };
 	struct buf b = { 0 };
 
 	(void)state;

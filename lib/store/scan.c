@@ -370,11 +370,9 @@ read_dir(struct scan *s, uint8_t dir)
 		close(fd);
 		return err_errno();
 	}
-	errno = 0;
-	while ((e = readdir(d))) {
-		if (e->d_type == DT_DIR)
-			continue;
-		see(s, dir, e->d_name);
+	while ((errno = 0, e = readdir(d))) {
+		if (e->d_type != DT_DIR)
+			see(s, dir, e->d_name);
 	}
 	int rc = errno ? err_errno() : 0;
 	closedir(d);

@@ -1,0 +1,1 @@
+$(eval $(call lib,pop3,imap mail base,))
