@@ -1,1 +1,1 @@
-$(eval $(call lib,imap,mail base,))
+$(eval $(call lib,imap,store db mail base,))

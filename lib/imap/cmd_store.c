@@ -1,0 +1,219 @@
+/*
+ * STORE, EXPUNGE, UID EXPUNGE. Runs in imapd-child. Changes are made in portions, so that other
+ *connections of the user get their turn; each portion is durable before its responses go out.
+ *
+ *	store           = "STORE" SP sequence-set SP store-att-flags
+ *	store-att-flags = (["+" / "-"] "FLAGS" [".SILENT"]) SP (flag-list / (flag *(SP flag)))
+ *	uid-expunge     = "UID" SP "EXPUNGE" SP sequence-set
+ */
+#include "imap/command.h"
+
+#include <stdlib.h>
+
+struct store_task {
+	struct flag_change change;
+	struct uid_list uids;
+	size_t at, told;
+	bool silent;
+};
+
+static void
+store_task_free(struct imap_session *s)
+{
+	struct store_task *t = s->task;
+
+	uid_list_free(&t->uids);
+	free(t);
+}
+
+/* 0, or ERR_LIMIT, ERR_SYNTAX for a keyword that cannot be; those that cannot be read are BAD. */
+static int
+one_flag(struct imap_session *s, struct imap_parse *p, struct flag_change *c)
+{
+	static const struct {
+		const char *name;
+		enum message_flag flag;
+	} names[] = { { "\\Answered", FLAG_ANSWERED }, { "\\Flagged", FLAG_FLAGGED },
+		{ "\\Deleted", FLAG_DELETED }, { "\\Seen", FLAG_SEEN }, { "\\Draft", FLAG_DRAFT } };
+	struct slice name;
+	int index;
+
+	if (!imap_flag(p, &name))
+		return 0;
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+		if (slice_caseeq_str(name, names[i].name)) {
+			c->flags |= names[i].flag;
+			return 0;
+		}
+	if (name.p[0] == '\\') {
+		/* \Recent cannot be changed, others are none of ours: left out (RFC 9051
+		 * section 2.3.2). */
+		return 0;
+	}
+	if (mailbox_read_only(s->mailbox))
+		return 0;
+	index = mailbox_keyword_index(s->mailbox, name, c->op != FLAG_OP_REMOVE);
+	if (index < 0)
+		return c->op == FLAG_OP_REMOVE ? 0 : index;
+	c->keywords |= 1ull << index;
+	return 0;
+}
+
+static int
+flags(struct imap_session *s, struct imap_parse *p, struct flag_change *c)
+{
+	bool list = imap_try(p, '(');
+	int err = 0;
+
+	if (list && imap_try(p, ')'))
+		return 0;
+	do {
+		int e = one_flag(s, p, c);
+
+		if (e < 0)
+			err = e;
+	} while (imap_try(p, ' '));
+	if (list)
+		(void)imap_need(p, ')');
+	return err;
+}
+
+static void
+tell_flags(struct imap_session *s, struct store_task *t)
+{
+	for (; t->told < t->at; t->told++) {
+		uint32_t uid = t->uids.uids[t->told], seq = mailbox_seq(s->mailbox, uid);
+
+		if (t->silent || !seq || !mailbox_message(s->mailbox, seq))
+			continue;
+		imap_putf(s, "* %u FETCH (", seq);
+		if (s->uid || s->rev2)
+			imap_putf(s, "UID %u ", uid);
+		imap_put_flags(s, seq);
+		imap_put(s, ")\r\n");
+	}
+}
+
+static enum imap_step
+store_step(struct imap_session *s)
+{
+	struct store_task *t = s->task;
+	size_t n = t->uids.count - t->at;
+	int err;
+
+	if (n > IMAP_UIDS_A_STEP)
+		n = IMAP_UIDS_A_STEP;
+	if (n) {
+		err = mailbox_store_flags(
+		    s->mailbox, t->uids.uids + t->at, n, &t->change, NULL, NULL);
+		if (err < 0) {
+			imap_store_failed(s, err);
+			return STEP_DONE;
+		}
+		t->at += n;
+		tell_flags(s, t);
+	}
+	if (t->at < t->uids.count)
+		return STEP_AGAIN;
+	imap_ok(s, s->uid, "Done");
+	return STEP_DONE;
+}
+
+void
+imap_cmd_store(struct imap_session *s, struct imap_parse *p)
+{
+	struct store_task *t;
+	struct imap_set set;
+	struct flag_change change = { .op = FLAG_OP_SET };
+	bool silent;
+	int err;
+
+	if (!imap_sp(p) || !imap_set(p, &set) || !imap_sp(p))
+		return;
+	if (imap_try(p, '+'))
+		change.op = FLAG_OP_ADD;
+	else if (imap_try(p, '-'))
+		change.op = FLAG_OP_REMOVE;
+	if (!imap_try_text(p, "FLAGS")) {
+		imap_fail(p, "FLAGS expected");
+		return;
+	}
+	silent = imap_try_text(p, ".SILENT");
+	if (!imap_sp(p))
+		return;
+	err = flags(s, p, &change);
+	if (!imap_end(p))
+		return;
+	if (mailbox_read_only(s->mailbox)) {
+		imap_no(s, "[READ-ONLY] The mailbox is opened read-only");
+		return;
+	}
+	if (err < 0) {
+		imap_no(s, err == ERR_LIMIT ? "[LIMIT] Too many keywords in this mailbox"
+					    : "[CANNOT] Not a possible keyword");
+		return;
+	}
+	t = xcalloc(1, sizeof(*t));
+	if (!imap_resolve(s, &set, &t->uids)) {
+		free(t);
+		return;
+	}
+	t->change = change;
+	t->silent = silent;
+	imap_start(s, t, store_step, store_task_free);
+}
+
+/* --- EXPUNGE --- */
+
+static enum imap_step
+expunge_step(struct imap_session *s)
+{
+	struct store_task *t = s->task;
+	size_t n = t->uids.count - t->at;
+	int err;
+
+	if (n > IMAP_UIDS_A_STEP)
+		n = IMAP_UIDS_A_STEP;
+	if (n) {
+		err = mailbox_expunge(s->mailbox, t->uids.uids + t->at, n);
+		if (err < 0) {
+			imap_store_failed(s, err);
+			return STEP_DONE;
+		}
+		t->at += n;
+		s->counts.expunged += n;
+		imap_sync(s, true);
+	}
+	if (t->at < t->uids.count)
+		return STEP_AGAIN;
+	imap_ok(s, true, "Done");
+	return STEP_DONE;
+}
+
+void
+imap_cmd_expunge(struct imap_session *s, struct imap_parse *p)
+{
+	struct store_task *t;
+	struct imap_set set;
+	struct uid_list only = { 0 };
+
+	if (s->uid && (!imap_sp(p) || !imap_set(p, &set)))
+		return;
+	if (!imap_end(p))
+		return;
+	if (mailbox_read_only(s->mailbox)) {
+		imap_no(s, "[READ-ONLY] The mailbox is opened read-only");
+		return;
+	}
+	if (s->uid && !imap_resolve(s, &set, &only))
+		return;
+	t = xcalloc(1, sizeof(*t));
+	for (uint32_t seq = 1; seq <= mailbox_count(s->mailbox); seq++) {
+		const struct message *m = mailbox_message(s->mailbox, seq);
+
+		if (m && m->flags & FLAG_DELETED && (!s->uid || imap_uid_listed(&only, m->uid)))
+			uid_list_add(&t->uids, m->uid);
+	}
+	uid_list_free(&only);
+	imap_start(s, t, expunge_step, store_task_free);
+}

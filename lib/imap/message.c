@@ -1,0 +1,100 @@
+/*
+ * The message that a session looks at: its content, header block and MIME tree, each read when it
+ * is needed and kept until another message is looked at, since clients fetch sections one by one
+ * and large ones in portions. Runs in imapd-child; the message is hostile. Each call reads a
+ * bounded amount.
+ */
+#include "imap/command.h"
+
+#include <errno.h>
+
+int
+imap_message(struct imap_session *s, uint32_t uid)
+{
+	int err;
+
+	if (s->content && s->content_uid == uid)
+		return 0;
+	imap_drop_content(s);
+	err = content_open(s->mailbox, uid, &s->content);
+	if (err < 0) {
+		s->content = NULL;
+		return err;
+	}
+	s->content_uid = uid;
+	return 0;
+}
+
+/* Offset behind the empty line within the bytes, or 0; from: where to look on. */
+static size_t
+header_end(struct slice in, size_t from)
+{
+	size_t i = from > 3 ? from - 3 : 0;
+
+	if (!from && in.n >= 2 && in.p[0] == '\r' && in.p[1] == '\n')
+		return 2;
+	while (i < in.n) {
+		ptrdiff_t at = slice_search(slice_sub(in, i, in.n), SLICE_LIT("\r\n\r\n"));
+
+		return at < 0 ? 0 : i + (size_t)at + 4;
+	}
+	return 0;
+}
+
+int
+imap_message_header(struct imap_session *s)
+{
+	if (s->header_known)
+		return 0;
+	buf_free(&s->header);
+	for (;;) {
+		size_t before = buf_len(&s->header), end;
+		ptrdiff_t n =
+		    content_read(s->content, before, buf_reserve(&s->header, 16384), 16384);
+
+		if (n < 0)
+			return (int)n;
+		buf_commit(&s->header, (size_t)n);
+		end = header_end(buf_slice(&s->header), before);
+		if (end) {
+			buf_truncate(&s->header, end);
+			s->body_at = end;
+			break;
+		}
+		if (!n || buf_len(&s->header) >= IMAP_HEADER_MAX) {
+			/* No empty line: all is header; of an endless one the first part is. */
+			s->body_at = buf_len(&s->header);
+			break;
+		}
+	}
+	s->header_known = true;
+	return 0;
+}
+
+int
+imap_message_parse(struct imap_session *s)
+{
+	unsigned char chunk[32768];
+	size_t budget = IMAP_BYTES_A_STEP;
+
+	if (s->root)
+		return 0;
+	if (!s->mime) {
+		s->mime = mime_new(NULL);
+		s->mime_at = 0;
+	}
+	while (budget) {
+		ptrdiff_t n = content_read(s->content, s->mime_at, chunk, sizeof(chunk));
+
+		if (n < 0)
+			return (int)n;
+		if (!n) {
+			s->root = mime_finish(s->mime);
+			return 0;
+		}
+		mime_feed(s->mime, slice(chunk, (size_t)n));
+		s->mime_at += (size_t)n;
+		budget -= (size_t)n < budget ? (size_t)n : budget;
+	}
+	return -EAGAIN;
+}
