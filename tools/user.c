@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -140,6 +141,9 @@ on_store(struct tool *t, const char **words, size_t n)
 	int status;
 	size_t i;
 
+	/* before the first start, master has not made it yet */
+	if (!strcmp(words[1], "add"))
+		(void)mkdir(conf->data_directory, 0755);
 	if (users_open(
 		conf->auth_user_store, !strcmp(words[1], "add"), &opts, &users, why, sizeof(why))) {
 		tool_say("%s", why);

@@ -1,0 +1,334 @@
+"""A self-contained instance of the suite for tests: own folder, ports, uids, certificate, users.
+
+    with Instance(tmp_path, users={"u1@example.test": "pass"}) as i:
+        smtplib.SMTP("127.0.0.1", i.port["smtp"]) ...
+
+The programs are those of $BIN (default build/rel/bin). Ports and uid ranges come from a block that a lock file
+keeps for the life of this process, so that parallel workers and other runs on the machine never meet. Works as root
+(own uids, chroots) and as an ordinary user. stop() fails the test when a daemon died, a sanitizer spoke or a process
+was left over, unless allow_deaths is set.
+"""
+import fcntl
+import itertools
+import os
+import pathlib
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BIN = pathlib.Path(os.environ.get("BIN", ROOT / "build/rel/bin"))
+PORT_NAMES = ("smtp", "submission", "submissions", "imap", "imaps", "pop3", "pop3s", "lmtp", "spare1", "spare2")
+FIRST_PORT, BLOCKS = 21000, 700
+FIRST_UID, UIDS_A_BLOCK = 700000, 1000
+DAEMONS = ("qmgr", "pickup", "smtp-client", "local", "bounce", "maps", "nss", "dns", "auth", "broker", "imapd", "pop3d",
+           "log")
+SLOW = 4 if "asan" in str(BIN) or "tsan" in str(BIN) else 1  # sanitizers: everything takes longer
+
+_locks = []  # open lock files: kept until the process ends
+
+
+def _block():
+    """The number of a block of ports that nobody uses."""
+    folder = pathlib.Path("/tmp/bulkhead-test-ports")
+    folder.mkdir(mode=0o1777, exist_ok=True)
+    worker = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "0")) or 0)
+    for n in itertools.islice(itertools.cycle(range(BLOCKS)), worker * 40, worker * 40 + BLOCKS):
+        try:
+            fd = os.open(folder / str(n), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue
+        if all(_free(FIRST_PORT + n * 10 + k) for k in range(10)):
+            _locks.append(fd)
+            return n
+        os.close(fd)
+    raise RuntimeError("no free block of ports")
+
+
+def _free(port):
+    for host in ("127.0.0.1", "0.0.0.0"):
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind((host, port))
+            except OSError:
+                return False
+    return True
+
+
+class Instance:
+    def __init__(self, folder, main=None, users=None, services=None, aliases="", allow_deaths=False,
+                 direct=True, override=None):
+        """main: parameters added to main.cf. services: replaces the rows of the front ends. override: per front end,
+        {"smtp": {"smtpd_timeout": "1s"}}. aliases: text of the instance's aliases file."""
+        self.folder = pathlib.Path(folder)
+        self.main = dict(main or {})
+        self.users = dict(users if users is not None else {"u1@example.test": "pass1"})
+        self.services, self.aliases, self.override = services, aliases, override or {}
+        self.allow_deaths = allow_deaths
+        self.process = self.block = None
+        self.direct = direct
+        self.block = _block()
+        self.port = {name: FIRST_PORT + self.block * 10 + k for k, name in enumerate(PORT_NAMES)}
+        self.uid_base = FIRST_UID + self.block * UIDS_A_BLOCK
+        self.etc, self.log_file = self.folder / "etc", self.folder / "log" / "mail.log"
+        self.mail, self.spool, self.run = self.folder / "mail", self.folder / "spool", self.folder / "run"
+        self.data = self.folder / "data"
+        self.write()
+
+    # --- configuration ---
+
+    def parameters(self):
+        values = {
+            "myhostname": "mx.example.test",
+            "mydestination": "$myhostname, localhost",
+            "virtual_mailbox_domains": "example.test",
+            "mynetworks": "127.0.0.0/8 [::1]/128",
+            "inet_interfaces": "127.0.0.1",
+            "inet_protocols": "ipv4",
+            "daemon_directory": BIN,
+            "queue_directory": self.spool,
+            "data_directory": self.data,
+            "run_directory": self.run,
+            "virtual_mailbox_base": self.mail,
+            "virtual_uid_base": self.uid_base + 200,
+            "virtual_uid_count": 800,
+            "alias_maps": f"hash:{self.etc}/aliases",
+            "log_target": "file",
+            "log_file": self.log_file,
+            "smtpd_peername_lookup": "no",
+            "queue_minfree": "1M",
+            "default_privs": "nobody",
+        }
+        if os.geteuid() == 0:
+            values["uid_base"] = self.uid_base
+        if not self.direct:
+            values["direct_delivery"] = "no"
+        values.update(self.main)
+        return values
+
+    def front_ends(self):
+        rows = (("smtp", "smtpd", {}),
+                ("submission", "submission", {}),
+                ("submissions", "submission", {"smtpd_tls_wrappermode": "yes"}),
+                ("imap", "login", {"service_protocol": "imap"}),
+                ("imaps", "login", {"service_protocol": "imap", "smtpd_tls_wrappermode": "yes"}),
+                ("pop3", "login", {"service_protocol": "pop3"}),
+                ("pop3s", "login", {"service_protocol": "pop3", "smtpd_tls_wrappermode": "yes"}),
+                ("lmtp", "smtpd", {"service_protocol": "lmtp"}))
+        out = []
+        for name, program, options in rows:
+            out.append(f"127.0.0.1:{self.port[name]} inet n - y - - {program}")
+            for key, value in {**options, **self.override.get(name, {})}.items():
+                out.append(f"    -o {{ {key} = {value} }}")
+        out.append("submit unix n - y - - submission")
+        return out
+
+    def write(self):
+        for d in (self.folder, self.etc, self.log_file.parent, self.mail):
+            d.mkdir(parents=True, exist_ok=True)
+            d.chmod(0o755)
+        parents = list(self.folder.parents)
+        for d in parents:  # pytest's folders are 0700: a daemon with its own uid must get through
+            if str(d).startswith("/tmp/") and d.stat().st_uid == os.geteuid() and len(d.parts) > 2:
+                d.chmod(d.stat().st_mode | 0o711)
+        (self.etc / "main.cf").write_text("".join(f"{k} = {v}\n" for k, v in self.parameters().items()))
+        rows = self.services if self.services is not None else self.front_ends()
+        rows = list(rows) + [f"{d} unix n - y - 1 {d}" for d in DAEMONS]
+        (self.etc / "master.cf").write_text("\n".join(rows) + "\n")
+        (self.etc / "aliases").write_text(self.aliases or "postmaster: root\nroot: u1@example.test\n")
+
+    def set(self, **values):
+        """Changes main.cf; reload() puts it into force."""
+        self.main.update({k: str(v) for k, v in values.items()})
+        self.write()
+
+    # --- the tool ---
+
+    def tool(self, *words, input=None, check=True, program="bulkhead", timeout=120):
+        done = subprocess.run([BIN / program, "-c", self.etc, *map(str, words)], input=input, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout * SLOW, check=False)
+        if check and done.returncode:
+            raise AssertionError(f"bulkhead {' '.join(map(str, words))}: {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    def add_user(self, name, password, *options):
+        self.users[name] = password
+        return self.tool("user", "add", name, *options, input=password + "\n")
+
+    def reload(self):
+        return self.tool("reload")
+
+    # --- life ---
+
+    def start(self, wait=True):
+        if not (self.data / "users.lmdb").exists():
+            self.data.mkdir(exist_ok=True)
+            for name, password in self.users.items():
+                self.add_user(name, password)
+        self.stderr = open(self.folder / "stderr", "ab")
+        env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0:" + os.environ.get("ASAN_OPTIONS", "")}
+        self.process = subprocess.Popen([BIN / "master", "-c", self.etc, "-F"], stdout=self.stderr, stderr=self.stderr,
+                                        stdin=subprocess.DEVNULL, env=env, start_new_session=True)
+        if wait:
+            self.wait_ready()
+        return self
+
+    def wait_ready(self, seconds=20):
+        """Until every daemon is ready and every port answers."""
+        end = time.monotonic() + seconds * SLOW
+        done = None
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                raise AssertionError(f"master ended with {self.process.returncode}\n{self.tail()}")
+            if (self.run / "control").exists():
+                done = self.tool("status", check=False)
+                if done.returncode == 0 and " starting" not in done.stdout:
+                    break
+            time.sleep(0.05)
+        else:
+            raise AssertionError(f"not ready after {seconds} s\n{done and done.stdout}{self.tail()}")
+        for name in PORT_NAMES[:8]:
+            if self.services is None:
+                socket.create_connection(("127.0.0.1", self.port[name]), 5).close()
+
+    def stop(self):
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(40 * SLOW)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                self.kill_leftovers()
+                raise AssertionError("master did not stop\n" + self.tail()) from None
+        status, self.process = self.process.returncode, None
+        self.stderr.close()
+        left = self.kill_leftovers()
+        if self.allow_deaths:
+            return
+        assert status == 0, f"master ended with {status}\n{self.tail()}"
+        assert not left, f"left over: {left}\n{self.tail()}"
+        self.check_health()
+
+    def kill(self):
+        """kill -9 of everything at once: what a crash of the machine does to processes."""
+        if self.process:
+            pids = [pid for pid, _ in self.processes()]
+            for pid in [self.process.pid, *pids]:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            self.process.wait()
+            self.process = None
+            self.stderr.close()
+
+    def check_health(self):
+        text = (self.folder / "stderr").read_text(errors="replace")
+        for mark in ("AddressSanitizer", "runtime error:", "ThreadSanitizer", "LeakSanitizer"):
+            assert mark not in text, text[text.index(mark):][:4000]
+        log = self.log()
+        for mark in ("service-died", "child-died", "ipc-violation", "jail-"):
+            bad = [line for line in log.splitlines() + text.splitlines() if f": {mark}" in line or f" {mark}" in line]
+            assert not bad, "\n".join(bad[:20])
+
+    def processes(self):
+        """(pid, argv) of every process of this instance but master, children of zygotes included."""
+        parents, argv = {}, {}
+        for entry in pathlib.Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                stat = (entry / "stat").read_text()
+                argv[int(entry.name)] = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+        mine = {pid for pid, words in argv.items() if any(w.startswith(str(self.folder) + "/") for w in words)
+                and words[0].rpartition("/")[2] not in ("master", "bulkhead", "strace", "python3")}
+        if self.process:
+            mine |= {pid for pid, parent in parents.items() if parent == self.process.pid}
+        while True:
+            more = {pid for pid, parent in parents.items() if parent in mine} - mine
+            if not more:
+                break
+            mine |= more
+        return sorted((pid, argv[pid]) for pid in mine)
+
+    def pids(self, program):
+        return [pid for pid, argv in self.processes() if argv and argv[0].rpartition("/")[2] == program]
+
+    def kill_leftovers(self):
+        left = self.processes()
+        for pid, _ in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        return left
+
+    # --- what it wrote ---
+
+    def log(self):
+        try:
+            return self.log_file.read_text(errors="replace")
+        except OSError:
+            return ""
+
+    def tail(self, lines=40):
+        err = (self.folder / "stderr").read_text(errors="replace").splitlines() if self.process or True else []
+        return "\n".join(["--- stderr"] + err[-lines:] + ["--- log"] + self.log().splitlines()[-lines:])
+
+    def wait_log(self, pattern, seconds=10, count=1):
+        """The lines that match, as soon as there are so many."""
+        found = []
+        end = time.monotonic() + seconds * SLOW
+        while time.monotonic() < end:
+            found = [line for line in self.log().splitlines() if re.search(pattern, line)]
+            if len(found) >= count:
+                return found
+            time.sleep(0.03)
+        raise AssertionError(f"no line for {pattern!r} ({len(found)} of {count})\n{self.tail()}")
+
+    def home(self, user):
+        local, _, domain = user.partition("@")
+        return self.mail / domain / local if domain else self.mail / local
+
+    def messages(self, user, folder=""):
+        """Bytes of each message in new/ and cur/ of the Maildir of a virtual user."""
+        box = self.home(user) / "Maildir" / folder
+        return [p.read_bytes() for d in ("new", "cur") if (box / d).is_dir() for p in sorted((box / d).iterdir())]
+
+    def wait_messages(self, user, count=1, seconds=10, folder=""):
+        end = time.monotonic() + seconds * SLOW
+        while time.monotonic() < end:
+            found = self.messages(user, folder)
+            if len(found) >= count:
+                return found
+            time.sleep(0.03)
+        raise AssertionError(f"{user} has {len(self.messages(user, folder))} of {count} messages\n{self.tail()}")
+
+    def tls(self):
+        """A client context that trusts this instance's self-made certificate; connect by the name localhost."""
+        context = ssl.create_default_context(cafile=str(self.data / "self-made.pem"))
+        return context
+
+    def __enter__(self):
+        try:
+            return self.start()
+        except BaseException:
+            self.allow_deaths = True
+            self.stop()
+            raise
+
+    def __exit__(self, kind, *_):
+        if kind:
+            self.allow_deaths = True  # the test's own failure is what counts
+        self.stop()
