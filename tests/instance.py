@@ -140,7 +140,8 @@ class Instance:
         rows = self.services if self.services is not None else self.front_ends()
         rows = list(rows) + [f"{d} unix n - y - 1 {d}" for d in DAEMONS]
         (self.etc / "master.cf").write_text("\n".join(rows) + "\n")
-        (self.etc / "aliases").write_text(self.aliases or "postmaster: root\nroot: u1@example.test\n")
+        if not (self.etc / "aliases").exists():
+            (self.etc / "aliases").write_text(self.aliases or "postmaster: root\nroot: u1@example.test\n")
 
     def set(self, **values):
         """Changes main.cf; reload() puts it into force."""
@@ -283,7 +284,7 @@ class Instance:
             return ""
 
     def tail(self, lines=40):
-        err = (self.folder / "stderr").read_text(errors="replace").splitlines() if self.process or True else []
+        err = (self.folder / "stderr").read_text(errors="replace").splitlines()
         return "\n".join(["--- stderr"] + err[-lines:] + ["--- log"] + self.log().splitlines()[-lines:])
 
     def wait_log(self, pattern, seconds=10, count=1):

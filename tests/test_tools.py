@@ -1,0 +1,301 @@
+"""bulkhead(8) on configurations that no daemon runs with: conf, check, map, newaliases, trace, user."""
+import os
+import re
+import socket
+import stat
+import subprocess
+import time
+
+import pytest
+
+from instance import BIN, DAEMONS, ROOT, Instance
+
+
+@pytest.fixture
+def idle(tmp_path):
+    """An instance that is not started; its daemons' programs need only exist."""
+    programs = tmp_path / "libexec"
+    programs.mkdir()
+    for name in ("master", "smtpd", "submission", "login", *DAEMONS):
+        (programs / name).symlink_to(BIN / "bulkhead")
+    return Instance(tmp_path / "i", main={"daemon_directory": programs})
+
+
+def conf(i, *words, check=True):
+    return i.tool("conf", *words, check=check)
+
+
+# --- conf ---
+
+def test_conf_shows_as_postconf_does(idle):
+    assert conf(idle, "myhostname").stdout == "myhostname = mx.example.test\n"
+    assert conf(idle, "-h", "myhostname").stdout == "mx.example.test\n"
+    assert conf(idle, "-d", "mydestination").stdout == \
+        "mydestination = $myhostname, localhost.$mydomain, localhost\n"
+    assert conf(idle, "-x", "mydestination").stdout == "mydestination = mx.example.test, localhost\n"
+    assert conf(idle, "relayhost").stdout == "relayhost =\n"
+    names = [line.split(" =")[0] for line in conf(idle, "-n").stdout.splitlines()]
+    assert names == sorted(idle.parameters())
+    everything = conf(idle).stdout.splitlines()
+    assert len(everything) > 200 and everything == sorted(everything, key=lambda s: s.split(" =")[0])
+
+
+def test_conf_unknown_names(idle):
+    for name, text in (("mydestinaton", "unknown parameter mydestinaton: did you mean mydestination?"),
+                       ("smtpd_relay_restrictions", "of Postfix is not supported: it would say who may relay"),
+                       ("mail_location", "of Dovecot is not supported")):
+        done = conf(idle, name, check=False)
+        assert done.returncode == 1 and text in done.stderr
+
+
+def test_conf_edits_in_place(idle):
+    path = idle.etc / "main.cf"
+    path.write_text("# top\n" + path.read_text() + "\n# a list\nrelay_domains = a.test,\n  # inside\n  b.test\n# end\n")
+    path.chmod(0o640)
+    before = path.read_text()
+    conf(idle, "relay_domains=c.test", "message_size_limit = 10M")
+    after = path.read_text()
+    assert after == before.replace("relay_domains = a.test,\n  # inside\n  b.test\n", "relay_domains = c.test\n  # inside\n") \
+        + "message_size_limit = 10M\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert conf(idle, "-h", "message_size_limit").stdout == "10M\n"
+    conf(idle, "-#", "message_size_limit")
+    assert path.read_text().endswith("#message_size_limit = 10M\n")
+    conf(idle, "-X", "relay_domains")
+    assert "relay_domains" not in path.read_text()
+
+
+def test_conf_refuses_an_edit_that_breaks(idle):
+    before = (idle.etc / "main.cf").read_text()
+    for word, text in (("mydestinaton=a", "did you mean mydestination?"),
+                       ("smtpd_timeout=soon", "'soon' is not a time"),
+                       ("smtpd_recipient_limit=0", "out of bounds"),
+                       ("smtpd_banner=$nothing", "$nothing is not defined"),
+                       ("header_checks=pcre:/x", "not supported")):
+        done = conf(idle, word, check=False)
+        assert done.returncode == 1 and text in done.stderr, done.stderr
+    assert (idle.etc / "main.cf").read_text() == before
+    assert conf(idle, "myhostname", "a=b", check=False).returncode == 64
+
+
+def test_conf_services(idle):
+    text = conf(idle, "-M").stdout
+    assert f"127.0.0.1:{idle.port['smtp']} inet n y y - - smtpd\n" in text
+    assert "    -o smtpd_tls_wrappermode=yes\n" in text
+    assert conf(idle, "-M", "qmgr").stdout.split() == "qmgr unix n y y - 1 qmgr".split()
+
+
+# --- check: text problems are unit tests of lib/conf; here those that need a look at the system ---
+
+def check(i):
+    done = i.tool("check", check=False)
+    return done.returncode, done.stdout
+
+
+def test_check_of_a_good_instance(idle):
+    status, text = check(idle)
+    assert (status, text) == (0, "")
+
+
+@pytest.mark.parametrize("name, value, text", [
+    ("alias_maps", "hash:/nowhere/aliases", r"main.cf:\d+: alias_maps: hash:/nowhere/aliases: cannot read "
+     r"/nowhere/aliases: No such file or directory; create the file or correct the name"),
+    ("virtual_alias_maps", "lmdb:{etc}/virtual", r"main.cf:\d+: virtual_alias_maps: lmdb:.*/virtual: cannot read .*/virtual.lmdb"),
+    ("transport_maps", "cidr:{etc}/bad", r"main.cf:\d+: transport_maps: .*bad"),
+    ("smtpd_tls_cert_file", "/nowhere/cert.pem", r"main.cf:\d+: smtpd_tls_cert_file = /nowhere/cert.pem: No such file or "
+     r"directory: create it, correct the name, or remove the line"),
+    ("smtpd_tls_cert_file", "{etc}/aliases", r"main.cf:\d+: smtpd_tls_cert_file = .*/aliases: .*: give a PEM file"),
+    ("smtp_tls_CAfile", "/nowhere/ca.pem", r"main.cf:\d+: smtp_tls_CAfile = /nowhere/ca.pem: No such file or directory: create"),
+    ("daemon_directory", "/nowhere", r"master.cf:\d+: service qmgr: /nowhere/qmgr: No such file or directory: correct "
+     r"daemon_directory, or install the program"),
+    ("queue_directory", "{etc}/aliases", r"main.cf:\d+: queue_directory = .*: is not a folder: name a folder"),
+    ("run_directory", "{etc}/aliases/x", r"main.cf:\d+: run_directory = .*/aliases/x: Not a directory"),
+    ("admin_group", "nosuchgroup", r"main.cf:\d+: admin_group = nosuchgroup: no such group: create it, or correct the name"),
+    ("default_privs", "nosuchuser", r"main.cf:\d+: default_privs = nosuchuser: no such user: create it, or correct the name"),
+    ("smtp_sasl_password_maps", "hash:{etc}/open", r"main.cf:\d+: smtp_sasl_password_maps: .*/open holds passwords and has "
+     r"mode 0644: chmod 600 it"),
+    ("virtual_uid_base", "1000", None),
+    ("first_valid_uid", "4000000", r"main.cf:\d+: virtual_uid_base = \d+ is below first_valid_uid = 4000000: raise it"),
+])
+def test_check_finds(idle, name, value, text):
+    (idle.etc / "open").write_text("[host] user:password\n")
+    (idle.etc / "open").chmod(0o644)
+    (idle.etc / "bad").write_text("300.1.1.1/99 x\n")
+    idle.set(**{name: value.format(etc=idle.etc)})
+    status, out = check(idle)
+    if text is None:
+        assert status == 0, out
+        return
+    assert re.search(text, out), out
+    assert status == 78
+
+
+def test_check_needs_users_or_uid_base(idle):
+    if os.geteuid():
+        pytest.skip("daemons of an ordinary user have its uid")
+    idle.set(uid_base="0")
+    status, out = check(idle)
+    assert status == 78 and "the daemons have no users: bh-smtpd bh-submit" in out and "set uid_base" in out
+
+
+def test_check_warns_about_root(idle):
+    (idle.etc / "aliases").write_text("postmaster: u1@example.test\n")
+    status, out = check(idle)
+    assert status == 0
+    assert "warning: mail for root is deferred: no alias says who reads it: add a line to the aliases, as in root: yourname" in out
+
+
+def test_check_port_in_use(idle):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", idle.port["smtp"]))
+        s.listen()
+        status, out = check(idle)
+    assert status == 78
+    assert f"master.cf:1: service 127.0.0.1:{idle.port['smtp']}: 127.0.0.1 port {idle.port['smtp']}: Address already in use: " \
+        "stop the other server (ss -ltnp shows it), or choose another port" in out
+
+
+def test_check_address_of_another_machine(idle):
+    path = idle.etc / "master.cf"
+    path.write_text(path.read_text().replace("127.0.0.1:", "192.0.2.1:", 1))
+    status, out = check(idle)
+    assert status == 78 and "Cannot assign requested address: name an address of this machine" in out
+
+
+def test_check_modes(idle):
+    (idle.etc / "main.cf").chmod(0o666)
+    status, out = check(idle)
+    assert status == 78 and "main.cf: can be written by everybody (mode 0666): chmod go-w" in out
+
+
+def make_certificate(folder, days):
+    """A self-signed certificate that ends in so many days, which may be less than none."""
+    key, request, config = folder / "k.pem", folder / "r.pem", folder / "ca.cnf"
+    config.write_text(f"[ca]\ndefault_ca=d\n[d]\ndatabase={folder}/index\nserial={folder}/serial\nnew_certs_dir={folder}\n"
+                      "default_md=sha256\npolicy=p\nunique_subject=no\n[p]\ncommonName=supplied\n")
+    (folder / "index").write_text("")
+    (folder / "serial").write_text("01\n")
+    run = {"check": True, "stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    subprocess.run(["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj",
+                    "/CN=x", "-keyout", key, "-out", request], **run)
+    ends = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + days * 86400))
+    subprocess.run(["openssl", "ca", "-batch", "-config", config, "-selfsign", "-keyfile", key, "-in", request, "-out",
+                    folder / "c.pem", "-startdate", "20200101000000Z", "-enddate", ends, "-notext"], **run)
+    key.chmod(0o600)
+
+
+def test_check_certificates(idle):
+    for days, text in ((-1, "the certificate has expired: get a new one"),
+                       (4.5, "warning: .*the certificate expires in 4 days: get a new one"), (90, "^$")):
+        make_certificate(idle.etc, days)
+        idle.set(smtpd_tls_cert_file=idle.etc / "c.pem", smtpd_tls_key_file=idle.etc / "k.pem")
+        status, out = check(idle)
+        assert re.search(text, out), out
+        assert status == (78 if days < 0 else 0)
+    (idle.etc / "k.pem").chmod(0o644)
+    assert "holds a private key and has mode 0644: chmod 600 it" in check(idle)[1]
+
+
+def test_check_tells_all_at_once(idle):
+    idle.set(alias_maps="hash:/nowhere", admin_group="nosuchgroup", smtpd_timeout="x", mydestinaton="y",
+             smtpd_tls_cert_file="/nowhere")
+    (idle.etc / "master.cf").write_text((idle.etc / "master.cf").read_text() + "bad row\n")
+    status, out = check(idle)
+    assert status == 78
+    for text in ("alias_maps", "nosuchgroup", "smtpd_timeout", "mydestinaton", "smtpd_tls_cert_file", "bad row"):
+        assert text in out
+    for line in out.splitlines():
+        assert re.match(r"/\S+/(main|master)\.cf(:\d+)?: .+", line), line
+
+
+# --- tables ---
+
+def test_map_build_and_query(idle):
+    (idle.etc / "virtual").write_text("# comment\na@b.test c@d.test\nx y\n  z\n")
+    done = idle.tool("map", "build", idle.etc / "virtual")
+    assert done.stdout == f"{idle.etc}/virtual.lmdb: 2 entries\n"
+    for table in (f"lmdb:{idle.etc}/virtual", f"texthash:{idle.etc}/virtual", "inline:{a@b.test=c@d.test}"):
+        assert idle.tool("map", "query", table, "a@b.test").stdout == "c@d.test\n"
+        assert idle.tool("map", "query", table, "nobody", check=False).returncode == 1
+    assert idle.tool("map", "query", "unix:passwd.byname", "root").stdout.startswith("root:0:0:")
+    assert idle.tool("map", "check", "pcre:/nowhere", check=False).returncode == 1
+
+
+def test_newaliases(idle):
+    for text, status in (("root: a, b\n\"quoted:name\": c\n", 0), ("root a\n", 65), ("root: \"open\n", 65)):
+        (idle.etc / "aliases").write_text(text)
+        done = subprocess.run([BIN / "newaliases"], env={**os.environ, "MAIL_CONFIG": str(idle.etc)}, capture_output=True,
+                              text=True)
+        assert done.returncode == status, done.stderr
+        if status:
+            assert f"{idle.etc}/aliases:1: " in done.stderr
+    (idle.etc / "aliases").write_text("root: a\n")
+    idle.set(alias_maps=f"lmdb:{idle.etc}/aliases")
+    assert f"{idle.etc}/aliases.lmdb: 1 entries" in idle.tool("aliases").stdout
+    assert idle.tool("map", "query", f"lmdb:{idle.etc}/aliases", "root").stdout == "a\n"
+
+
+# --- users while the suite is down ---
+
+def test_users_while_down(idle):
+    idle.add_user("alice@example.test", "secret", "sender=al@example.test")
+    assert idle.tool("user", "check", "alice@example.test", input="secret\n").stdout.endswith("the password fits\n")
+    assert idle.tool("user", "check", "alice@example.test", input="wrong\n", check=False).returncode == 1
+    assert "sender: al@example.test" in idle.tool("user", "show", "alice@example.test").stdout
+    home = idle.home("alice@example.test").stat()
+    assert stat.S_IMODE(home.st_mode) == 0o700
+    if os.geteuid() == 0:
+        assert home.st_uid >= idle.uid_base
+    idle.tool("user", "passwd", "alice@example.test", input="other\n")
+    idle.tool("user", "check", "alice@example.test", input="other\n")
+    idle.tool("user", "del", "alice@example.test")
+    assert "alice" not in idle.tool("user", "list").stdout
+    assert idle.tool("user", "add", "bob", input="", check=False).returncode == 64
+
+
+# --- without the suite ---
+
+def test_suite_down(idle):
+    for words in (("status",), ("queue", "list"), ("reload",), ("security",), ("stop",)):
+        done = idle.tool(*words, check=False)
+        assert done.returncode == 69 and "the suite does not run" in done.stderr and "bulkhead start starts it" in done.stderr
+    assert idle.tool("nonsense", check=False).returncode == 64
+
+
+LOG = """\
+2026-11-25T20:00:00.000001Z mx bulkhead/smtpd-child[7]: connect sid=S1 client=192.0.2.1
+2026-11-25T20:00:00.100000Z mx bulkhead/smtpd-child[7]: accepted sid=S1 qid=OTHER from=<x>
+2026-11-25T20:00:00.200000Z mx bulkhead/smtpd-child[7]: recipient sid=S1 to=<a@example.test> reason="not qid=QQ"
+2026-11-25T20:00:00.250000Z mx bulkhead/smtpd-child[7]: accepted sid=S1 qid=QQ from=<a@b>
+2026-11-25T20:00:00.240000Z mx bulkhead/qmgr[8]: queued qid=QQ size=10
+2026-11-25T20:00:01.250000Z mx bulkhead/delivery[9]: warning: deferred qid=QQ to=<a@example.test> reason="mailbox full"
+2026-11-25T20:00:02.250000Z mx bulkhead/smtpd-child[7]: disconnect sid=S2 client=192.0.2.2
+"""
+
+
+def test_trace(idle):
+    idle.log_file.write_text(LOG)
+    out = idle.tool("trace", "QQ").stdout.splitlines()
+    assert out[0] == "message QQ, first seen 2026-11-25T20:00:00.000001Z"
+    assert [line.split()[3] for line in out[1:]] == ["connect", "recipient", "queued", "accepted", "deferred"]
+    assert out[5].split(None, 3)[:3] == ["+1250", "ms", "delivery"]
+    assert 'reason="mailbox full"' in out[5] and "qid=" not in out[5]
+    done = idle.tool("trace", "NONE", check=False)
+    assert done.returncode == 1 and "no line names NONE" in done.stderr
+    done = idle.tool("trace", "-f", "/nowhere", "QQ", check=False)
+    assert done.returncode == 66 and "/nowhere: No such file or directory" in done.stderr
+
+
+def test_pages_are_clean():
+    """The generated page of main.cf(5), which `make lint` does not see."""
+    page = BIN.parent / "gen/conf/main.cf.5"
+    done = subprocess.run(["mandoc", "-Tlint", "-Wwarning", page], capture_output=True, text=True)
+    assert done.stdout == ""
+
+
+def test_shipped_configuration_is_good():
+    done = subprocess.run([BIN / "bulkhead", "-c", ROOT / "conf", "conf", "-M"], capture_output=True, text=True)
+    assert done.returncode == 0 and "smtp " in done.stdout
+    done = subprocess.run([BIN / "bulkhead", "-c", ROOT / "conf", "check"], capture_output=True, text=True)
+    for line in done.stdout.splitlines():  # what a fresh machine lacks is no fault of the text
+        assert re.search(r"/etc/aliases|have no users|port \d+|No such file", line), line
