@@ -125,6 +125,7 @@ imap_cmd_store(struct imap_session *s, struct imap_parse *p)
 	struct store_task *t;
 	struct imap_set set;
 	struct flag_change change = { .op = FLAG_OP_SET };
+	unsigned keywords = mailbox_keyword_count(s->mailbox);
 	bool silent;
 	int err;
 
@@ -160,6 +161,8 @@ imap_cmd_store(struct imap_session *s, struct imap_parse *p)
 	}
 	t->change = change;
 	t->silent = silent;
+	if (mailbox_keyword_count(s->mailbox) != keywords)
+		imap_put_mailbox_flags(s);
 	imap_start(s, t, store_step, store_task_free);
 }
 

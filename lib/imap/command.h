@@ -35,6 +35,7 @@ struct imap_session {
 
 	struct mailbox *mailbox; /* selected, or NULL */
 	struct uid_list saved;   /* "$" */
+	unsigned keywords_told;  /* how many keywords the client knows */
 
 	/* The running command; step is NULL when there is none. task is freed by task_free. */
 	enum imap_step (*step)(struct imap_session *s);

@@ -86,6 +86,8 @@ void
 imap_ok(struct imap_session *s, bool expunges, const char *text)
 {
 	imap_sync(s, expunges);
+	if (s->ended)
+		return;
 	s->errors = 0;
 	reply(s, " OK ", text);
 }
@@ -96,6 +98,8 @@ imap_okf(struct imap_session *s, bool expunges, const char *fmt, ...)
 	va_list ap;
 
 	imap_sync(s, expunges);
+	if (s->ended)
+		return;
 	s->errors = 0;
 	put_tag(s);
 	imap_put(s, " OK ");
@@ -109,7 +113,8 @@ void
 imap_no(struct imap_session *s, const char *text)
 {
 	imap_sync(s, false);
-	reply(s, " NO ", text);
+	if (!s->ended)
+		reply(s, " NO ", text);
 }
 
 void
@@ -172,7 +177,8 @@ tell(void *ctx, const struct store_event *e)
 		imap_put(s, ")\r\n");
 		break;
 	case EVENT_KEYWORDS:
-		imap_put_mailbox_flags(s);
+		if (mailbox_keyword_count(s->mailbox) != s->keywords_told)
+			imap_put_mailbox_flags(s);
 		break;
 	case EVENT_EXISTS:
 		imap_putf(s, "* %u EXISTS\r\n", e->seq);

@@ -134,6 +134,7 @@ put_all_flags(struct imap_session *s)
 void
 imap_put_mailbox_flags(struct imap_session *s)
 {
+	s->keywords_told = mailbox_keyword_count(s->mailbox);
 	imap_put(s, "* FLAGS (");
 	put_all_flags(s);
 	imap_put(s, ")\r\n* OK [PERMANENTFLAGS (");
