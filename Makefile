@@ -21,6 +21,7 @@ OPT_tsan := -O1 -g -fsanitize=thread -DSANITIZED=1
 OPT_fuzz := -O1 -g -fsanitize=address,undefined,fuzzer-no-link -DSANITIZED=1 -DFUZZING=1
 ifeq ($(MODE),fuzz)
 CC := clang
+WARN := $(filter-out -Wno-format-truncation,$(WARN))
 HARDEN := -fPIE
 endif
 LDSAN := $(filter -fsanitize=%,$(subst ,fuzzer-no-link,,$(OPT_$(MODE))))
@@ -138,5 +139,27 @@ fuzz:
 tests-fuzz: $(FUZZERS)
 clean:
 	rm -rf build
+
+# DESTDIR= for packagers. Daemons go to LIBEXECDIR, tools to SBINDIR, sendmail where every program looks for it.
+SBINDIR ?= $(PREFIX)/sbin
+BINDIR ?= $(PREFIX)/bin
+MANDIR ?= $(PREFIX)/share/man
+TOOLS := bulkhead sendmail mailq newaliases
+paths = sed -e 's|@SBINDIR@|$(SBINDIR)|g; s|@LIBEXECDIR@|$(LIBEXECDIR)|g; s|@SYSCONFDIR@|$(SYSCONFDIR)|g'
+install: all man
+	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(SYSCONFDIR) \
+	    $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)/etc/logrotate.d $(DESTDIR)/etc/pam.d
+	install -m 755 $(filter-out $(addprefix $(BIN)/,$(TOOLS)),$(PROGRAMS)) $(DESTDIR)$(LIBEXECDIR)
+	install -m 755 $(BIN)/bulkhead $(BIN)/sendmail $(DESTDIR)$(SBINDIR)
+	install -m 755 $(BIN)/mailq $(BIN)/newaliases $(DESTDIR)$(BINDIR)
+	for f in main.cf master.cf; do test -e $(DESTDIR)$(SYSCONFDIR)/$$f || install -m 644 conf/$$f $(DESTDIR)$(SYSCONFDIR); done
+	$(paths) packaging/bulkhead.service.in >$(DESTDIR)$(PREFIX)/lib/systemd/system/bulkhead.service
+	install -m 644 packaging/bulkhead.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/bulkhead.conf
+	install -m 644 packaging/bulkhead.logrotate $(DESTDIR)/etc/logrotate.d/bulkhead
+	install -m 644 packaging/bulkhead.pam $(DESTDIR)/etc/pam.d/bulkhead
+	for p in man/*.[1-8] $(O)/gen/conf/main.cf.5; do s=$${p##*.}; install -D -m 644 $$p $(DESTDIR)$(MANDIR)/man$$s/$${p##*/}; done
+man: $(O)/gen/conf/main.cf.5
+bench: all
+	@bench/run
 
 -include $(shell find $(O)/obj -name '*.d' 2>/dev/null)
