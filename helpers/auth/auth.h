@@ -30,7 +30,12 @@ struct auth {
 	bool leaving; /* ends when nothing is under way, to read its tables anew */
 };
 
-int64_t auth_now_ms(void);
+/* Monotonic milliseconds. */
+static inline int64_t
+auth_now_ms(void)
+{
+	return ev_now_us() / 1000;
+}
 
 /* exchange.c: what front ends ask */
 void exchange_start(struct auth *a, struct ipc_chan *ch, const struct msg *m);

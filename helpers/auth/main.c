@@ -13,12 +13,6 @@
 #define SWEEP_MS 10000
 #define PENALTIES_MAX 100000
 
-int64_t
-auth_now_ms(void)
-{
-	return ev_now_us() / 1000;
-}
-
 static void
 take_bounds(struct auth *a)
 {

@@ -91,6 +91,8 @@ void daemon_control_reply(struct ipc_chan *ch, uint32_t id, int status, struct s
 /* Adds a channel of the daemon's own (a child's, a delivery's) under the skeleton's message and
  * link callbacks. */
 struct ipc_chan *daemon_adopt(struct daemon *d, int fd, enum role peer);
+/* Closes a channel of daemon_adopt; link_down is called for it first. */
+void daemon_drop(struct daemon *d, struct ipc_chan *ch);
 
 /* Counters: lib/daemon/counters.def declares them; count() adds to this process's. */
 enum counter {

@@ -27,6 +27,28 @@ name_text(const X509_NAME *name, char *out, size_t size)
 	BIO_free(bio);
 }
 
+/* The name that a client certificate logs in as: a mail address among its alternative names, else
+ * the common name. Only plain ASCII without control characters counts. */
+static void
+login_name(const X509 *cert, char *out, size_t size)
+{
+	STACK_OF(OPENSSL_STRING) *emails = X509_get1_email((X509 *)(uintptr_t)cert);
+	int n = 0;
+
+	out[0] = 0;
+	if (emails && sk_OPENSSL_STRING_num(emails) > 0)
+		n = snprintf(out, size, "%s", sk_OPENSSL_STRING_value(emails, 0));
+	else
+		n = X509_NAME_get_text_by_NID(
+		    X509_get_subject_name(cert), NID_commonName, out, (int)size);
+	X509_email_free(emails);
+	if (n < 0 || (size_t)n >= size || strlen(out) != (size_t)n)
+		out[0] = 0;
+	for (const char *p = out; *p; p++)
+		if (*p <= ' ' || *p >= 127)
+			out[0] = 0;
+}
+
 static void
 fingerprint_text(const X509 *cert, char out[65])
 {
@@ -59,6 +81,7 @@ tls_info(const struct tls_conn *conn, struct tls_info *info_r)
 		return;
 	name_text(X509_get_subject_name(cert), info_r->peer_subject, sizeof(info_r->peer_subject));
 	name_text(X509_get_issuer_name(cert), info_r->peer_issuer, sizeof(info_r->peer_issuer));
+	login_name(cert, info_r->peer_name, sizeof(info_r->peer_name));
 	fingerprint_text(cert, info_r->peer_fingerprint);
 	info_r->peer_trusted = verdict == X509_V_OK;
 	if (verdict != X509_V_OK)

@@ -181,6 +181,7 @@ struct tls_info {
 	char sni[256];          /* server: as the client sent it, lower case; "" without */
 	char peer_subject[256]; /* RFC 2253, control characters escaped; "" without certificate */
 	char peer_issuer[256];
+	char peer_name[256]; /* its first mail address, else its common name; "" where unusable */
 	char peer_fingerprint[65]; /* SHA-256 of the certificate, lower-case hex; "" without */
 	bool peer_trusted;         /* the chain leads to a known CA */
 	bool peer_verified;        /* and the level's name, digest or TLSA record matched */

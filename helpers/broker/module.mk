@@ -1,0 +1,1 @@
+$(eval $(call program,broker,helpers/broker,daemon conf ipc ev mail base,))

@@ -1,0 +1,1 @@
+$(eval $(call program,pam,helpers/pam,daemon conf ipc ev mail base,-lpam))

@@ -1,0 +1,574 @@
+/*
+ * A client of IMAP or POP3 until it has logged in, in login-child (bh-login, empty root). Hostile:
+ * every byte of the client; the engine and OpenSSL meet them. Passwords pass through and are wiped
+ * with the buffers.
+ *
+ * Invariants: no byte that came before TLS is used after it; a password is asked for and passed on
+ * only under TLS (the engine is given no mechanism before); who the client is comes from auth's
+ * token, which login cannot read; every state has a timer; a client ends in client_free alone.
+ */
+#include "login/login.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+static void advance(struct client *c);
+
+/* --- requests to auth and broker --- */
+
+static int
+ask(struct client *c, enum role role, struct msg *m)
+{
+	struct ipc_chan *ch = c->s->d->peers[role];
+	int err;
+
+	if (!ch)
+		return ERR_CLOSED;
+	if (m->id == 0)
+		m->id = ipc_next_id(ch);
+	err = ipc_send(ch, m);
+	if (err)
+		return err;
+	c->request_key = (uint64_t)role << 32 | m->id;
+	hash_insert(&c->s->requests, &c->request, slice(&c->request_key, sizeof(c->request_key)));
+	return 0;
+}
+
+static void
+forget_request(struct client *c)
+{
+	if (c->request_key)
+		hash_remove(&c->s->requests, &c->request);
+	c->request_key = 0;
+}
+
+static struct client *
+asked(struct service *s, enum role role, uint32_t id)
+{
+	uint64_t key = (uint64_t)role << 32 | id;
+	struct hash_node *node = hash_find(&s->requests, slice(&key, sizeof(key)));
+	struct client *c = node ? HASH_ELEMENT(node, struct client, request) : NULL;
+
+	if (c)
+		forget_request(c);
+	return c;
+}
+
+static void
+cancel_auth(struct client *c)
+{
+	struct msg m = MSG_INIT(MSG_AUTH_CANCEL, c->auth_id);
+
+	if (c->auth_id)
+		(void)daemon_send(c->s->d, ROLE_AUTH, &m);
+	c->auth_id = 0;
+}
+
+/* --- end --- */
+
+void
+client_free(struct client *c, const char *why)
+{
+	struct service *s = c->s;
+	struct daemon *d = s->d;
+	uint64_t token = c->token;
+
+	log_event(LOG_I, "disconnect", "sid=%s client=%s service=%s state=%s reason=\"%s\"", c->sid,
+	    c->address, s->front->service,
+	    c->state == CLIENT_PUMP || c->session.readable ? "session" : "login", why);
+	cancel_auth(c);
+	forget_request(c);
+	ev_timer_free(&c->timer);
+	if (c->engine)
+		s->front->free(&c->engine);
+	tls_conn_free(&c->tls);
+	watch_close(&c->net);
+	watch_close(&c->session);
+	buf_wipe(&c->in);
+	buf_wipe(&c->out);
+	TAILQ_REMOVE(&s->clients, c, next);
+	daemon_conf_unref(c->conf);
+	free(c);
+	acceptor_session_end(d, token);
+}
+
+static void
+timed_out(void *ctx)
+{
+	struct client *c = ctx;
+
+	if (c->state == CLIENT_DIALOGUE || c->state == CLIENT_AUTH || c->state == CLIENT_SESSION)
+		client_stop(c, "Too long without a login");
+	else
+		client_free(c, c->state == CLIENT_HANDSHAKE ? "TLS handshake took too long"
+							    : "client takes no data");
+}
+
+static void
+set_timer(struct client *c, int64_t ms)
+{
+	ev_timer_set(c->s->d->base, &c->timer, ms, timed_out, c);
+}
+
+/* Says goodbye in the protocol's words and closes when it is out. */
+void
+client_stop(struct client *c, const char *text)
+{
+	if (c->state == CLIENT_HANDSHAKE || !c->engine) {
+		client_free(c, text);
+		return;
+	}
+	cancel_auth(c);
+	forget_request(c);
+	c->s->front->bye(c->engine, text);
+	c->state = CLIENT_CLOSING;
+	set_timer(c, 5000);
+	advance(c);
+}
+
+/* --- bytes --- */
+
+int
+client_read(struct client *c, size_t limit)
+{
+	size_t room = limit > buf_len(&c->in) ? limit - buf_len(&c->in) : 0;
+	ptrdiff_t n;
+
+	if (room == 0)
+		return 0;
+	n = c->tls ? tls_read_buf(c->tls, &c->in, room) : buf_read(&c->in, c->net.fd, room);
+	if (n > 0)
+		return c->tls && tls_pending(c->tls);
+	if (n == 0)
+		return ERR_CLOSED;
+	return n == -EAGAIN || n == TLS_WANT_READ || n == TLS_WANT_WRITE ? 0 : (int)n;
+}
+
+int
+client_write(struct client *c, struct buf *b)
+{
+	int err;
+
+	if (c->tls) {
+		err = tls_write_buf(c->tls, b);
+		return err == TLS_WANT_WRITE || err == TLS_WANT_READ ? -EAGAIN : err;
+	}
+	while (buf_len(b) > 0) {
+		ptrdiff_t n = buf_write(b, c->net.fd);
+		if (n < 0)
+			return (int)n;
+	}
+	return 0;
+}
+
+static const char *
+failure_text(const struct client *c, int err)
+{
+	return c->tls && err != ERR_CLOSED ? tls_error(c->tls)
+	       : err == ERR_CLOSED         ? "client closed"
+					   : err_str(err);
+}
+
+/* --- TLS --- */
+
+/* The mechanisms that make sense on this connection: none without TLS, -PLUS only where TLS gives a
+ * binding. */
+static void
+mechanisms(const struct client *c, char *out, size_t size)
+{
+	const struct conf_list *list = &c->conf->auth_mechanisms;
+	unsigned char data[TLS_BINDING_MAX];
+	bool binds;
+	size_t n, at = 0;
+
+	out[0] = 0;
+	if (!c->tls)
+		return;
+	binds = tls_channel_binding(c->tls, TLS_BINDING_EXPORTER, data, &n) == 0 ||
+		tls_channel_binding(c->tls, TLS_BINDING_END_POINT, data, &n) == 0;
+	for (size_t i = 0; i < list->n && at < size; i++) {
+		if (!binds && slice_has_casesuffix(slice_str(list->v[i]), "-PLUS"))
+			continue;
+		at += (size_t)snprintf(out + at, size - at, "%s%s", at ? " " : "", list->v[i]);
+	}
+	if (c->conf->auth_external && at < size)
+		snprintf(out + at, size - at, "%sEXTERNAL", at ? " " : "");
+}
+
+static void
+log_tls(const struct client *c)
+{
+	struct tls_info info;
+
+	if (c->conf->smtpd_tls_loglevel < 1)
+		return;
+	tls_info(c->tls, &info);
+	log_event(LOG_I, "tls", "sid=%s client=%s protocol=%s cipher=%s bits=%d resumed=%s sni=%s",
+	    c->sid, c->address, info.protocol, info.cipher, info.bits, info.resumed ? "yes" : "no",
+	    log_cstr(info.sni));
+}
+
+static void
+begin_tls(struct client *c)
+{
+	struct tls_ctx *ctx = tls_serving_ctx(c->s->tls);
+
+	if (!ctx) {
+		client_free(c, "no certificate: see smtpd_tls_cert_file");
+		return;
+	}
+	buf_wipe(&c->in); /* what came in plain is not used any more */
+	c->tls = tls_conn_new(ctx, c->net.fd, TLS_SERVER);
+	c->state = CLIENT_HANDSHAKE;
+	set_timer(c, c->conf->smtpd_starttls_timeout);
+	advance(c);
+}
+
+static void
+begin_dialogue(struct client *c)
+{
+	const struct front *f = c->s->front;
+	char names[512];
+
+	mechanisms(c, names, sizeof(names));
+	c->state = CLIENT_DIALOGUE;
+	set_timer(c, c->conf->login_timeout);
+	if (c->engine) {
+		f->tls_done(c->engine, names);
+		return;
+	}
+	c->engine = f->new (c->conf, names,
+	    !c->tls && c->conf->login_tls_security_level != CONF_SERVER_TLS_NONE &&
+		tls_serving_ctx(c->s->tls),
+	    c->tls != NULL);
+	f->greet(c->engine);
+}
+
+static void
+handshake(struct client *c)
+{
+	int err = tls_handshake(c->tls);
+
+	if (err == 0) {
+		log_tls(c);
+		begin_dialogue(c);
+		advance(c);
+	} else if (err == TLS_WANT_READ || err == TLS_WANT_WRITE) {
+		watch_want(&c->net, err == TLS_WANT_READ, err == TLS_WANT_WRITE);
+	} else {
+		client_free(c, failure_text(c, err));
+	}
+}
+
+/* --- login --- */
+
+static void
+auth_start(struct client *c, const struct front_action *a)
+{
+	struct msg m = MSG_INIT(MSG_AUTH_START, 0);
+	unsigned char exporter[TLS_BINDING_MAX], endpoint[TLS_BINDING_MAX];
+	struct tls_info info;
+	size_t n;
+
+	m.auth_start.service = slice_str(c->s->front->service);
+	m.auth_start.mechanism = slice_str(a->mechanism);
+	m.auth_start.session = slice_str(c->sid);
+	m.auth_start.client = slice_str(c->address);
+	m.auth_start.tls = c->tls != NULL;
+	m.auth_start.has_initial = a->has_data;
+	m.auth_start.initial = a->data;
+	if (c->tls && tls_channel_binding(c->tls, TLS_BINDING_EXPORTER, exporter, &n) == 0)
+		m.auth_start.exporter = slice(exporter, n);
+	if (c->tls && tls_channel_binding(c->tls, TLS_BINDING_END_POINT, endpoint, &n) == 0)
+		m.auth_start.endpoint = slice(endpoint, n);
+	if (c->tls && c->conf->auth_external) {
+		tls_info(c->tls, &info);
+		if (info.peer_trusted)
+			m.auth_start.external = slice_str(info.peer_name);
+	}
+	buf_wipe(&c->out);
+	c->state = CLIENT_AUTH;
+	if (ask(c, ROLE_AUTH, &m) == 0) {
+		c->auth_id = m.id;
+		return;
+	}
+	c->state = CLIENT_DIALOGUE;
+	log_event(LOG_E, "auth-missing",
+	    "sid=%s client=%s remedy=\"auth is not running: see its lines before\"", c->sid,
+	    c->address);
+	c->s->front->failed(c->engine, FRONT_FAIL_TEMPORARY);
+}
+
+static void
+auth_step(struct client *c, const struct front_action *a)
+{
+	struct msg m = MSG_INIT(MSG_AUTH_RESPONSE, c->auth_id);
+
+	m.auth_response.response = a->data;
+	c->state = CLIENT_AUTH;
+	if (c->auth_id && ask(c, ROLE_AUTH, &m) == 0)
+		return;
+	c->state = CLIENT_DIALOGUE;
+	c->auth_id = 0;
+	c->s->front->failed(c->engine, FRONT_FAIL_TEMPORARY);
+}
+
+void
+client_auth_answer(struct service *s, const struct msg *m)
+{
+	struct client *c = asked(s, ROLE_AUTH, m->id);
+
+	if (!c)
+		return;
+	c->state = CLIENT_DIALOGUE;
+	if (m->type == MSG_AUTH_CHALLENGE) {
+		s->front->challenge(c->engine, m->auth_challenge.challenge);
+		advance(c);
+		return;
+	}
+	c->auth_id = 0;
+	if (m->auth_done.status == 0 && m->auth_done.token.n > 0) {
+		buf_add(&c->out, m->auth_done.token); /* kept there until the engine is through */
+		s->front->ok(c->engine, m->auth_done.final, m->auth_done.final.n > 0);
+	} else {
+		s->front->failed(c->engine, m->auth_done.status == 1   ? FRONT_FAIL_CREDENTIALS
+					    : m->auth_done.status == 3 ? FRONT_FAIL_MECHANISM
+								       : FRONT_FAIL_TEMPORARY);
+	}
+	advance(c);
+}
+
+static void
+open_session(struct client *c)
+{
+	struct msg m = MSG_INIT(MSG_SESSION_OPEN, 0);
+	int err;
+
+	m.session_open.token = buf_slice(&c->out);
+	m.session_open.service = slice_str(c->s->front->service);
+	m.session_open.client = slice_str(c->address);
+	m.session_open.session = slice_str(c->sid);
+	c->state = CLIENT_SESSION;
+	err = ask(c, ROLE_BROKER, &m);
+	buf_wipe(&c->out);
+	if (err) {
+		c->state = CLIENT_DIALOGUE;
+		c->s->front->unavailable(c->engine, FRONT_FAIL_TEMPORARY);
+	}
+}
+
+void
+client_session_opened(struct service *s, struct msg *m)
+{
+	struct client *c = asked(s, ROLE_BROKER, m->id);
+	struct buf preamble = { 0 };
+	int fd = m->fd;
+
+	if (!c)
+		return; /* the descriptor is closed by the caller: the session sees the end */
+	if (m->session_opened.status || fd < 0) {
+		c->state = CLIENT_DIALOGUE;
+		s->front->unavailable(c->engine,
+		    m->session_opened.status == 3 ? FRONT_FAIL_LIMIT : FRONT_FAIL_TEMPORARY);
+		advance(c);
+		return;
+	}
+	m->fd = -1;
+	/* First the preamble, then what the client sent behind its login, then copies. */
+	s->front->handover(c->engine, slice_str(c->address), slice_str(c->sid), &preamble);
+	buf_add(&preamble, buf_slice(&c->in));
+	buf_wipe(&c->in);
+	c->in = preamble;
+	buf_add(&c->out, buf_slice(s->front->out(c->engine)));
+	s->front->free(&c->engine);
+	pump_start(c, fd);
+}
+
+void
+client_peer_down(struct service *s, enum role role)
+{
+	struct client *c, *after;
+
+	for (c = TAILQ_FIRST(&s->clients); c; c = after) {
+		after = TAILQ_NEXT(c, next);
+		if (c->request_key >> 32 != (uint64_t)role)
+			continue;
+		forget_request(c);
+		c->auth_id = 0;
+		c->state = CLIENT_DIALOGUE;
+		if (role == ROLE_AUTH)
+			s->front->failed(c->engine, FRONT_FAIL_TEMPORARY);
+		else
+			s->front->unavailable(c->engine, FRONT_FAIL_TEMPORARY);
+		advance(c);
+	}
+	if (role == ROLE_AUTH)
+		TAILQ_FOREACH(c, &s->clients, next)
+			c->auth_id = 0;
+}
+
+/* --- the dialogue --- */
+
+/* One action of the engine; false: wait or end. */
+static bool
+act(struct client *c, const struct front_action *a)
+{
+	switch (a->want) {
+	case FRONT_MORE:
+		return false;
+	case FRONT_AUTH_START:
+		auth_start(c, a);
+		return c->state == CLIENT_DIALOGUE;
+	case FRONT_AUTH_STEP:
+		auth_step(c, a);
+		return c->state == CLIENT_DIALOGUE;
+	case FRONT_AUTH_ABORT:
+		cancel_auth(c);
+		buf_wipe(&c->out);
+		return true;
+	case FRONT_DONE:
+		open_session(c);
+		return c->state == CLIENT_DIALOGUE;
+	case FRONT_STARTTLS:
+		c->want_tls = true;
+		return false;
+	default:
+		c->state = CLIENT_CLOSING;
+		set_timer(c, 5000);
+		return false;
+	}
+}
+
+static void
+talk(struct client *c)
+{
+	struct front_action a;
+
+	do {
+		size_t n;
+		memset(&a, 0, sizeof(a));
+		n = c->s->front->feed(c->engine, buf_slice(&c->in), &a);
+		buf_consume(&c->in, n);
+	} while (act(c, &a));
+}
+
+/* Everything that can be done now: what is to be said goes out, what the client said is taken, as
+ * often as there is something; then the descriptor waits for what is missing. Ends the client where
+ * it must. */
+static void
+advance(struct client *c)
+{
+	int more = 1, err;
+
+	if (c->state == CLIENT_HANDSHAKE) {
+		handshake(c);
+		return;
+	}
+	for (int turns = 0; turns < 16; turns++) {
+		if (c->state == CLIENT_DIALOGUE && !c->want_tls)
+			talk(c);
+		err = client_write(c, c->s->front->out(c->engine));
+		if (err == -EAGAIN) {
+			watch_want(&c->net, false, true);
+			return;
+		}
+		if (err) {
+			client_free(c, failure_text(c, err));
+			return;
+		}
+		if (c->state == CLIENT_CLOSING) {
+			if (c->tls)
+				(void)!tls_shutdown(c->tls);
+			client_free(c, "closed");
+			return;
+		}
+		if (c->want_tls) {
+			c->want_tls = false;
+			begin_tls(c);
+			return;
+		}
+		if (c->state != CLIENT_DIALOGUE || !more)
+			break;
+		more = client_read(c, c->s->front->input);
+		if (more < 0) {
+			client_free(c, failure_text(c, more));
+			return;
+		}
+	}
+	/* While auth or broker think, the client is read a little ahead at most: its end must be
+	 * seen. */
+	watch_want(&c->net, buf_len(&c->in) < c->s->front->input, false);
+}
+
+/* The descriptor is ready. Also called by the pump's descriptors through pump_run. */
+static void
+on_ready(evutil_socket_t fd, short what, void *ctx)
+{
+	struct client *c = ctx;
+	int err;
+
+	(void)fd;
+	if (c->state == CLIENT_PUMP) {
+		pump_run(c);
+		return;
+	}
+	if ((c->state == CLIENT_AUTH || c->state == CLIENT_SESSION) && what & EV_READ) {
+		err = client_read(c, c->s->front->input);
+		if (err < 0) {
+			client_free(c, failure_text(c, err));
+			return;
+		}
+	}
+	advance(c);
+}
+
+static void
+draw_sid(char out[17])
+{
+	static const char digits[] = "0123456789abcdefghjkmnpqrstvwxyz";
+	unsigned char raw[12];
+
+	if (getrandom(raw, sizeof(raw), 0) != (ssize_t)sizeof(raw))
+		die("getrandom: no randomness");
+	for (size_t i = 0; i < sizeof(raw); i++)
+		out[i] = digits[raw[i] % 32];
+	out[sizeof(raw)] = 0;
+}
+
+void
+client_new(struct service *s, const struct msg_connection *m, int fd)
+{
+	struct client *c = xcalloc(1, sizeof(*c));
+	struct inet_addr addr;
+	int one = 1;
+
+	c->s = s;
+	c->token = m->token;
+	c->conf = daemon_conf_ref(s->d);
+	c->session.fd = -1;
+	buf_init(&c->in, 0);
+	draw_sid(c->sid);
+	if (m->address.n == sizeof(addr)) {
+		memcpy(&addr, m->address.p, sizeof(addr));
+		inet_format(&addr, c->address);
+	} else {
+		snprintf(c->address, sizeof(c->address), "local");
+	}
+	TAILQ_INSERT_TAIL(&s->clients, c, next);
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
+	watch_open(&c->net, s->d->base, fd, on_ready, c);
+	log_event(LOG_I, "connect", "sid=%s client=%s port=%u service=%s", c->sid, c->address,
+	    m->port, s->front->service);
+	if (s->wrapped)
+		begin_tls(c);
+	else {
+		begin_dialogue(c);
+		advance(c);
+	}
+}

@@ -1,0 +1,86 @@
+/* What the files of login share: the service and its clients. */
+#ifndef LOGIN_LOGIN_H
+#define LOGIN_LOGIN_H
+
+#include "base/hash.h"
+#include "base/inet.h"
+#include "daemon/acceptor.h"
+#include "login/front.h"
+#include "tls/serving.h"
+
+#include <sys/queue.h>
+
+#define PUMP_BUFFER ((size_t)32768) /* bytes under way in one direction after login */
+
+struct service {
+	const struct front *front;
+	struct tls_serving *tls;
+	bool wrapped;     /* TLS from the first byte */
+	struct daemon *d; /* of a child */
+	TAILQ_HEAD(, client) clients;
+	struct hash requests; /* clients that wait for auth or broker, by role and id */
+};
+
+enum client_state {
+	CLIENT_HANDSHAKE,
+	CLIENT_DIALOGUE, /* before login, the client's turn */
+	CLIENT_AUTH,     /* auth's turn */
+	CLIENT_SESSION,  /* broker's turn */
+	CLIENT_PUMP,     /* logged in: bytes both ways */
+	CLIENT_CLOSING,  /* what is left goes out, then the end */
+};
+
+/* One descriptor on the loop, with what it waits for. */
+struct watch {
+	int fd;
+	struct event *readable, *writable;
+	bool reading, writing;
+};
+
+struct client {
+	TAILQ_ENTRY(client) next;
+	struct service *s;
+	uint64_t token;
+	enum client_state state;
+	struct watch net, session;
+	struct tls_conn *tls;
+	void *engine;
+	struct buf in;  /* plain bytes of the client; after login: on their way to the session */
+	struct buf out; /* after login: on their way to the client */
+	struct hash_node request;
+	uint64_t request_key; /* 0: none */
+	uint32_t auth_id;     /* of the exchange under way, or 0 */
+	bool want_tls;        /* STARTTLS was accepted: after the reply is out */
+	bool client_eof, session_eof, told_eof, said_bye, stalled;
+	size_t out_mark; /* bytes that waited for the client after the last turn */
+	char tail[16];   /* the last bytes of the session: does it end a line? */
+	size_t tail_n;
+	struct ev_timer timer;
+	char address[INET_TEXT], sid[17];
+	struct conf *conf;
+};
+
+/* client.c: until the login */
+void client_new(struct service *s, const struct msg_connection *m, int fd);
+void client_auth_answer(struct service *s, const struct msg *m);
+void client_session_opened(struct service *s, struct msg *m);
+void client_peer_down(struct service *s, enum role role);
+void client_stop(struct client *c, const char *text);
+void client_free(struct client *c, const char *why);
+/* Bytes of the client into c->in: 1 some came or may come at once, 0 wait, or the end (ERR_CLOSED
+ * after a clean one). */
+int client_read(struct client *c, size_t limit);
+/* Writes b to the client: 0 all is out, -EAGAIN wait, or an error. */
+int client_write(struct client *c, struct buf *b);
+
+/* pump.c: after it */
+void pump_start(struct client *c, int session_fd);
+void pump_run(struct client *c);
+
+/* watch.c */
+void watch_open(struct watch *w, struct event_base *base, int fd,
+    void (*ready)(evutil_socket_t, short, void *), void *ctx);
+void watch_want(struct watch *w, bool read, bool write);
+void watch_close(struct watch *w);
+
+#endif

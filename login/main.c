@@ -1,0 +1,194 @@
+/*
+ * login (uid bh-login, empty root): the TLS and login front of IMAP and POP3. This process is the
+ * acceptor; its children (login-child) hold the clients. One row of master.cf is one protocol and
+ * one kind of TLS. Hostile: clients, met in client.c and pump.c. No child opens a path, makes a
+ * socket, or can name a user that auth has not confirmed.
+ */
+#include "login/login.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* --- certificates and keys, in the acceptor and in its children --- */
+
+static void
+take_tls(struct service *s, const struct daemon *d, const struct msg *m, bool warm)
+{
+	char error[256];
+	int err;
+
+	if (m->type == MSG_TLS_TICKET_KEYS) {
+		if (tls_serving_keys(s->tls, m->tls_ticket_keys.keys) < 0)
+			log_event(LOG_E, "ticket-keys", "service=%s reason=\"malformed\"",
+			    log_cstr(d->service));
+		return;
+	}
+	err = tls_serving_certificate(s->tls, m->tls_certificate.index, m->tls_certificate.count,
+	    m->tls_certificate.chain, m->tls_certificate.key, error, sizeof(error));
+	if (err < 0)
+		log_event(LOG_E, "certificate",
+		    "service=%s reason=%s remedy=\"see smtpd_tls_cert_file; the former certificate "
+		    "stays in use\"",
+		    log_cstr(d->service), log_cstr(error));
+	else if (err == 1 && warm)
+		tls_server_warm(tls_serving_ctx(s->tls));
+}
+
+static void
+acceptor_tls(struct daemon *d, const struct msg *m)
+{
+	take_tls(d->ctx, d, m, true);
+}
+
+/* --- the children --- */
+
+static int
+child_start(struct daemon *d)
+{
+	struct service *s = d->ctx;
+
+	s->d = d;
+	return 0;
+}
+
+static void
+child_message(struct daemon *d, struct ipc_chan *ch, struct msg *m)
+{
+	struct service *s = d->ctx;
+	int fd;
+
+	(void)ch;
+	switch (m->type) {
+	case MSG_CONNECTION:
+		fd = m->fd;
+		m->fd = -1;
+		client_new(s, &m->connection, fd);
+		break;
+	case MSG_TLS_CERTIFICATE:
+	case MSG_TLS_TICKET_KEYS:
+		take_tls(s, d, m, false);
+		break;
+	case MSG_AUTH_CHALLENGE:
+	case MSG_AUTH_DONE:
+		client_auth_answer(s, m);
+		break;
+	case MSG_SESSION_OPENED:
+		client_session_opened(s, m);
+		break;
+	default:
+		break;
+	}
+}
+
+static void
+child_link_down(struct daemon *d, struct ipc_chan *ch)
+{
+	client_peer_down(d->ctx, ipc_chan_peer(ch));
+}
+
+/* Who has not logged in is sent away; sessions go on until their own process ends them. */
+static void
+child_stop(struct daemon *d)
+{
+	struct service *s = d->ctx;
+	struct client *c, *after;
+
+	for (c = TAILQ_FIRST(&s->clients); c; c = after) {
+		after = TAILQ_NEXT(c, next);
+		if (c->state != CLIENT_PUMP && c->state != CLIENT_CLOSING)
+			client_stop(c, "Server is shutting down");
+	}
+}
+
+/* --- the acceptor --- */
+
+static bool
+is_pop3(const struct daemon *d)
+{
+	static const char *const names[] = { "pop3", "pop3s", "110", "995" };
+	const char *port = strrchr(d->service, ':');
+
+	if (d->conf->service_protocol != CONF_SERVICE_PROTOCOL_AUTO)
+		return d->conf->service_protocol == CONF_SERVICE_PROTOCOL_POP3;
+	port = port ? port + 1 : d->service;
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strcmp(port, names[i]) == 0)
+			return true;
+	return false;
+}
+
+static int
+init(struct daemon *d)
+{
+	struct service *s = xcalloc(1, sizeof(*s));
+	struct tls_server_opts opts = { .ciphers = xstrdup(d->conf->tls_ciphers) };
+
+	s->front = is_pop3(d) ? &front_pop3 : &front_imap;
+	s->wrapped = d->conf->smtpd_tls_wrappermode;
+	s->d = d;
+	TAILQ_INIT(&s->clients);
+	opts.service = xstrdup(d->service);
+	opts.alpn = s->front->alpn;
+	opts.ticket_lifetime = (unsigned)(d->conf->tls_session_lifetime / 1000);
+	opts.min_version = d->conf->tls_minimum_version == CONF_TLS_VERSION_TLS1_3
+			       ? TLS_VERSION_1_3
+			       : TLS_VERSION_1_2;
+	s->tls = tls_serving_new(&opts);
+	d->ctx = s;
+	return 0;
+}
+
+static int64_t
+sessions_per_process(const struct conf *conf)
+{
+	return conf->login_sessions_per_process;
+}
+
+static int64_t
+process_limit(const struct conf *conf)
+{
+	return conf->default_process_limit;
+}
+
+static int64_t
+sessions_before_recycle(const struct conf *conf)
+{
+	return conf->process_session_limit;
+}
+
+static int64_t
+connections_per_client(const struct conf *conf)
+{
+	return conf->smtpd_client_connection_count_limit;
+}
+
+static const char *
+refusal(struct daemon *d, unsigned listener)
+{
+	const struct service *s = d->ctx;
+
+	(void)listener;
+	return s->wrapped ? NULL : s->front->too_many;
+}
+
+int
+main(int argc, char **argv)
+{
+	static const struct daemon_desc child = { .role = ROLE_LOGIN_CHILD,
+		.start = child_start,
+		.message = child_message,
+		.link_down = child_link_down,
+		.stop = child_stop };
+	static const struct acceptor_desc desc = { .daemon = { .role = ROLE_LOGIN, .init = init },
+		.child = &child,
+		.peers = { ROLE_AUTH, ROLE_BROKER },
+		.npeers = 2,
+		.sessions_per_process = sessions_per_process,
+		.process_limit = process_limit,
+		.sessions_before_recycle = sessions_before_recycle,
+		.connections_per_client = connections_per_client,
+		.refusal = refusal,
+		.tls = acceptor_tls };
+
+	return acceptor_run(argc, argv, &desc);
+}
