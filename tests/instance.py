@@ -4,7 +4,8 @@
         smtplib.SMTP("127.0.0.1", i.port["smtp"]) ...
 
 The programs are those of $BIN (default build/rel/bin). Ports and uid ranges come from a block that a lock file
-keeps for the life of this process, so that parallel workers and other runs on the machine never meet. Works as root
+keeps for the life of this process, so that parallel workers and other runs on the machine never meet; port["sink"] and
+port["dns"] (the resolver that is asked) are left to the test. Works as root
 (own uids, chroots) and as an ordinary user. stop() fails the test when a daemon died, a sanitizer spoke or a process
 was left over, unless allow_deaths is set.
 """
@@ -21,7 +22,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BIN = pathlib.Path(os.environ.get("BIN", ROOT / "build/rel/bin"))
-PORT_NAMES = ("smtp", "submission", "submissions", "imap", "imaps", "pop3", "pop3s", "lmtp", "spare1", "spare2")
+PORT_NAMES = ("smtp", "submission", "submissions", "imap", "imaps", "pop3", "pop3s", "lmtp", "sink", "dns")
 FIRST_PORT, BLOCKS = 21000, 700
 FIRST_UID, UIDS_A_BLOCK = 700000, 1000
 DAEMONS = ("qmgr", "pickup", "smtp-client", "local", "bounce", "maps", "nss", "dns", "auth", "broker", "imapd", "pop3d",
@@ -100,6 +101,9 @@ class Instance:
             "alias_maps": f"hash:{self.etc}/aliases",
             "log_target": "file",
             "log_file": self.log_file,
+            "dns_resolvers": f"127.0.0.1:{self.port['dns']}",  # nobody, unless the test runs a server there
+            "dns_timeout": "1s",
+            "dns_attempts": "1",
             "smtpd_peername_lookup": "no",
             "queue_minfree": "1M",
             "default_privs": "nobody",

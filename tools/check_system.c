@@ -52,6 +52,26 @@ check_ranges(struct tool *t)
 		    "uid_base = %lld lies in the range of virtual users", (long long)c->uid_base);
 }
 
+/* Mail for others waits for ever without a resolver. */
+static void
+check_resolvers(struct tool *t)
+{
+	FILE *f;
+	char line[512];
+	bool found = false;
+
+	if (t->set->conf->dns_resolvers.n)
+		return;
+	f = fopen("/etc/resolv.conf", "re");
+	while (f && !found && fgets(line, sizeof(line), f))
+		found = !strncmp(line, "nameserver", 10);
+	if (f)
+		fclose(f);
+	if (!found)
+		check_at(t, true, "dns_resolvers", "set dns_resolvers, or mend that file",
+		    "/etc/resolv.conf names no server: mail for other domains waits");
+}
+
 void
 check_accounts(struct tool *t)
 {
@@ -66,6 +86,7 @@ check_accounts(struct tool *t)
 		check_at(t, false, "default_privs", "create it, or correct the name",
 		    "default_privs = %s: no such user", c->default_privs);
 	check_ranges(t);
+	check_resolvers(t);
 }
 
 /* --- ports --- */
