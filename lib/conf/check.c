@@ -74,17 +74,6 @@ interface_ok(const char *value)
 	return !strcmp(value, "all") || !strcmp(value, "loopback-only") || address_ok(value);
 }
 
-/* A table, a file or a network. */
-static bool
-client_ok(const char *value)
-{
-	const char *colon = strchr(value, ':');
-
-	if (value[0] == '/' || (colon && strchr(colon, '/') == colon + 1))
-		return true;
-	return network_ok(value);
-}
-
 static bool
 path_ok(const char *value)
 {
@@ -122,8 +111,8 @@ static const struct {
 	{ "mydomain", host_ok, false, "a domain: letters, digits, - and dots" },
 	{ "myorigin", host_ok, false, "a domain, or the path of a file with one" },
 	{ "smtp_helo_name", host_ok, false, "a host name" },
-	{ "mynetworks", client_ok, true, "a network as 192.0.2.0/24 or [2001:db8::]/32" },
-	{ "smtpd_client_event_limit_exceptions", client_ok, true,
+	{ "mynetworks", network_ok, true, "a network as 192.0.2.0/24 or [2001:db8::]/32" },
+	{ "smtpd_client_event_limit_exceptions", network_ok, true,
 	    "a network as 192.0.2.0/24 or [2001:db8::]/32" },
 	{ "inet_interfaces", interface_ok, false, "all, loopback-only or an address" },
 	{ "smtp_bind_address", address_ok, true, "an address" },

@@ -225,6 +225,9 @@ static const struct {
 	{ "mynetworks = localhost\n", GOOD_MASTER,
 	    "MAIN:1: mynetworks = localhost: 'localhost' is not a network as 192.0.2.0/24 or "
 	    "[2001:db8::]/32\n" },
+	{ "mynetworks = hash:/etc/networks\n", GOOD_MASTER,
+	    "MAIN:1: mynetworks = hash:/etc/networks: 'hash:/etc/networks' is not a network as "
+	    "192.0.2.0/24 or [2001:db8::]/32\n" },
 	{ "inet_interfaces = eth0\n", GOOD_MASTER,
 	    "MAIN:1: inet_interfaces = eth0: 'eth0' is not all, loopback-only or an address\n" },
 	{ "dns_resolvers = 127.0.0.1:99999\n", GOOD_MASTER,
