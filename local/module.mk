@@ -1,0 +1,1 @@
+$(eval $(call program,local,local,daemon db mail conf ipc ev base,-lpthread))
