@@ -74,7 +74,7 @@ mailbox_of_virtual(struct slice base, struct slice value, struct buf *out)
 /* The key is fixed: the uid of a user must outlive restarts. Users that share one by chance are
  * still kept apart by the root directory and Landlock. */
 uint32_t
-mailbox_uid(struct slice address, int64_t base, int64_t count)
+mailbox_virtual_uid(struct slice address, int64_t base, int64_t count)
 {
 	static const unsigned char key[16] = "virtual_uid_base";
 	unsigned char folded[512];

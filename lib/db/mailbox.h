@@ -26,7 +26,7 @@ int mailbox_of_user(struct slice home_mailbox, struct slice mail_spool_directory
 int mailbox_of_virtual(struct slice base, struct slice value, struct buf *out) CHECKED;
 /* The uid of a virtual user that no table gives one: base + a digest of its address (letter case
  * does not matter) modulo count. */
-uint32_t mailbox_uid(struct slice address, int64_t base, int64_t count);
+uint32_t mailbox_virtual_uid(struct slice address, int64_t base, int64_t count);
 /* Reads a spec; ERR_SYNTAX. */
 int mailbox_parse(struct slice spec, struct mailbox *out_r) CHECKED;
 /* If path lies below (or is) directory: what follows, without slashes in front; else ERR_NOT_FOUND.
