@@ -1,0 +1,290 @@
+/*
+ * One IMAP connection: a stream from login, and the session engine that answers on it. Runs in
+ * imapd-child as the user. Invariants: at most one buffer of input stays unread; nothing is read
+ * while a command runs or output waits; a long command gives way to the other connections after
+ * each step; a client that takes nothing for STALL_MS is dropped.
+ */
+#include "imapd/imapd.h"
+
+#include "imap/login.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { READ_SIZE = 16384, STALL_MS = 300000, KEEPALIVE_MS = 240000, PREAMBLE_MS = 10000 };
+
+struct connection {
+	LIST_ENTRY(connection) next;
+	struct user *u;
+	struct imap_session *session; /* NULL: the preamble of login is awaited */
+	int fd;
+	struct event *readable, *writable, *again;
+	bool reading, writing;
+	struct ev_timer timer;
+	struct buf in;
+	char *id, *client;
+	uint64_t bytes_in, bytes_out;
+	int64_t since; /* of the last byte from the client, milliseconds */
+};
+
+static void pump(struct connection *c);
+
+static void
+want(struct event *e, bool *is, bool wanted)
+{
+	if (*is == wanted)
+		return;
+	*is = wanted;
+	if (wanted)
+		(void)event_add(e, NULL);
+	else
+		(void)event_del(e);
+}
+
+static void
+connection_free(struct connection *c, const char *why)
+{
+	static const struct imap_session_counts none;
+	const struct imap_session_counts *n = c->session ? imap_session_counts(c->session) : &none;
+	struct user *u = c->u;
+
+	log_event(LOG_I, "imap-disconnect",
+	    "sid=%s user=%s client=%s reason=\"%s\" commands=%llu errors=%llu fetched=%llu "
+	    "appended=%llu expunged=%llu in=%llu out=%llu",
+	    log_cstr(c->id), log_cstr(u->start->user), log_cstr(c->client), why,
+	    (unsigned long long)n->commands, (unsigned long long)n->errors,
+	    (unsigned long long)n->fetched, (unsigned long long)n->appended,
+	    (unsigned long long)n->expunged, (unsigned long long)c->bytes_in,
+	    (unsigned long long)c->bytes_out);
+	LIST_REMOVE(c, next);
+	imap_session_free(&c->session);
+	event_free(c->readable);
+	event_free(c->writable);
+	event_free(c->again);
+	ev_timer_free(&c->timer);
+	close(c->fd);
+	buf_free(&c->in);
+	free(c->id);
+	free(c->client);
+	free(c);
+	user_left(u);
+}
+
+/* --- time --- */
+
+static void set_timer(struct connection *c);
+
+static void
+on_timer(void *arg)
+{
+	struct connection *c = arg;
+	int64_t quiet = ev_now_us() / 1000 - c->since;
+
+	if (!c->session) {
+		connection_free(c, "login sent nothing");
+		return;
+	}
+	if (buf_len(imap_session_out(c->session))) {
+		connection_free(c, "the client takes no output");
+		return;
+	}
+	if (quiet >= c->u->d->conf->imap_idle_timeout) {
+		imap_session_bye(c->session, "[UNAVAILABLE] Idle for too long");
+	} else {
+		imap_session_keepalive(c->session);
+	}
+	pump(c);
+}
+
+/* Output that waits has STALL_MS; an idling client is told that we live; else the client's silence
+ * counts. */
+static void
+set_timer(struct connection *c)
+{
+	int64_t left = c->u->d->conf->imap_idle_timeout - (ev_now_us() / 1000 - c->since);
+
+	if (left < 1)
+		left = 1;
+	if (buf_len(imap_session_out(c->session)))
+		left = STALL_MS;
+	else if (imap_session_idling(c->session) && left > KEEPALIVE_MS)
+		left = KEEPALIVE_MS;
+	ev_timer_set(c->u->d->base, &c->timer, left, on_timer, c);
+}
+
+/* --- bytes --- */
+
+/* False: the connection is gone. */
+static bool
+write_out(struct connection *c)
+{
+	struct buf *out = imap_session_out(c->session);
+
+	while (buf_len(out)) {
+		ptrdiff_t n = buf_write(out, c->fd);
+
+		if (n == -EAGAIN || n == -EWOULDBLOCK)
+			break;
+		if (n < 0) {
+			connection_free(c, err_str((int)n));
+			return false;
+		}
+		c->bytes_out += (uint64_t)n;
+	}
+	if (!buf_len(out) && imap_session_ended(c->session)) {
+		connection_free(c, "ended");
+		return false;
+	}
+	return true;
+}
+
+/* One turn: takes what was read, runs a step, writes, and says what to wait for. */
+static void
+pump(struct connection *c)
+{
+	struct imap_session *s = c->session;
+	bool ran = false;
+
+	if (imap_session_busy(s) &&
+	    buf_len(imap_session_out(s)) < (size_t)c->u->d->conf->imap_output_watermark) {
+		imap_session_run(s);
+		ran = true;
+	}
+	if (!imap_session_busy(s) && buf_len(&c->in)) {
+		buf_consume(&c->in, imap_session_feed(s, buf_slice(&c->in)));
+		ran = true;
+	}
+	if (ran) {
+		user_active(c->u);
+		connections_changed(c->u, c);
+	}
+	if (!write_out(c))
+		return;
+	want(c->writable, &c->writing, buf_len(imap_session_out(s)) > 0);
+	want(c->readable, &c->reading,
+	    !imap_session_busy(s) && !c->writing && buf_len(&c->in) < READ_SIZE);
+	/* More to do without waiting for anything: after the others had their turn. */
+	if (!c->writing && (imap_session_busy(s) || (ran && buf_len(&c->in))))
+		event_active(c->again, EV_TIMEOUT, 0);
+	set_timer(c);
+}
+
+static void
+on_again(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	pump(arg);
+}
+
+static void
+on_writable(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	pump(arg);
+}
+
+/* login sends its preamble first (lib/imap/login.h). False: not there yet, or the connection is
+ * gone. */
+static bool
+take_preamble(struct connection *c)
+{
+	const struct conf *conf = c->u->d->conf;
+	struct imap_session_config config = { .store = c->u->store,
+		.charsets = c->u->start->charsets,
+		.max_command = (size_t)conf->imap_command_limit,
+		.watermark = (size_t)conf->imap_output_watermark,
+		.max_append = (uint64_t)conf->imap_append_limit,
+		.max_errors = 20 };
+	struct imap_handover h;
+	int n = imap_handover_decode(buf_slice(&c->in), &h);
+
+	if (n < 0)
+		connection_free(c, "the preamble of login is malformed");
+	if (n <= 0)
+		return false;
+	c->session = imap_session_new(&config, h.tag);
+	log_event(LOG_I, "imap-connect", "sid=%s user=%s client=%s tls=%s", log_cstr(c->id),
+	    log_cstr(c->u->start->user), log_cstr(c->client), h.tls ? "yes" : "no");
+	buf_consume(&c->in, (size_t)n);
+	return true;
+}
+
+static void
+on_readable(evutil_socket_t fd, short what, void *arg)
+{
+	struct connection *c = arg;
+	ptrdiff_t n = buf_read(&c->in, fd, READ_SIZE);
+
+	(void)what;
+	if (n == -EAGAIN || n == -EWOULDBLOCK)
+		return;
+	if (n <= 0) {
+		connection_free(c, n < 0 ? err_str((int)n) : "the client closed the connection");
+		return;
+	}
+	c->bytes_in += (uint64_t)n;
+	c->since = ev_now_us() / 1000;
+	if (c->session || take_preamble(c))
+		pump(c);
+}
+
+void
+connections_changed(struct user *u, const struct connection *but)
+{
+	struct connection *c, *after;
+
+	for (c = LIST_FIRST(&u->all); c; c = after) {
+		after = LIST_NEXT(c, next);
+		if (c == but || !c->session || !imap_session_idling(c->session))
+			continue;
+		imap_session_changed(c->session);
+		if (buf_len(imap_session_out(c->session)) && !c->writing)
+			event_active(c->again, EV_TIMEOUT, 0);
+	}
+}
+
+void
+connections_bye(struct user *u, const char *text)
+{
+	struct connection *c;
+
+	LIST_FOREACH(c, &u->all, next) {
+		if (!c->session)
+			continue;
+		imap_session_bye(c->session, text);
+		event_active(c->again, EV_TIMEOUT, 0);
+	}
+}
+
+static struct event *
+event(struct connection *c, int fd, short what, void (*fn)(evutil_socket_t, short, void *))
+{
+	struct event *e = event_new(c->u->d->base, fd, what, fn, c);
+
+	if (!e)
+		die("out of memory for an event");
+	return e;
+}
+
+void
+connection_new(struct user *u, int fd, const struct msg_session_attach *attach)
+{
+	struct connection *c = xcalloc(1, sizeof(*c));
+
+	c->u = u;
+	c->fd = fd;
+	c->id = slice_dup(attach->session);
+	c->client = slice_dup(attach->client);
+	c->since = ev_now_us() / 1000;
+	c->readable = event(c, fd, EV_READ | EV_PERSIST, on_readable);
+	c->writable = event(c, fd, EV_WRITE | EV_PERSIST, on_writable);
+	c->again = event(c, -1, 0, on_again);
+	LIST_INSERT_HEAD(&u->all, c, next);
+	if (ev_nonblock(fd) < 0) {
+		connection_free(c, "the descriptor cannot be used");
+		return;
+	}
+	want(c->readable, &c->reading, true);
+	ev_timer_set(u->d->base, &c->timer, PREAMBLE_MS, on_timer, c);
+}
