@@ -16,7 +16,8 @@ enum mail_flag {
 	MAIL_NOTICE = 1 << 8,      /* a delivery status notification (from bounce) */
 	MAIL_DEFER = 1 << 9,       /* the first attempt waits for minimal_backoff_time */
 	MAIL_POSTMASTER = 1 << 10, /* a double bounce: if it fails too, that is only logged */
-	MAIL_REPEAT = 1 << 11, /* of a job: an earlier attempt may have delivered it without saying so */
+	MAIL_REPEAT =
+	    1 << 11, /* of a job: an earlier attempt may have delivered it without saying so */
 };
 
 /* RET and NOTIFY of RFC 3461 */

@@ -90,7 +90,7 @@ sched_add(struct sched *s, queue_id id, struct slice sender, uint64_t size, int6
 	b = bucket(s, id);
 	*m = (struct sched_msg){ .next = s->by_id[b], .id = id, .expires = expires };
 	m->sender = text_hold(&s->senders, sender);
-	m->kbytes = (uint32_t)(size / 1024 < UINT32_MAX ? (size + 1023) / 1024 : UINT32_MAX);
+	m->kbytes = (size + 1023) / 1024 < INT32_MAX ? (size + 1023) / 1024 : INT32_MAX;
 	s->by_id[b] = m;
 	return m;
 }

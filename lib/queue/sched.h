@@ -69,9 +69,8 @@ struct sched_msg {
 	struct sched_text *sender;
 	struct sched_job *jobs;
 	int64_t expires;
-	uint32_t kbytes;
-	uint16_t flags; /* the caller's */
-	bool held;
+	uint32_t arrival; /* seconds since the epoch */
+	uint32_t kbytes : 31, held : 1;
 };
 
 struct sched_flow;
@@ -110,6 +109,9 @@ void sched_set_limits(struct sched *s, const struct sched_limits *l);
  */
 struct sched_site *sched_site(struct sched *s, enum sched_class kind, struct slice key);
 struct sched_site *sched_site_find(struct sched *s, enum sched_class kind, struct slice key);
+
+/* A resting site may be tried at once: an administrator says so. */
+void sched_site_wake(struct sched *s, struct sched_site *site);
 
 /* Whether a message to these sites may go the direct way: free slots, nobody waiting, fast enough.
  */

@@ -88,6 +88,17 @@ sched_site_update(struct sched *s, struct sched_site *site)
 		heap_set(&s->rests, &site->rest, s->now + FORGET_MS);
 }
 
+void
+sched_site_wake(struct sched *s, struct sched_site *site)
+{
+	if (!site->resting)
+		return;
+	heap_clear(&s->rests, &site->rest);
+	site->resting = false;
+	site->rest_ms = 0;
+	sched_site_update(s, site);
+}
+
 bool
 sched_direct_ok(const struct sched *s, struct sched_site *const *sites, size_t n, int64_t now)
 {

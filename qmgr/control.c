@@ -1,0 +1,503 @@
+/*
+ * bulkhead queue ...: lists come from the scheduler's structures, in slices of a loop turn each, so
+ * that no listing delays a delivery; `show` reads the one file. Runs in the loop of qmgr. Who may
+ * ask was checked by master (root and the admin group). Hostile input: the words, and what
+ * strangers wrote into senders and reasons: everything is printed escaped.
+ */
+#include "qmgr/qmgr.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define SLICE 400u         /* messages looked at in one turn */
+#define CHUNK 50000u       /* bytes of one answer */
+#define QUEUED_MAX 400000u /* bytes that the asker has not read yet */
+
+enum verb { VERB_LIST, VERB_FLUSH, VERB_HOLD, VERB_RELEASE, VERB_DELETE, VERB_REQUEUE };
+enum group { BY_NONE, BY_DESTINATION, BY_SENDER, BY_REASON };
+
+static const struct {
+	const char *name;
+	enum verb verb;
+	bool needs_word;
+} verbs[] = {
+	{ "list", VERB_LIST, false },
+	{ "flush", VERB_FLUSH, false },
+	{ "hold", VERB_HOLD, true },
+	{ "release", VERB_RELEASE, true },
+	{ "delete", VERB_DELETE, true },
+	{ "requeue", VERB_REQUEUE, true },
+};
+
+struct control_list {
+	TAILQ_ENTRY(control_list) link;
+	struct ipc_chan *chan;
+	uint32_t id;
+	enum verb verb;
+	bool all, json, show;
+	size_t cursor, n, matched;
+	struct buf out;
+	struct arena arena;
+	struct slice words[64];
+};
+
+static void
+send_part(struct control_list *l, bool more, int status)
+{
+	struct msg m = MSG_INIT(MSG_CONTROL_REPLY, l->id);
+
+	m.control_reply.more = more;
+	m.control_reply.status = (uint8_t)status;
+	m.control_reply.text = buf_slice(&l->out);
+	(void)ipc_send(l->chan, &m);
+	buf_clear(&l->out);
+}
+
+static void
+list_free(struct qmgr *q, struct control_list *l)
+{
+	TAILQ_REMOVE(&q->lists, l, link);
+	buf_free(&l->out);
+	arena_free(&l->arena);
+	free(l);
+}
+
+static void
+add_time(struct buf *b, int64_t ms)
+{
+	char text[32];
+	time_t t = (time_t)(ms / 1000);
+	struct tm tm;
+
+	if (gmtime_r(&t, &tm) && strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm))
+		buf_add_str(b, text);
+}
+
+static int64_t
+wall(const struct qmgr *q, int64_t internal)
+{
+	return ev_wall_us() / 1000 + internal - qmgr_now(q);
+}
+
+static const char *
+job_word(const struct sched_job *j)
+{
+	static const char *const words[] = { "deferred", "waiting", "active", "held" };
+
+	return words[j->state];
+}
+
+static void
+add_json(struct buf *b, const char *name, struct slice s)
+{
+	buf_addf(b, "\"%s\":\"", name);
+	for (size_t i = 0; i < s.n; i++)
+		if (s.p[i] == '"' || s.p[i] == '\\')
+			buf_addf(b, "\\%c", s.p[i]);
+		else if (s.p[i] < 32 || s.p[i] == 127)
+			buf_addf(b, "\\u%04x", s.p[i]);
+		else
+			buf_add_byte(b, s.p[i]);
+	buf_add_byte(b, '"');
+}
+
+static void
+print_json(const struct qmgr *q, struct buf *b, const struct sched_msg *sm, const char *name)
+{
+	buf_addf(b, "{\"id\":\"%s\",\"kbytes\":%u,", name, (unsigned int)sm->kbytes);
+	add_json(b, "sender", slice(sm->sender->text, sm->sender->n));
+	buf_add_str(b, ",\"arrival\":\"");
+	add_time(b, (int64_t)sm->arrival * 1000);
+	buf_addf(b, "\",\"held\":%s,\"jobs\":[", sm->held ? "true" : "false");
+	for (const struct sched_job *j = sm->jobs; j; j = j->sibling) {
+		buf_addf(b, "%s{", j == sm->jobs ? "" : ",");
+		add_json(b, "destination", slice_str(j->site->key + 1));
+		buf_addf(b, ",\"state\":\"%s\",\"recipients\":%u", job_word(j), j->rcpts);
+		if (j->state == JOB_WAITING) {
+			buf_add_str(b, ",\"next\":\"");
+			add_time(b, wall(q, j->timer.due));
+			buf_add_byte(b, '"');
+		}
+		if (j->reason) {
+			buf_add_byte(b, ',');
+			add_json(b, "reason", slice(j->reason->text, j->reason->n));
+		}
+		buf_add_byte(b, '}');
+	}
+	buf_add_str(b, "]}\n");
+}
+
+static void
+print_message(const struct qmgr *q, struct control_list *l, const struct sched_msg *sm)
+{
+	char name[QUEUE_ID_SIZE];
+	struct buf *b = &l->out;
+
+	queue_id_format(sm->id, name);
+	if (l->json) {
+		print_json(q, b, sm, name);
+		return;
+	}
+	buf_addf(b, "%s %6u KiB ", name, (unsigned int)sm->kbytes);
+	add_time(b, (int64_t)sm->arrival * 1000);
+	buf_addf(b, " <%s>%s\n",
+	    sm->sender->n ? log_value(slice(sm->sender->text, sm->sender->n)) : "",
+	    sm->held ? " held" : "");
+	for (const struct sched_job *j = sm->jobs; j; j = j->sibling) {
+		buf_addf(b, "    to %s", log_cstr(j->site->key + 1));
+		if (j->rcpts)
+			buf_addf(b, " (%u recipient%s)", j->rcpts, j->rcpts == 1 ? "" : "s");
+		buf_addf(b, " %s", job_word(j));
+		if (j->state == JOB_WAITING) {
+			buf_add_str(b, " until ");
+			add_time(b, wall(q, j->timer.due));
+		}
+		if (j->state == JOB_READY && j->site->resting)
+			buf_add_str(b, " (the destination does not answer)");
+		if (j->reason)
+			buf_addf(b, ": %s", log_value(slice(j->reason->text, j->reason->n)));
+		buf_add_byte(b, '\n');
+	}
+}
+
+static bool
+matches(const struct control_list *l, const struct sched_msg *sm)
+{
+	char name[QUEUE_ID_SIZE];
+
+	if (l->all || !l->n)
+		return true;
+	queue_id_format(sm->id, name);
+	for (size_t i = 0; i < l->n; i++) {
+		struct slice w = l->words[i];
+
+		if (slice_eq_str(w, name) ||
+		    slice_caseeq(w, slice(sm->sender->text, sm->sender->n)))
+			return true;
+		for (const struct sched_job *j = sm->jobs; j; j = j->sibling)
+			if (slice_caseeq_str(w, j->site->key + 1))
+				return true;
+	}
+	return false;
+}
+
+static void
+flush_message(struct qmgr *q, struct sched_msg *sm)
+{
+	for (struct sched_job *j = sm->jobs; j; j = j->sibling) {
+		sched_site_wake(q->sched, j->site);
+		sched_job_flush(q->sched, j);
+	}
+}
+
+static void
+apply(struct qmgr *q, struct control_list *l, struct sched_msg *sm)
+{
+	struct message *m;
+
+	if (l->verb == VERB_LIST) {
+		print_message(q, l, sm);
+		return;
+	}
+	if (l->verb == VERB_FLUSH || l->verb == VERB_REQUEUE) {
+		flush_message(q, sm);
+		return;
+	}
+	m = message_bare(q, sm->id);
+	message_pin(q, m);
+	if (l->verb == VERB_DELETE) {
+		log_event(LOG_I, "queue-deleted", "qid=%s from=<%s>", m->name,
+		    sm->sender->n ? log_value(slice(sm->sender->text, sm->sender->n)) : "");
+		message_event(q, m, MSG_DELETE);
+	} else {
+		message_hold(q, m, l->verb == VERB_HOLD);
+	}
+	message_unpin(q, m);
+}
+
+/* One slice of a list. False: it is over. */
+static bool
+step(struct qmgr *q, struct control_list *l)
+{
+	struct sched_msg *sm;
+
+	if (ipc_chan_queued(l->chan) > QUEUED_MAX)
+		return true;
+	for (unsigned int i = 0; i < SLICE && buf_len(&l->out) < CHUNK - 8192; i++) {
+		sm = sched_each(q->sched, &l->cursor);
+		if (!sm) {
+			if (l->verb == VERB_LIST && !l->json && !l->matched)
+				buf_add_str(&l->out, "The queue is empty.\n");
+			if (l->verb != VERB_LIST)
+				buf_addf(&l->out, "%zu message%s\n", l->matched,
+				    l->matched == 1 ? "" : "s");
+			send_part(l, false, l->matched || l->all || !l->n ? 0 : 1);
+			return false;
+		}
+		if (!matches(l, sm))
+			continue;
+		l->matched++;
+		apply(q, l, sm);
+	}
+	if (buf_len(&l->out) > CHUNK / 2)
+		send_part(l, true, 0);
+	return true;
+}
+
+void
+control_turn(struct qmgr *q)
+{
+	bool open = false;
+
+	for (struct control_list *l = TAILQ_FIRST(&q->lists), *next; l; l = next) {
+		next = TAILQ_NEXT(l, link);
+		if (l->show)
+			continue;
+		if (step(q, l))
+			open = true;
+		else
+			list_free(q, l);
+	}
+	if (open)
+		qmgr_arm(q, qmgr_now(q) + 1);
+	deliver_pump(q);
+}
+
+/* --- show --- */
+
+static void
+print_rcpt(struct buf *b, const struct envelope_rcpt *r)
+{
+	char code[16];
+
+	buf_addf(b, "to: <%s>", log_value(r->address));
+	if (r->original.n && !slice_eq(r->original, r->address))
+		buf_addf(b, " original <%s>", log_value(r->original));
+	buf_addf(b, " %s", rcpt_state_name(r->status->state));
+	if (r->status->attempts) {
+		buf_addf(b, ", %u attempt%s, last ", r->status->attempts,
+		    r->status->attempts == 1 ? "" : "s");
+		add_time(b, (int64_t)r->status->last_attempt * 1000);
+	}
+	rcpt_status_enhanced(r->status, code);
+	if (r->status->text[0])
+		buf_addf(b, ": %s %s", code, log_cstr(r->status->text));
+	if (r->status->remote[0])
+		buf_addf(b, " (%s)", log_cstr(r->status->remote));
+	buf_add_byte(b, '\n');
+}
+
+void
+control_loaded(struct qmgr *q, struct message *m)
+{
+	struct control_list *l = m->show;
+	const struct envelope *e = &m->env;
+
+	m->show = NULL;
+	if (!l)
+		return;
+	buf_addf(&l->out, "id: %s\nstate: %s\narrival: ", m->name, msg_state_name(m->state));
+	add_time(&l->out, (int64_t)(e->arrival / 1000));
+	buf_addf(&l->out, "\nsize: %llu\nsender: <%s>\n", (unsigned long long)e->size,
+	    e->sender.n ? log_value(e->sender) : "");
+	if (e->client.n)
+		buf_addf(&l->out, "client: %s\n", log_value(e->client));
+	if (e->user.n)
+		buf_addf(&l->out, "user: %s\n", log_value(e->user));
+	if (e->session.n)
+		buf_addf(&l->out, "session: %s\n", log_value(e->session));
+	if (e->envid.n)
+		buf_addf(&l->out, "envid: %s\n", log_value(e->envid));
+	if (m->sm) {
+		buf_add_str(&l->out, "expires: ");
+		add_time(&l->out, wall(q, m->sm->expires));
+		buf_add_byte(&l->out, '\n');
+	}
+	for (size_t i = 0; i < e->n_rcpts; i++) {
+		print_rcpt(&l->out, &e->rcpts[i]);
+		if (buf_len(&l->out) > CHUNK)
+			send_part(l, true, 0);
+	}
+	if (m->has_content) {
+		buf_add_byte(&l->out, '\n');
+		if (buf_len(&l->out) + m->content.tail - m->content.head > CHUNK)
+			send_part(l, true, 0);
+		buf_add(&l->out, buf_slice(&m->content));
+	}
+	send_part(l, false, 0);
+	list_free(q, l);
+}
+
+static void
+show(struct qmgr *q, struct control_list *l)
+{
+	queue_id id;
+	struct message *m;
+
+	if (l->n != 1 || queue_id_parse(l->words[0], &id) ||
+	    (!message_find(q, id) && !sched_find(q->sched, id))) {
+		buf_add_str(&l->out, "no such message in the queue\n");
+		send_part(l, false, 1);
+		list_free(q, l);
+		return;
+	}
+	l->show = true;
+	m = message_need(q, id);
+	message_pin(q, m);
+	if (m->show) {
+		buf_add_str(&l->out, "somebody else asks for it just now: try again\n");
+		send_part(l, false, 75);
+		list_free(q, l);
+	} else {
+		m->show = l;
+		if (!m->loading)
+			control_loaded(q, m);
+	}
+	message_unpin(q, m);
+}
+
+/* --- counts --- */
+
+static void
+counts(struct qmgr *q, struct control_list *l, enum group by)
+{
+	const struct sched_text *t = NULL;
+
+	if (by == BY_DESTINATION)
+		for (struct sched_site *x = NULL; (x = sched_each_site(q->sched, x));) {
+			if (!x->jobs && !x->running)
+				continue;
+			buf_addf(&l->out,
+			    "%7zu %s: waiting=%zu ready=%zu running=%u window=%u average_ms=%lld "
+			    "sent=%llu failed=%llu%s\n",
+			    x->jobs, log_cstr(x->key + 1), x->waiting, x->ready, x->running,
+			    (unsigned int)x->window, (long long)x->average_ms,
+			    (unsigned long long)x->done, (unsigned long long)x->failed,
+			    x->resting ? " resting" : "");
+			if (buf_len(&l->out) > CHUNK)
+				send_part(l, true, 0);
+		}
+	while (by != BY_DESTINATION && (t = by == BY_SENDER ? sched_each_sender(q->sched, t)
+							    : sched_each_reason(q->sched, t))) {
+		buf_addf(&l->out, "%7u %s\n", t->refs, log_value(slice(t->text, t->n)));
+		if (buf_len(&l->out) > CHUNK)
+			send_part(l, true, 0);
+	}
+	send_part(l, false, 0);
+	list_free(q, l);
+}
+
+static void
+trust(struct qmgr *q, struct control_list *l, uint32_t uid)
+{
+	log_event(LOG_W, "queue-trusted", "uid=%u was_broken=%d", uid, q->broken);
+	q->broken = false;
+	buf_add_str(&l->out, "the queue accepts messages\n");
+	send_part(l, false, 0);
+	list_free(q, l);
+}
+
+static bool
+option(struct control_list *l, struct slice w, enum group *by)
+{
+	if (slice_eq_str(w, "-a") || slice_eq_str(w, "ALL"))
+		l->all = true;
+	else if (slice_eq_str(w, "-j"))
+		l->json = true;
+	else if (slice_eq_str(w, "-d"))
+		*by = BY_DESTINATION;
+	else if (slice_eq_str(w, "-s"))
+		*by = BY_SENDER;
+	else if (slice_eq_str(w, "-r"))
+		*by = BY_REASON;
+	else
+		return false;
+	return true;
+}
+
+static void
+usage(struct qmgr *q, struct control_list *l)
+{
+	buf_add_str(&l->out,
+	    "usage: queue list [-j] [-d | -s | -r] [ID | SENDER | DESTINATION]...\n"
+	    "       queue show ID\n"
+	    "       queue flush [ID | SENDER | DESTINATION]...\n"
+	    "       queue hold | release | delete | requeue -a | ID | SENDER | DESTINATION...\n"
+	    "       queue trust\n");
+	send_part(l, false, 64);
+	list_free(q, l);
+}
+
+void
+control_request(struct daemon *d, struct ipc_chan *ch, uint32_t id, uint32_t uid,
+    const struct slice *words, size_t n)
+{
+	struct qmgr *q = d->ctx;
+	struct control_list *l = xcalloc(1, sizeof(*l));
+	struct slice verb = n > 1 ? words[1] : SLICE_NULL;
+	enum group by = BY_NONE;
+
+	l->chan = ch;
+	l->id = id;
+	TAILQ_INSERT_TAIL(&q->lists, l, link);
+	for (size_t i = 2; i < n; i++)
+		if (!option(l, words[i], &by))
+			l->words[l->n++] = arena_dup(&l->arena, words[i]);
+	if (slice_eq_str(verb, "show")) {
+		show(q, l);
+		return;
+	}
+	if (slice_eq_str(verb, "trust")) {
+		trust(q, l, uid);
+		return;
+	}
+	for (size_t i = 0; i < sizeof(verbs) / sizeof(*verbs); i++)
+		if (slice_eq_str(verb, verbs[i].name) && (!verbs[i].needs_word || l->n || l->all)) {
+			l->verb = verbs[i].verb;
+			if (l->verb == VERB_REQUEUE)
+				route_changed(q);
+			if (by != BY_NONE)
+				counts(q, l, by);
+			else
+				control_turn(q);
+			return;
+		}
+	usage(q, l);
+}
+
+void
+control_link_down(struct qmgr *q, struct ipc_chan *ch)
+{
+	for (struct control_list *l = TAILQ_FIRST(&q->lists), *next; l; l = next) {
+		next = TAILQ_NEXT(l, link);
+		if (l->chan != ch)
+			continue;
+		for (struct hash_node *n = NULL; l->show && (n = hash_next(&q->messages, n));) {
+			struct message *m = HASH_ELEMENT(n, struct message, node);
+
+			if (m->show == l)
+				m->show = NULL;
+		}
+		list_free(q, l);
+	}
+}
+
+void
+control_status(struct daemon *d, struct buf *out)
+{
+	struct qmgr *q = d->ctx;
+	struct sched_counts c;
+
+	sched_count(q->sched, &c);
+	buf_addf(out,
+	    "messages=%zu jobs_waiting=%zu jobs_ready=%zu held=%zu running_local=%zu "
+	    "running_remote=%zu "
+	    "direct=%zu destinations=%zu senders=%zu reasons=%zu schedule_bytes=%zu in_memory=%zu "
+	    "memory_bytes=%zu "
+	    "open_files=%zu children=%zu walking=%d low_space=%d broken=%d odd=%llu",
+	    c.messages, c.waiting, c.ready, c.held, c.running[SCHED_LOCAL], c.running[SCHED_REMOTE],
+	    c.direct, c.sites, c.senders, c.reasons, c.bytes, q->messages.count, q->memory,
+	    q->open_files, q->children.count, q->walking, q->low_space, q->broken,
+	    (unsigned long long)q->odd);
+}

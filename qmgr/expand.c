@@ -1,0 +1,327 @@
+/*
+ * Expansions: a delivery found a .forward or read an :include: and gives new addresses. They are
+ * resolved by maps like those of any receiver, and become a message of their own, durable before
+ * the recipient that they came from is done. Runs in the loop of qmgr. Hostile input: the
+ * addresses, which a user wrote; the depth of expansions is bounded, and their number by the
+ * message that carried them.
+ */
+#include "qmgr/qmgr.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define DEPTH_MAX 20u
+#define RELAY_ALLOWED 1u /* flag of rcpt_check: a user may forward to anywhere */
+
+struct expanded {
+	struct slice address;
+	uint32_t id; /* of the question, 0: answered */
+	unsigned int code;
+	struct slice enhanced, text;
+};
+
+struct expansion_job {
+	struct expansion_job *next;
+	struct message *parent, *child;
+	uint32_t slot;
+	bool started;
+	size_t n, open;
+	struct expanded *addresses;
+	struct arena arena;
+	struct envelope_rcpt *finals;
+	size_t n_finals;
+};
+
+void
+expand_result(struct qmgr *q, struct message *m, uint32_t slot, struct msg_list addresses)
+{
+	struct expansion_job *x = xcalloc(1, sizeof(*x));
+	struct cursor c = cursor(addresses.raw);
+	struct item_expansion item;
+
+	x->parent = m;
+	x->slot = slot;
+	x->addresses = arena_alloc(&x->arena, (addresses.n + 1) * sizeof(*x->addresses));
+	while (item_expansion_next(&c, &item))
+		if (item.slot == slot && item.address.n)
+			x->addresses[x->n++].address = arena_dup(&x->arena, item.address);
+	x->next = m->expansions;
+	m->expansions = x;
+	m->rcpts[slot].expanded = true;
+	if (m->state == MSG_DIRECT)
+		message_event(q, m, MSG_EXPANDED);
+	else
+		expand_continue(q, m);
+}
+
+static void
+end(struct qmgr *q, struct expansion_job *x, enum rcpt_event event, const char *enhanced,
+    const char *text)
+{
+	struct message *m = x->parent;
+	struct expansion_job **at = &m->expansions;
+
+	message_pin(q, m);
+	while (*at != x)
+		at = &(*at)->next;
+	*at = x->next;
+	m->rcpts[x->slot].expanded = false;
+	rcpt_status_set(
+	    m->env.rcpts[x->slot].status, slice_str(enhanced), slice_str(text), SLICE_NULL);
+	message_rcpt(q, m, x->slot, event);
+	if (x->child)
+		x->child->from = NULL;
+	arena_free(&x->arena);
+	free(x);
+	if (m->state != MSG_DONE) {
+		if (event == RCPT_LATER)
+			deliver_resettle(q, m);
+		message_judge(q, m);
+	}
+	message_unpin(q, m);
+}
+
+static void
+ask(struct qmgr *q, struct expansion_job *x)
+{
+	struct msg m = MSG_INIT(MSG_RCPT_CHECK, 0);
+
+	for (size_t i = 0; i < x->n; i++) {
+		m.id = x->addresses[i].id = ++q->next_id;
+		m.rcpt_check.address = x->addresses[i].address;
+		m.rcpt_check.sender = x->parent->env.sender;
+		m.rcpt_check.flags = RELAY_ALLOWED;
+		x->open++;
+		if (daemon_send(q->d, ROLE_MAPS, &m)) {
+			x->open = 0;
+			end(q, x, RCPT_LATER, "4.3.0", "address look-ups are not running");
+			return;
+		}
+	}
+}
+
+void
+expand_continue(struct qmgr *q, struct message *m)
+{
+	message_pin(q, m);
+	for (struct expansion_job *x = m->expansions, *next; x; x = next) {
+		next = x->next;
+		if (x->started || (m->state != MSG_QUEUED && m->state != MSG_HELD))
+			continue;
+		x->started = true;
+		if (!x->n)
+			end(q, x, RCPT_DELIVERED, "2.0.0", "expanded to nobody");
+		else if (m->env.hops >= DEPTH_MAX)
+			end(q, x, RCPT_REFUSED, "5.4.6", "mail forwarding loop");
+		else
+			ask(q, x);
+	}
+	message_unpin(q, m);
+}
+
+/* --- the new message --- */
+
+static bool
+has_final(const struct expansion_job *x, struct slice address)
+{
+	for (size_t i = 0; i < x->n_finals; i++)
+		if (slice_eq(x->finals[i].address, address))
+			return true;
+	return false;
+}
+
+static void
+add_final(struct expansion_job *x, struct slice address, const struct expanded *failed)
+{
+	const struct envelope_rcpt *from = &x->parent->env.rcpts[x->slot];
+	struct envelope_rcpt *r, *grown;
+
+	if (has_final(x, address) || x->n_finals >= ENVELOPE_RECIPIENTS_MAX)
+		return;
+	if ((x->n_finals & (x->n_finals + 1)) == 0) { /* grow at 0, 1, 3, 7 ... */
+		grown = arena_alloc(&x->arena, (x->n_finals * 2 + 1) * sizeof(*grown));
+		if (x->n_finals)
+			memcpy(grown, x->finals, x->n_finals * sizeof(*grown));
+		x->finals = grown;
+	}
+	r = &x->finals[x->n_finals++];
+	*r = (struct envelope_rcpt){ .address = arena_dup(&x->arena, address),
+		.original = from->address,
+		.orcpt = from->orcpt,
+		.notify = from->notify };
+	if (failed) {
+		struct rcpt_status *s = envelope_status(&x->arena, r);
+
+		s->state = RCPT_FAILED;
+		s->last_attempt = (uint64_t)ev_wall_us() / 1000000;
+		rcpt_status_set(s, failed->enhanced, failed->text, SLICE_NULL);
+	}
+}
+
+static struct message *
+make_child(struct qmgr *q, struct expansion_job *x, queue_id id)
+{
+	const struct message *p = x->parent;
+	struct message *m = message_new(q);
+	struct envelope *e = &m->env;
+	char *header = arena_printf(
+	    &m->arena, "Delivered-To: %.*s\r\n", SLICE_ARG(p->env.rcpts[x->slot].address));
+	struct slice head = slice_str(header);
+
+	*e = (struct envelope){ .arrival = p->env.arrival,
+		.ret = p->env.ret,
+		.hops = p->env.hops + 1,
+		.flags = (p->env.flags | MAIL_QUEUE_FIRST) &
+			 ~(unsigned int)(MAIL_PER_RCPT | MAIL_DEFER) };
+	e->sender = arena_dup(&m->arena, p->env.sender);
+	e->envid = arena_dup(&m->arena, p->env.envid);
+	e->session = arena_dup(&m->arena, p->env.session);
+	e->client = arena_dup(&m->arena, p->env.client);
+	e->user = arena_dup(&m->arena, p->env.user);
+	e->size = head.n + p->env.size;
+	e->n_extents = 1;
+	e->extents[0] = (struct envelope_extent){ 0, e->size };
+	e->n_rcpts = x->n_finals;
+	e->rcpts = arena_alloc(&m->arena, x->n_finals * sizeof(*e->rcpts));
+	for (size_t i = 0; i < x->n_finals; i++) {
+		struct envelope_rcpt *r = &e->rcpts[i], *f = &x->finals[i];
+
+		*r = (struct envelope_rcpt){ .address = arena_dup(&m->arena, f->address),
+			.original = arena_dup(&m->arena, f->original),
+			.orcpt = arena_dup(&m->arena, f->orcpt),
+			.notify = f->notify };
+		if (f->status)
+			*envelope_status(&m->arena, r) = *f->status;
+	}
+	buf_add(&m->content, head);
+	if (p->has_content) {
+		buf_add(&m->content, buf_slice(&p->content));
+		m->has_content = true;
+	}
+	message_set_id(q, m, id);
+	return m;
+}
+
+static void
+build(struct qmgr *q, struct expansion_job *x)
+{
+	struct message *p = x->parent, *m;
+	queue_id id;
+	bool temporary = false;
+
+	for (size_t i = 0; i < x->n; i++) {
+		temporary =
+		    temporary || (x->addresses[i].code >= 400 && x->addresses[i].code < 500);
+		if (x->addresses[i].code >= 500)
+			add_final(x, x->addresses[i].address, &x->addresses[i]);
+	}
+	id = temporary || (!p->has_content && p->read_fd < 0) ? 0 : qmgr_new_id(q);
+	if (!id) {
+		end(q, x, RCPT_LATER, "4.3.0",
+		    "an address of the expansion cannot be looked up now");
+		return;
+	}
+	if (!x->n_finals) {
+		end(q, x, RCPT_DELIVERED, "2.0.0", "expanded to nobody");
+		return;
+	}
+	m = make_child(q, x, id);
+	m->from = x;
+	x->child = m;
+	message_pin(q, m);
+	message_account(q, m);
+	if (!p->has_content) {
+		m->copy_fd = dup(p->read_fd);
+		m->n_copy = p->env.n_extents;
+		memcpy(m->copy, p->env.extents, sizeof(m->copy));
+	}
+	message_event(q, m, MSG_COMMIT_RECEIVED);
+	route_message(q, m);
+	message_unpin(q, m);
+}
+
+void
+expand_drop(struct qmgr *q, struct message *m)
+{
+	while (m->expansions)
+		end(q, m->expansions, RCPT_LATER, "4.3.1", "the message was given up");
+}
+
+void
+expand_committed(struct qmgr *q, struct message *child)
+{
+	struct expansion_job *x = child->from;
+	char text[64];
+
+	child->from = NULL;
+	if (!x)
+		return;
+	x->child = NULL;
+	if (child->commit_err) {
+		end(q, x, RCPT_LATER, "4.3.1", "the expansion could not be queued");
+		return;
+	}
+	snprintf(text, sizeof(text), "expanded to %zu recipients as %s", child->env.n_rcpts,
+	    child->name);
+	end(q, x, RCPT_DELIVERED, "2.0.0", text);
+}
+
+static struct expansion_job *
+find(struct qmgr *q, uint32_t id, size_t *i_r)
+{
+	for (struct hash_node *n = NULL; (n = hash_next(&q->messages, n));) {
+		struct message *m = HASH_ELEMENT(n, struct message, node);
+
+		for (struct expansion_job *x = m->expansions; x; x = x->next)
+			for (*i_r = 0; *i_r < x->n; ++*i_r)
+				if (x->addresses[*i_r].id == id)
+					return x;
+	}
+	return NULL;
+}
+
+void
+expand_verdict(struct qmgr *q, const struct msg *msg)
+{
+	const struct msg_rcpt_verdict *v = &msg->rcpt_verdict;
+	struct cursor c = cursor(v->finals.raw);
+	struct item_final_addr f;
+	size_t i;
+	struct expansion_job *x = find(q, msg->id, &i);
+
+	if (!x) {
+		q->odd++;
+		return;
+	}
+	x->addresses[i].id = 0;
+	x->addresses[i].code = v->code;
+	x->addresses[i].enhanced = arena_dup(&x->arena, v->enhanced);
+	x->addresses[i].text = arena_dup(&x->arena, v->text);
+	while (v->code < 300 && item_final_addr_next(&c, &f))
+		add_final(x, f.address, NULL);
+	if (!--x->open)
+		build(q, x);
+	deliver_pump(q);
+}
+
+/* maps is gone: what it was asked is asked again with the next attempt. */
+void
+expand_link_down(struct qmgr *q)
+{
+	bool again = true;
+
+	while (again) {
+		again = false;
+		for (struct hash_node *n = NULL; (n = hash_next(&q->messages, n)) && !again;) {
+			struct message *m = HASH_ELEMENT(n, struct message, node);
+
+			for (struct expansion_job *x = m->expansions; x && !again; x = x->next)
+				if (x->open) {
+					end(q, x, RCPT_LATER, "4.3.0",
+					    "address look-ups were restarted");
+					again = true;
+				}
+		}
+	}
+}

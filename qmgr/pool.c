@@ -1,0 +1,131 @@
+/*
+ * The threads of qmgr. They run in its jail, with its uid; they see operations only, never the
+ * tables of the loop, so no lock is needed but that of the two lists. Invariant: an operation
+ * belongs to the loop, then to one thread, then to the loop again; the mutex orders the hand-over.
+ */
+#include "qmgr/pool.h"
+
+#include "daemon/log.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+STAILQ_HEAD(ops, pool_op);
+
+struct pool {
+	pthread_mutex_t lock;
+	pthread_cond_t work;
+	struct ops todo, done;
+	unsigned int idle;
+	size_t pending; /* of the loop alone */
+	int wake;
+	struct event *event;
+};
+
+static void *
+run(void *arg)
+{
+	struct pool *p = arg;
+	struct pool_op *op;
+	bool first;
+
+	pthread_mutex_lock(&p->lock);
+	for (;;) {
+		p->idle++;
+		while (STAILQ_EMPTY(&p->todo))
+			pthread_cond_wait(&p->work, &p->lock);
+		p->idle--;
+		op = STAILQ_FIRST(&p->todo);
+		STAILQ_REMOVE_HEAD(&p->todo, next);
+		pthread_mutex_unlock(&p->lock);
+
+		op->work(op);
+		log_flush();
+
+		pthread_mutex_lock(&p->lock);
+		first = STAILQ_EMPTY(&p->done);
+		STAILQ_INSERT_TAIL(&p->done, op, next);
+		if (first) {
+			uint64_t one = 1;
+			/* The loop takes the whole list at once, however many there are by then. */
+			if (write(p->wake, &one, sizeof(one)) < 0)
+				die("pool: eventfd: %s", err_str(err_errno()));
+		}
+	}
+	return NULL;
+}
+
+static void
+on_done(evutil_socket_t fd, short what, void *arg)
+{
+	struct pool *p = arg;
+	struct ops done = STAILQ_HEAD_INITIALIZER(done);
+	struct pool_op *op;
+	uint64_t n;
+
+	(void)what;
+	if (read(fd, &n, sizeof(n)) < 0)
+		return;
+	pthread_mutex_lock(&p->lock);
+	STAILQ_CONCAT(&done, &p->done);
+	pthread_mutex_unlock(&p->lock);
+	while ((op = STAILQ_FIRST(&done))) {
+		STAILQ_REMOVE_HEAD(&done, next);
+		p->pending--;
+		op->done(op);
+	}
+}
+
+struct pool *
+pool_new(struct event_base *base, unsigned int threads)
+{
+	struct pool *p = xcalloc(1, sizeof(*p));
+	pthread_attr_t attr;
+	sigset_t all, old;
+
+	STAILQ_INIT(&p->todo);
+	STAILQ_INIT(&p->done);
+	p->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (p->wake < 0 || pthread_mutex_init(&p->lock, NULL) || pthread_cond_init(&p->work, NULL))
+		die("pool: cannot be set up");
+	p->event = event_new(base, p->wake, EV_READ | EV_PERSIST, on_done, p);
+	if (!p->event || event_add(p->event, NULL))
+		die("pool: the loop refuses its eventfd");
+	/* Signals belong to the loop. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, (size_t)256 << 10);
+	for (unsigned int i = 0; i < threads; i++) {
+		pthread_t t;
+
+		if (pthread_create(&t, &attr, run, p))
+			die("pool: cannot start thread %u of %u", i + 1, threads);
+	}
+	pthread_attr_destroy(&attr);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return p;
+}
+
+void
+pool_submit(struct pool *p, struct pool_op *op)
+{
+	bool wake;
+
+	p->pending++;
+	pthread_mutex_lock(&p->lock);
+	STAILQ_INSERT_TAIL(&p->todo, op, next);
+	wake = p->idle > 0;
+	pthread_mutex_unlock(&p->lock);
+	if (wake)
+		pthread_cond_signal(&p->work);
+}
+
+size_t
+pool_pending(const struct pool *p)
+{
+	return p->pending;
+}

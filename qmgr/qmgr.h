@@ -1,0 +1,321 @@
+/*
+ * The queue manager: what its files share. One process, one loop; threads see struct spool_op only.
+ *
+ *   receive.c   receivers: transactions, checks, replies          message.c   the state machine at
+ * work route.c     routes, sites, users of tokens, all cached        deliver.c   jobs and their
+ * results agents.c    delivery children and smtp-client processes       notice.c    jobs for bounce
+ *   expand.c    new messages from .forward and :include:          recover.c   the walk at the start
+ *   control.c   bulkhead queue ...                                main.c      timers, limits, links
+ */
+#ifndef QMGR_QMGR_H
+#define QMGR_QMGR_H
+
+#include "daemon/daemon.h"
+#include "qmgr/spool.h"
+#include "queue/mail.h"
+#include "queue/rate.h"
+#include "queue/sched.h"
+
+struct job;
+struct agent;
+struct transaction;
+TAILQ_HEAD(jobs, job);
+TAILQ_HEAD(messages, message);
+
+/* --- routes --- */
+
+struct route {
+	struct hash_node node; /* by address, while cached */
+	TAILQ_ENTRY(route) lru;
+	unsigned int refs;
+	bool cached;
+	unsigned int status; /* 0 ok, 1 permanent, 2 temporary */
+	enum route_kind kind;
+	enum run_kind run;
+	uint32_t uid, gid, flags;
+	uint16_t port;
+	struct msg_list groups;
+	/* all in one arena of its own */
+	struct arena arena;
+	struct slice address, enhanced, text, transport, nexthop, user, home, mailbox, extension,
+	    argument;
+	struct slice agent; /* kind local: who the delivery child is */
+};
+
+/* --- messages in memory --- */
+
+struct rcpt {
+	struct route *route;
+	struct job *job;
+	bool dirty;    /* its slot on disk is older than its status */
+	bool expanded; /* waits for the message made of its expansion */
+	bool told;     /* is in the notice under way */
+};
+
+struct message {
+	struct hash_node node;    /* by id text */
+	TAILQ_ENTRY(message) lru; /* in q->idle while nothing happens to it */
+	char name[QUEUE_ID_SIZE];
+	enum msg_state state;
+	struct arena arena;
+	struct envelope env;
+	struct rcpt *rcpts;
+	unsigned int counts[RCPT_STATES];
+	struct buf content; /* small, as it lies on the disk */
+	bool has_content;
+	int read_fd;                   /* large: -1 unless open */
+	int64_t born_ms, committed_ms; /* of the internal clock */
+	/* the client */
+	struct transaction *waits;
+	/* direct */
+	TAILQ_ENTRY(message) direct;
+	int64_t deadline;
+	bool on_direct, is_idle;
+	/* disk */
+	struct queue_layout layout;
+	bool on_disk, has_file, busy, gone; /* busy: an operation runs; gone: removed by it */
+	bool flush_again, set_mtime, set_mode;
+	mode_t mode;
+	bool holding; /* mode HELD is or will be on the disk */
+	/* jobs */
+	struct jobs jobs;
+	unsigned int routing, loading; /* answers that are not there yet */
+	unsigned int noticing;         /* NOTIFY_* of the notice under way */
+	uint32_t notice_id;
+	struct sched_site *notice_site;
+	struct sched_msg *sm;
+	size_t bytes;      /* what it counts in q->memory */
+	unsigned int pins; /* callbacks that refer to it */
+	/* jobs whose slot is taken and that wait for content and routes */
+	struct start {
+		struct sched_job *sj;
+		struct sched_site *site;
+	} * starts;
+	size_t n_starts;
+	bool expired; /* to be told when it is loaded */
+	bool want_unlink;
+	int commit_err;
+	unsigned int refuse_code; /* why it was not sealed */
+	const char *refuse_enhanced, *refuse_text;
+	struct expansion_job *expansions;
+	/* made by an expansion: from whom, and what is copied of a large parent */
+	struct expansion_job *from;
+	int copy_fd;
+	size_t n_copy;
+	struct envelope_extent copy[ENVELOPE_EXTENTS_MAX];
+	bool bare; /* only its ID is known: not loaded */
+	struct control_list *show;
+};
+
+struct job {
+	uint32_t id;
+	struct message *msg;
+	struct sched_job *sj;    /* NULL: direct, or deleted meanwhile */
+	struct sched_site *site; /* its slot */
+	struct agent *agent;
+	struct route *route; /* of its first recipient: where to */
+	TAILQ_ENTRY(job) of_msg, of_agent;
+	struct heap_node deadline;
+	int64_t started;
+	bool direct, again, slow;
+	uint32_t n;
+	uint32_t rcpts[];
+};
+
+/* --- agents --- */
+
+enum agent_kind { AGENT_DELIVERY, AGENT_CLIENT };
+
+struct agent {
+	struct hash_node node; /* DELIVERY: by route->agent */
+	TAILQ_ENTRY(agent) link;
+	enum agent_kind kind;
+	struct ipc_chan *chan; /* NULL: DELIVERY that is being started */
+	uint32_t start_id;
+	struct jobs jobs; /* sent, or waiting for the start */
+	unsigned int n_jobs;
+	int64_t idle_since;
+	pid_t pid;
+	char *key;
+};
+
+/* --- clients of receivers --- */
+
+struct transaction {
+	struct hash_node node; /* by channel and id */
+	unsigned char key[16];
+	struct ipc_chan *chan;
+	uint32_t id;
+	struct message *msg;
+	bool committed, opened;
+};
+
+struct expansion_job;
+struct site_entry;
+struct token_entry;
+struct question;
+struct control_list;
+
+struct qmgr {
+	struct daemon *d;
+	struct sched *sched;
+	struct pool *pool;
+	struct spool spool;
+	struct queue_id_source ids;
+	queue_id first_id;    /* of this start */
+	int64_t clock_offset; /* internal clock - monotonic, ms */
+	struct hash messages, transactions, routes, questions, sites, groups, tokens, children;
+	struct messages idle, direct;
+	TAILQ_HEAD(, route) route_lru;
+	TAILQ_HEAD(, question) asked;
+	TAILQ_HEAD(site_lru, site_entry) site_lru;
+	TAILQ_HEAD(token_lru, token_entry) token_lru;
+	TAILQ_HEAD(, agent) agents;
+	struct job **jobs; /* by the low bits of their id */
+	size_t n_jobs, jobs_free, jobs_running;
+	struct heap deadlines; /* of jobs */
+	struct rate_table rates;
+	struct ev_timer timer;
+	int64_t timer_at;
+	size_t memory, open_files, open_limit;
+	bool low_space, broken; /* broken: an fsync failed with EIO */
+	bool clock_asked;
+	int64_t next_space, stop_at;
+	/* recovery */
+	bool walking;
+	unsigned int walk_dir, walk_running;
+	struct {
+		size_t found, removed, corrupt, recovered;
+	} walked;
+	uint64_t odd; /* events and reports that the tables do not know */
+	uint32_t next_id;
+	TAILQ_HEAD(, control_list) lists;
+	bool pumping, pump_again;
+};
+
+static inline int64_t
+qmgr_now(const struct qmgr *q)
+{
+	return ev_now_us() / 1000 + q->clock_offset;
+}
+
+/* main.c */
+void qmgr_arm(struct qmgr *q, int64_t at);
+queue_id qmgr_new_id(struct qmgr *q);
+void qmgr_limits(struct qmgr *q);
+/* Why no content can be taken now: 0, or 451/452 with texts. size: of the message. */
+unsigned int qmgr_refuses(
+    struct qmgr *q, uint64_t size, const char **enhanced_r, const char **text_r);
+
+/* message.c */
+struct message *message_new(struct qmgr *q);
+struct message *message_find(struct qmgr *q, queue_id id);
+void message_set_id(struct qmgr *q, struct message *m, queue_id id);
+/* Runs the cell of the table; the message may be freed afterwards unless it is pinned. */
+void message_event(struct qmgr *q, struct message *m, enum msg_event event);
+void message_pin(struct qmgr *q, struct message *m);
+/* May free it. */
+void message_unpin(struct qmgr *q, struct message *m);
+void message_account(struct qmgr *q, struct message *m);
+/* One recipient; counts and the dirty mark follow. False: odd, nothing changed. */
+bool message_rcpt(struct qmgr *q, struct message *m, size_t i, enum rcpt_event event);
+/* Looks at all recipients and runs the event that is due. */
+void message_judge(struct qmgr *q, struct message *m);
+/* Writes what is dirty, if the file is there and no operation runs. */
+void message_flush(struct qmgr *q, struct message *m);
+/* A message in state DONE whose file came to be only now. */
+void message_drop(struct qmgr *q, struct message *m);
+void message_hold(struct qmgr *q, struct message *m, bool hold);
+/* Notices that are due for recipient i: NOTIFY_* bits. */
+unsigned int message_due_notices(const struct qmgr *q, const struct message *m, size_t i);
+int64_t message_expires(
+    const struct qmgr *q, uint64_t arrival, unsigned int flags, bool null_sender);
+void message_evict(struct qmgr *q);
+/* The in-memory form of a waiting message; loads it if need be and then goes on with what waits. */
+struct message *message_need(struct qmgr *q, queue_id id);
+/* The same without loading: enough to hold, release or delete it. */
+struct message *message_bare(struct qmgr *q, queue_id id);
+/* The recipients' array for an envelope that is complete. */
+void message_rcpts(struct message *m);
+
+/* receive.c */
+void receive_message(struct qmgr *q, struct ipc_chan *ch, struct msg *m);
+void receive_link_down(struct qmgr *q, struct ipc_chan *ch);
+void receive_reply(
+    struct qmgr *q, struct message *m, unsigned int code, const char *enhanced, const char *text);
+void receive_reply_failed(struct qmgr *q, struct message *m);
+void receive_forget(struct qmgr *q, struct message *m);
+
+/* route.c */
+/* Asks for the routes of all open recipients; calls message_routed when all are there (maybe at
+ * once). */
+void route_message(struct qmgr *q, struct message *m);
+void message_routed(struct qmgr *q, struct message *m); /* deliver.c */
+void route_answer(struct qmgr *q, struct ipc_chan *ch, const struct msg *m);
+void site_answer(struct qmgr *q, const struct msg *m);
+void route_changed(struct qmgr *q);
+void route_link_up(struct qmgr *q, enum role peer);
+void route_drop(struct qmgr *q, struct route **r);
+struct sched_site *route_site(struct qmgr *q, const struct route *r);
+void token_ask(struct qmgr *q, struct message *m, struct slice token);
+void token_answer(struct qmgr *q, const struct msg *m);
+/* receive.c: the user of a token, or why there is none (code 0: ok). */
+void receive_checked(struct qmgr *q, struct message *m, struct slice user, unsigned int code,
+    const char *enhanced, const char *text);
+
+/* deliver.c */
+void deliver_pump(struct qmgr *q);
+void deliver_offer(struct qmgr *q, struct message *m);
+/* Recipients that became open without a job: back into the schedule. */
+void deliver_resettle(struct qmgr *q, struct message *m);
+bool deliver_direct_ok(struct qmgr *q, struct message *m);
+void deliver_schedule(struct qmgr *q, struct message *m);
+void deliver_result(struct qmgr *q, struct ipc_chan *ch, const struct msg *m);
+/* The agent will not report: died, or never started. reached: it had the job. */
+void deliver_lost(struct qmgr *q, struct job *j, bool reached, const char *why);
+/* Sends to the job's agent again, which has died: once, and only where a repeat does no harm. */
+bool deliver_again(struct qmgr *q, struct job *j);
+void deliver_timeouts(struct qmgr *q, int64_t now);
+/* Jobs that no agent has seen are taken back; the message is given up. */
+void deliver_stop_new(struct qmgr *q, struct message *m);
+int deliver_send(struct qmgr *q, struct job *j); /* to its agent, which is there */
+
+/* agents.c */
+struct agent *agent_for(struct qmgr *q, const struct route *r);
+bool agents_ready(const struct qmgr *q, const struct route *r);
+void agent_add(struct agent *a, struct job *j);
+void agent_remove(struct qmgr *q, struct agent *a, struct job *j);
+void agents_link_up(struct qmgr *q, struct ipc_chan *ch);
+void agents_link_down(struct qmgr *q, struct ipc_chan *ch);
+void agents_started(struct qmgr *q, struct msg *m);
+void agents_idle(struct qmgr *q, int64_t now);
+struct agent *agent_of(struct qmgr *q, const struct ipc_chan *ch);
+void agents_kill(struct qmgr *q, struct agent *a);
+
+/* notice.c */
+void notice_schedule(struct qmgr *q, struct message *m);
+void notice_start(struct qmgr *q, struct message *m, struct sched_job *sj);
+void notice_done(struct qmgr *q, const struct msg *m);
+void notice_link_down(struct qmgr *q);
+
+/* expand.c */
+void expand_result(struct qmgr *q, struct message *m, uint32_t slot, struct msg_list addresses);
+void expand_continue(struct qmgr *q, struct message *m);
+/* The parent is given up: its expansions with it. */
+void expand_drop(struct qmgr *q, struct message *m);
+void expand_committed(struct qmgr *q, struct message *child);
+void expand_verdict(struct qmgr *q, const struct msg *m);
+void expand_link_down(struct qmgr *q);
+
+/* recover.c */
+void recover_start(struct qmgr *q);
+
+/* control.c */
+void control_request(struct daemon *d, struct ipc_chan *ch, uint32_t id, uint32_t uid,
+    const struct slice *words, size_t n);
+void control_loaded(struct qmgr *q, struct message *m); /* a message that a verb waits for */
+void control_turn(struct qmgr *q);
+void control_link_down(struct qmgr *q, struct ipc_chan *ch);
+void control_status(struct daemon *d, struct buf *out);
+
+#endif

@@ -1,0 +1,485 @@
+/*
+ * Receivers: their transactions become messages. Runs in the loop of qmgr. Hostile input: a
+ * receiver that was taken over. It can hand in any envelope that its policy would let it, and
+ * nothing more: flags that its role does not own are taken off, a user is who auth says, a file is
+ * only taken when no writer is left, and what it says about sizes is checked against what is there.
+ */
+#include "qmgr/qmgr.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static void
+make_key(unsigned char key[16], const struct ipc_chan *ch, uint32_t id)
+{
+	uintptr_t p = (uintptr_t)ch;
+
+	memset(key, 0, 16);
+	memcpy(key, &p, sizeof(p));
+	memcpy(key + 8, &id, sizeof(id));
+}
+
+static struct transaction *
+find(struct qmgr *q, const struct ipc_chan *ch, uint32_t id)
+{
+	unsigned char key[16];
+	struct hash_node *n;
+
+	make_key(key, ch, id);
+	n = hash_find(&q->transactions, slice(key, sizeof(key)));
+	return n ? HASH_ELEMENT(n, struct transaction, node) : NULL;
+}
+
+static struct transaction *
+begin(struct qmgr *q, struct ipc_chan *ch, uint32_t id)
+{
+	struct transaction *t = find(q, ch, id);
+
+	if (t)
+		return t;
+	t = xcalloc(1, sizeof(*t));
+	t->chan = ch;
+	t->id = id;
+	t->msg = message_new(q);
+	t->msg->waits = t;
+	make_key(t->key, ch, id);
+	hash_insert(&q->transactions, &t->node, slice(t->key, sizeof(t->key)));
+	return t;
+}
+
+static void
+end(struct qmgr *q, struct transaction *t)
+{
+	hash_remove(&q->transactions, &t->node);
+	if (t->msg)
+		t->msg->waits = NULL;
+	free(t);
+}
+
+static void
+answer(struct ipc_chan *ch, uint32_t id, unsigned int code, const char *enhanced, const char *text,
+    const char *name)
+{
+	struct msg m = MSG_INIT(MSG_MAIL_RESULT, id);
+
+	m.mail_result.code = (uint16_t)code;
+	m.mail_result.enhanced = slice_str(enhanced);
+	m.mail_result.text = slice_str(text);
+	m.mail_result.queue_id = slice_str(name);
+	(void)ipc_send(ch, &m);
+}
+
+void
+receive_reply(
+    struct qmgr *q, struct message *m, unsigned int code, const char *enhanced, const char *text)
+{
+	if (code >= 300)
+		count(COUNT_messages_rejected, 1);
+	if (!m->waits)
+		return;
+	answer(m->waits->chan, m->waits->id, code, enhanced, text, m->name);
+	end(q, m->waits);
+}
+
+/* All recipients failed before the message was ours: the client hears it, nobody gets a bounce. */
+void
+receive_reply_failed(struct qmgr *q, struct message *m)
+{
+	struct msg reply = MSG_INIT(MSG_MAIL_RESULT, 0);
+	struct buf results = { 0 };
+	char codes[16];
+	uint32_t n = 0;
+
+	count(COUNT_messages_rejected, 1);
+	if (!m->waits)
+		return;
+	for (size_t i = 0; i < m->env.n_rcpts && (m->env.flags & MAIL_PER_RCPT); i++) {
+		const struct rcpt_status *s = m->env.rcpts[i].status;
+		struct item_rcpt_result r = { .slot = (uint32_t)i, .status = RESULT_FAILED };
+
+		rcpt_status_enhanced(s, codes);
+		r.enhanced = slice_str(codes);
+		r.text = slice_str(s->text);
+		item_rcpt_result_add(&results, &r);
+		n++;
+	}
+	rcpt_status_enhanced(m->env.rcpts[0].status, codes);
+	reply.id = m->waits->id;
+	reply.mail_result.code = 550;
+	reply.mail_result.enhanced = slice_str(codes[0] == '5' ? codes : "5.0.0");
+	reply.mail_result.text = slice_str(m->env.rcpts[0].status->text);
+	reply.mail_result.queue_id = slice_str(m->name);
+	reply.mail_result.results = msg_list(&results, n);
+	(void)ipc_send(m->waits->chan, &reply);
+	buf_free(&results);
+	end(q, m->waits);
+}
+
+void
+receive_forget(struct qmgr *q, struct message *m)
+{
+	if (m->waits)
+		end(q, m->waits);
+}
+
+static void
+refuse(struct qmgr *q, struct message *m, unsigned int code, const char *enhanced, const char *text)
+{
+	m->refuse_code = code;
+	m->refuse_enhanced = enhanced;
+	m->refuse_text = text;
+	message_event(q, m, MSG_REFUSED);
+}
+
+/* --- a file for a large content --- */
+
+static void
+created(struct pool_op *op)
+{
+	struct spool_op *o = (struct spool_op *)(void *)op;
+	struct qmgr *q = o->owner;
+	struct message *m = o->ctx;
+	struct msg reply = MSG_INIT(MSG_MAIL_FILE, 0);
+
+	message_pin(q, m);
+	m->busy = false;
+	if (op->err) {
+		q->open_files--;
+		log_event(
+		    LOG_E, "queue-create", "qid=%s reason=%s", m->name, log_cstr(err_str(op->err)));
+		if (m->state == MSG_RECEIVING)
+			refuse(q, m, 452, "4.3.1", "Insufficient system storage");
+	} else {
+		m->has_file = true;
+		m->read_fd = o->read_fd;
+		o->read_fd = -1;
+		if (m->state == MSG_DONE)
+			message_drop(q, m);
+		else if (m->waits) {
+			reply.id = m->waits->id;
+			reply.mail_file.queue_id = slice_str(m->name);
+			reply.mail_file.limit = (uint64_t)q->d->conf->message_size_limit + 65536;
+			reply.fd = o->fd;
+			(void)ipc_send(m->waits->chan, &reply);
+		}
+	}
+	/* Our copy of the writable descriptor goes with the operation. */
+	spool_op_free(o);
+	message_unpin(q, m);
+}
+
+static void
+on_open(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
+{
+	const char *enhanced, *text;
+	unsigned int code = qmgr_refuses(q, msg->mail_open.size, &enhanced, &text);
+	struct transaction *t;
+	struct message *m;
+	struct spool_op *o;
+	queue_id id = code ? 0 : qmgr_new_id(q);
+
+	if (find(q, ch, msg->id) || code || !id) {
+		answer(ch, msg->id, code ? code : 451, code ? enhanced : "4.3.0",
+		    code ? text : "Temporary system problem", "");
+		return;
+	}
+	t = begin(q, ch, msg->id);
+	t->opened = true;
+	m = t->msg;
+	message_set_id(q, m, id);
+	m->busy = true;
+	q->open_files++;
+	o = spool_op(&q->spool, SPOOL_CREATE, id, created, q, m);
+	pool_submit(q->pool, &o->op);
+}
+
+/* --- the envelope --- */
+
+static bool
+add_rcpts(struct message *m, struct msg_list list)
+{
+	struct cursor c = cursor(list.raw);
+	struct item_env_rcpt r;
+	struct envelope_rcpt *all;
+	size_t n = m->env.n_rcpts;
+
+	if (list.n > ENVELOPE_RECIPIENTS_MAX - n)
+		return false;
+	if (!list.n)
+		return true;
+	all = arena_alloc(&m->arena, (n + list.n) * sizeof(*all));
+	if (n)
+		memcpy(all, m->env.rcpts, n * sizeof(*all));
+	while (item_env_rcpt_next(&c, &r)) {
+		if (!r.address.n)
+			return false;
+		all[n++] = (struct envelope_rcpt){ .address = arena_dup(&m->arena, r.address),
+			.original = arena_dup(&m->arena, r.original),
+			.orcpt = arena_dup(&m->arena, r.orcpt),
+			.notify = r.notify &
+				  (NOTIFY_NEVER | NOTIFY_SUCCESS | NOTIFY_FAILURE | NOTIFY_DELAY) };
+	}
+	m->env.rcpts = all;
+	m->env.n_rcpts = n;
+	return true;
+}
+
+/* What each kind of receiver may say of a message. */
+static unsigned int
+allowed_flags(enum role role)
+{
+	unsigned int all = MAIL_8BIT | MAIL_BINARY | MAIL_UTF8 | MAIL_HOLD | MAIL_QUEUE_FIRST |
+			   MAIL_PER_RCPT | MAIL_DEFER;
+
+	if (role == ROLE_SUBMISSION_CHILD || role == ROLE_PICKUP)
+		all |= MAIL_LOCAL | MAIL_AUTHENTICATED;
+	if (role == ROLE_BOUNCE)
+		all |= MAIL_NOTICE | MAIL_POSTMASTER;
+	return all;
+}
+
+static bool
+add_extents(struct message *m, struct msg_list list)
+{
+	struct cursor c = cursor(list.raw);
+	struct item_extent x;
+	uint64_t sum = 0;
+
+	while (item_extent_next(&c, &x)) {
+		if (m->env.n_extents == ENVELOPE_EXTENTS_MAX || x.length > (uint64_t)1 << 40 ||
+		    x.offset > (uint64_t)1 << 40)
+			return false;
+		m->env.extents[m->env.n_extents++] = (struct envelope_extent){ x.offset, x.length };
+		sum += x.length;
+	}
+	return sum == m->env.size;
+}
+
+static bool
+take_envelope(struct message *m, struct transaction *t, const struct msg_mail_commit *c)
+{
+	struct envelope *e = &m->env;
+
+	e->arrival = (uint64_t)ev_wall_us();
+	/* The receiver's clock counts for delays, not for expiry: it may not be in the future. */
+	if (c->arrival && c->arrival < e->arrival &&
+	    e->arrival - c->arrival < (uint64_t)86400 * 1000000)
+		e->arrival = c->arrival;
+	e->size = c->size;
+	e->flags = c->flags & allowed_flags(ipc_chan_peer(t->chan));
+	e->ret = c->ret <= RET_HDRS ? c->ret : RET_NONE;
+	e->sender = arena_dup(&m->arena, c->sender);
+	e->envid = arena_dup(&m->arena, c->envid);
+	e->session = arena_dup(&m->arena, c->session);
+	e->client = arena_dup(&m->arena, c->client);
+	if (!add_rcpts(m, c->rcpts) || !e->n_rcpts)
+		return false;
+	if (t->opened)
+		return c->content.n == 0 && slice_eq_str(c->queue_id, m->name) &&
+		       add_extents(m, c->extents);
+	if (c->size != c->content.n || c->queue_id.n)
+		return false;
+	buf_add(&m->content, c->content);
+	m->has_content = true;
+	e->n_extents = 1;
+	e->extents[0] = (struct envelope_extent){ 0, e->size };
+	return true;
+}
+
+static void
+sealed(struct pool_op *op)
+{
+	struct spool_op *o = (struct spool_op *)(void *)op;
+	struct qmgr *q = o->owner;
+	struct message *m = o->ctx;
+	bool fits = !op->err;
+
+	message_pin(q, m);
+	m->busy = false;
+	m->read_fd = o->read_fd;
+	o->read_fd = -1;
+	m->layout.record_offset = o->size;
+	for (size_t i = 0; i < m->env.n_extents; i++)
+		fits = fits && m->env.extents[i].offset + m->env.extents[i].length <= o->size;
+	if (m->state == MSG_DONE)
+		message_drop(q, m);
+	else if (op->err == ERR_DENIED || (op->err == 0 && !fits)) {
+		log_event(LOG_E, "queue-seal",
+		    "qid=%s reason=\"%s\" remedy=\"the message was refused; look for a fault in "
+		    "its receiver\"",
+		    m->name,
+		    fits ? "a writer of the file is left" : "the file is shorter than said");
+		refuse(q, m, 451, "4.3.0", "Temporary system problem");
+	} else if (op->err) {
+		refuse(q, m, 451, "4.3.0", "Queue file error");
+	} else {
+		message_event(q, m, MSG_COMMIT_RECEIVED);
+		route_message(q, m);
+	}
+	spool_op_free(o);
+	message_unpin(q, m);
+	deliver_pump(q);
+}
+
+/* Envelope and user are accepted: seal what is large, then route. */
+static void
+accept_message(struct qmgr *q, struct message *m)
+{
+	struct spool_op *o;
+
+	message_account(q, m);
+	if (m->has_content) {
+		message_event(q, m, MSG_COMMIT_RECEIVED);
+		route_message(q, m);
+		return;
+	}
+	o = spool_op(&q->spool, SPOOL_SEAL, m->env.id, sealed, q, m);
+	o->read_fd = m->read_fd;
+	m->read_fd = -1;
+	m->busy = true;
+	pool_submit(q->pool, &o->op);
+}
+
+void
+receive_checked(struct qmgr *q, struct message *m, struct slice user, unsigned int code,
+    const char *enhanced, const char *text)
+{
+	if (m->state != MSG_RECEIVING)
+		return;
+	if (code) {
+		refuse(q, m, code, enhanced, text);
+		return;
+	}
+	m->env.user = arena_dup(&m->arena, user);
+	if (user.n) {
+		char key[300];
+		const struct conf *conf = q->d->conf;
+		int64_t now = qmgr_now(q);
+		struct slice name;
+
+		snprintf(key, sizeof(key), "user:%.*s", SLICE_ARG(user));
+		name = slice_str(key);
+		if ((conf->submission_message_rate_limit > 0 &&
+			rate_count(&q->rates, name, 1, 1, now) >
+			    (uint64_t)conf->submission_message_rate_limit) ||
+		    (conf->submission_recipient_rate_limit > 0 &&
+			rate_count(&q->rates, name, 2, (uint32_t)m->env.n_rcpts, now) >
+			    (uint64_t)conf->submission_recipient_rate_limit)) {
+			refuse(
+			    q, m, 450, "4.7.1", "Too many messages or recipients in this period");
+			return;
+		}
+	}
+	accept_message(q, m);
+}
+
+static void
+on_commit(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
+{
+	const struct msg_mail_commit *c = &msg->mail_commit;
+	struct transaction *t = begin(q, ch, msg->id);
+	struct message *m = t->msg;
+	const char *enhanced = "4.3.0", *text = "Temporary system problem";
+	unsigned int code = qmgr_refuses(q, c->size, &enhanced, &text);
+	queue_id id;
+
+	if (t->committed) {
+		q->odd++;
+		return;
+	}
+	t->committed = true;
+	message_pin(q, m);
+	if (!code && !m->env.id) {
+		id = qmgr_new_id(q);
+		if (id)
+			message_set_id(q, m, id);
+		else
+			code = 451;
+	}
+	if (!code && !take_envelope(m, t, c)) {
+		log_event(LOG_E, "mail-commit",
+		    "qid=%s peer=%s reason=\"envelope and content do not fit together\"", m->name,
+		    role_table[ipc_chan_peer(ch)].name);
+		code = 451;
+		enhanced = "4.3.0";
+		text = "Temporary system problem";
+	}
+	if (code)
+		refuse(q, m, code, enhanced, text);
+	else if (ipc_chan_peer(ch) == ROLE_SUBMISSION_CHILD && c->token.n)
+		token_ask(q, m, c->token);
+	else if (ipc_chan_peer(ch) == ROLE_SUBMISSION_CHILD && !(m->env.flags & MAIL_LOCAL))
+		refuse(q, m, 530, "5.7.0", "Authentication required");
+	else
+		accept_message(q, m);
+	message_unpin(q, m);
+	deliver_pump(q);
+}
+
+static void
+on_rate(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
+{
+	const struct conf *conf = q->d->conf;
+	struct msg m = MSG_INIT(MSG_RATE_ANSWER, msg->id);
+	int64_t limit = msg->rate_check.kind == 1   ? conf->smtpd_client_message_rate_limit
+			: msg->rate_check.kind == 2 ? conf->smtpd_client_recipient_rate_limit
+						    : 0;
+	uint64_t n = rate_count(&q->rates, msg->rate_check.client, msg->rate_check.kind,
+	    msg->rate_check.n, qmgr_now(q));
+
+	m.rate_answer.allowed = limit <= 0 || n <= (uint64_t)limit;
+	(void)ipc_send(ch, &m);
+}
+
+static void
+gone(struct qmgr *q, struct transaction *t)
+{
+	struct message *m = t->msg;
+
+	message_pin(q, m);
+	message_event(q, m, MSG_CLIENT_GONE);
+	message_unpin(q, m);
+}
+
+void
+receive_message(struct qmgr *q, struct ipc_chan *ch, struct msg *m)
+{
+	struct transaction *t;
+
+	switch (m->type) {
+	case MSG_MAIL_OPEN:
+		on_open(q, ch, m);
+		break;
+	case MSG_MAIL_RCPTS:
+		t = begin(q, ch, m->id);
+		if (t->committed || !add_rcpts(t->msg, m->mail_rcpts.rcpts))
+			q->odd++;
+		break;
+	case MSG_MAIL_COMMIT:
+		on_commit(q, ch, m);
+		break;
+	case MSG_MAIL_ABORT:
+		t = find(q, ch, m->id);
+		if (t)
+			gone(q, t);
+		break;
+	case MSG_RATE_CHECK:
+		on_rate(q, ch, m);
+		break;
+	default:
+		q->odd++;
+	}
+}
+
+void
+receive_link_down(struct qmgr *q, struct ipc_chan *ch)
+{
+	for (struct hash_node *n = hash_next(&q->transactions, NULL), *next; n; n = next) {
+		struct transaction *t = HASH_ELEMENT(n, struct transaction, node);
+
+		next = hash_next(&q->transactions, n);
+		if (t->chan == ch)
+			gone(q, t);
+	}
+}

@@ -1,0 +1,135 @@
+/*
+ * The walk at the start: finds what earlier starts left in the spool, a folder after the other,
+ * while new messages flow. Runs in the loop of qmgr; the reading is done in the pool. Hostile
+ * input: the files. What never got a footer was never acknowledged and is removed; what is damaged
+ * goes to corrupt/; the rest waits for the time that its mtime says.
+ */
+#include "qmgr/qmgr.h"
+
+#include <stdlib.h>
+
+#define FOLDERS_AT_ONCE 4u
+
+static void
+gone(struct pool_op *op)
+{
+	struct spool_op *o = (struct spool_op *)(void *)op;
+
+	if (op->err && op->err != -ENOENT)
+		log_event(
+		    LOG_E, "queue-walk", "file=%s reason=%s", o->name, log_cstr(err_str(op->err)));
+	spool_op_free(o);
+}
+
+static void
+submit(struct qmgr *q, enum spool_kind kind, queue_id id)
+{
+	struct spool_op *o = spool_op(&q->spool, kind, id, gone, q, NULL);
+
+	pool_submit(q->pool, &o->op);
+}
+
+static void
+put_aside(struct qmgr *q, const struct spool_found *f)
+{
+	log_event(LOG_E, "queue-corrupt",
+	    "qid=%s reason=%s effect=\"moved to corrupt/\" remedy=\"look at it with: bulkhead "
+	    "queue show\"",
+	    f->name, log_cstr(err_str(f->err)));
+	q->walked.corrupt++;
+	submit(q, SPOOL_CORRUPT, f->id);
+}
+
+static void
+take(struct qmgr *q, const struct spool_found *f)
+{
+	int64_t now = qmgr_now(q), due = now + f->mtime_ms - ev_wall_us() / 1000;
+	int64_t latest = now + q->d->conf->maximal_backoff_time;
+	struct sched_msg *sm;
+	struct sched_job *sj;
+
+	if (sched_find(q->sched, f->id) || message_find(q, f->id))
+		return;
+	sm = sched_add(q->sched, f->id, slice_str(f->sender), f->size,
+	    message_expires(q, f->arrival, f->flags, !f->sender[0]));
+	sm->arrival = (uint32_t)(f->arrival / 1000000);
+	if (f->held)
+		sched_hold(q->sched, sm);
+	sj = sched_job(q->sched, sm,
+	    sched_site(
+		q->sched, SCHED_UNROUTED, slice_str(f->has_open_rcpt ? f->domain : "finished")));
+	sched_job_wait(q->sched, sj, due < latest ? due : latest, SLICE_NULL);
+	q->walked.recovered++;
+}
+
+static void
+look(struct qmgr *q, const struct spool_found *f)
+{
+	q->walked.found++;
+	if (f->junk) {
+		log_event(LOG_W, "queue-walk",
+		    "file=%s reason=\"no queue file by its name\" remedy=\"move it out of the "
+		    "queue\"",
+		    log_cstr(f->name));
+	} else if (f->open || f->err == ERR_NOT_FOUND) {
+		q->walked.removed++;
+		submit(q, SPOOL_UNLINK, f->id);
+	} else if (f->err == ERR_CORRUPT) {
+		put_aside(q, f);
+	} else if (f->err) {
+		log_event(LOG_E, "queue-walk",
+		    "file=%s reason=%s remedy=\"mend the file system and restart\"", f->name,
+		    log_cstr(err_str(f->err)));
+	} else {
+		take(q, f);
+	}
+}
+
+static void next_folder(struct qmgr *q);
+
+static void
+walked(struct pool_op *op)
+{
+	struct spool_op *o = (struct spool_op *)(void *)op;
+	struct qmgr *q = o->owner;
+
+	if (op->err)
+		log_event(LOG_E, "queue-walk", "folder=%c reason=%s", queue_dir_name(o->dir),
+		    log_cstr(err_str(op->err)));
+	for (size_t i = 0; i < o->n_found; i++)
+		look(q, &o->found[i]);
+	if (o->more && !op->err) {
+		pool_submit(q->pool, op);
+	} else {
+		spool_op_free(o);
+		q->walk_running--;
+		next_folder(q);
+	}
+	deliver_pump(q);
+	qmgr_arm(q, sched_timer(q->sched));
+}
+
+static void
+next_folder(struct qmgr *q)
+{
+	while (q->walk_dir < QUEUE_DIRS && q->walk_running < FOLDERS_AT_ONCE) {
+		struct spool_op *o = spool_op(&q->spool, SPOOL_WALK, 0, walked, q, NULL);
+
+		o->dir = q->walk_dir++;
+		o->before = q->first_id;
+		q->walk_running++;
+		pool_submit(q->pool, &o->op);
+	}
+	if (q->walk_running || !q->walking)
+		return;
+	q->walking = false;
+	log_event(LOG_I, "queue-recovered", "files=%zu messages=%zu removed=%zu corrupt=%zu",
+	    q->walked.found, q->walked.recovered, q->walked.removed, q->walked.corrupt);
+}
+
+void
+recover_start(struct qmgr *q)
+{
+	q->walking = true;
+	next_folder(q);
+}

@@ -1,0 +1,476 @@
+/*
+ * The file system side of the queue. Everything here but spool_op runs in the threads of the pool
+ * (or at the start, before there are any). Hostile inputs: files that a receiver wrote, a damaged
+ * spool.
+ *
+ * Why nothing acknowledged is lost: COMMIT writes content, record and slots, and the footer with
+ * the last byte, then fsyncs; only after that does the loop reply 250. The name is durable with the
+ * file (ext4, XFS) or by the sync of its folder (elsewhere). A file of large content is marked by
+ * its mode until it is sealed, so content that only looks like a queue file is never taken for one.
+ * An error of fsync is final: it is reported, and the loop trusts this file system no more.
+ */
+#include "qmgr/spool.h"
+
+#include "daemon/log.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+static int
+dir_of(const struct spool_op *o)
+{
+	return o->spool->dirs[queue_id_dir(o->id)];
+}
+
+static void
+close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static int
+create(struct spool_op *o)
+{
+	int dir = dir_of(o);
+
+	/* Read only first: once there, the mode lets its owner write and nobody read. */
+	o->read_fd = openat(
+	    dir, o->name, O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, QUEUE_MODE_OPEN);
+	if (o->read_fd < 0)
+		return err_errno();
+	o->fd = openat(dir, o->name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (o->fd >= 0)
+		return 0;
+	int err = err_errno();
+	unlinkat(dir, o->name, 0);
+	return err;
+}
+
+static int
+seal(struct spool_op *o)
+{
+	struct stat st;
+
+	/* Refused while any writable description of the file exists, in whatever process or socket.
+	 */
+	if (fcntl(o->read_fd, F_SETLEASE, F_RDLCK))
+		return errno == EAGAIN ? ERR_DENIED : err_errno();
+	if (fcntl(o->read_fd, F_SETLEASE, F_UNLCK) || fstat(o->read_fd, &st))
+		return err_errno();
+	o->size = (uint64_t)st.st_size;
+	return 0;
+}
+
+static int
+sync_file(const struct spool_op *o)
+{
+	if (fsync(o->fd))
+		return err_errno();
+	if (o->spool->sync_dirs && fsync(dir_of(o)))
+		return err_errno();
+	return 0;
+}
+
+/* The content of a large parent, behind the header that was written before. */
+static int
+copy_extents(const struct spool_op *o, uint64_t *at)
+{
+	for (size_t i = 0; i < o->n_copy; i++) {
+		off_t in = (off_t)o->copy[i].offset, out = (off_t)*at;
+		uint64_t left = o->copy[i].length;
+
+		while (left) {
+			ssize_t n = copy_file_range(o->read_fd, &in, o->fd, &out, left, 0);
+
+			if (n < 0 && errno == EINTR)
+				continue;
+			if (n <= 0)
+				return n ? err_errno() : ERR_CORRUPT;
+			left -= (uint64_t)n;
+		}
+		*at = (uint64_t)out;
+	}
+	return 0;
+}
+
+static int
+commit(struct spool_op *o)
+{
+	struct slice parts[2] = { o->content, buf_slice(&o->tail) };
+	uint64_t at = o->content.n;
+	int err;
+
+	o->fd = openat(dir_of(o), o->name,
+	    O_WRONLY | O_CLOEXEC | O_NOFOLLOW | (o->new_file ? O_CREAT | O_EXCL : 0), o->mode);
+	if (o->fd < 0)
+		return err_errno();
+	if (o->n_copy) {
+		err = queue_write_all(o->fd, parts, 1, 0);
+		if (!err)
+			err = copy_extents(o, &at);
+		if (!err)
+			err = queue_write_all(o->fd, parts + 1, 1, at);
+	} else {
+		err = queue_write_all(o->fd, parts, 2, o->offset);
+	}
+	if (!err && !o->new_file && fchmod(o->fd, o->mode))
+		err = err_errno();
+	if (!err)
+		err = sync_file(o);
+	if (err)
+		unlinkat(dir_of(o), o->name, 0);
+	close_fd(&o->fd);
+	return err;
+}
+
+static int
+update(struct spool_op *o)
+{
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT },
+		{ o->mtime_ms / 1000, o->mtime_ms % 1000 * 1000000 } };
+	int err = 0;
+
+	o->fd = openat(dir_of(o), o->name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (o->fd < 0)
+		return err_errno();
+	for (size_t i = 0; i < o->n_slots && !err; i++) {
+		struct slice bytes = slice(o->slots[i].bytes, SLOT_SIZE);
+
+		if (o->slots[i].rcpt >= o->layout.slots)
+			err = ERR_STATE;
+		else
+			err = queue_write_all(o->fd, &bytes, 1,
+			    o->layout.slots_offset + (uint64_t)o->slots[i].rcpt * SLOT_SIZE);
+	}
+	if (!err && o->mode && fchmod(o->fd, o->mode))
+		err = err_errno();
+	if (!err && o->mtime_ms && futimens(o->fd, times))
+		err = err_errno();
+	close_fd(&o->fd);
+	return err;
+}
+
+static int
+load(struct spool_op *o)
+{
+	struct stat st;
+	int err;
+
+	o->read_fd = openat(dir_of(o), o->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (o->read_fd < 0)
+		return err_errno();
+	if (fstat(o->read_fd, &st))
+		return err_errno();
+	if ((st.st_mode & 07777) == QUEUE_MODE_OPEN)
+		return ERR_NOT_FOUND;
+	o->held = (st.st_mode & 07777) == QUEUE_MODE_HELD;
+	o->mtime_ms = (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000;
+	err = queue_file_read(o->read_fd, &o->arena, &o->env, &o->layout);
+	if (!err && o->env.id != o->id)
+		err = ERR_CORRUPT;
+	if (!err && o->env.size <= o->small &&
+	    !(err = queue_file_content(o->read_fd, &o->env, o->small, &o->data)))
+		close_fd(&o->read_fd);
+	return err;
+}
+
+static int
+space(struct spool_op *o)
+{
+	struct statfs st;
+
+	if (fstatfs(o->spool->root, &st))
+		return err_errno();
+	o->free_bytes = (uint64_t)st.f_bavail * (uint64_t)st.f_bsize;
+	/* File systems that make inodes as they need them report none. */
+	o->free_inodes = st.f_files ? st.f_ffree : UINT64_MAX;
+	return 0;
+}
+
+static int
+reserve_clock(struct spool_op *o)
+{
+	unsigned char bytes[8];
+	struct slice part = slice(bytes, 8);
+	int err;
+
+	for (int i = 0; i < 8; i++)
+		bytes[i] = (unsigned char)(o->units >> (8 * i));
+	o->fd = openat(o->spool->root, "clock", O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (o->fd < 0)
+		return err_errno();
+	err = queue_write_all(o->fd, &part, 1, 0);
+	if (!err && fsync(o->fd))
+		err = err_errno();
+	close_fd(&o->fd);
+	return err;
+}
+
+/* --- the walk --- */
+
+static void
+copy_text(char *dst, size_t size, struct slice s)
+{
+	size_t n = s.n < size - 1 ? s.n : size - 1;
+
+	if (n)
+		memcpy(dst, s.p, n);
+	dst[n] = '\0';
+}
+
+/* A notice is owed for a recipient that failed, unless nobody wants one. */
+static void
+summarise(const struct envelope *e, struct spool_found *f)
+{
+	struct slice domain = SLICE_NULL;
+
+	f->arrival = e->arrival;
+	f->size = e->size;
+	f->flags = e->flags;
+	copy_text(f->sender, sizeof(f->sender), e->sender);
+	for (size_t i = 0; i < e->n_rcpts; i++) {
+		enum rcpt_state s = e->rcpts[i].status->state;
+		ptrdiff_t at = slice_rfind(e->rcpts[i].address, '@');
+
+		if (s == RCPT_DONE || s == RCPT_FAILED)
+			continue;
+		if (!f->has_open_rcpt)
+			domain = slice_sub(e->rcpts[i].address, (size_t)(at + 1), SIZE_MAX);
+		f->has_open_rcpt = true;
+	}
+	copy_text(f->domain, sizeof(f->domain), domain);
+}
+
+static void
+look_at(struct spool_op *o, int dir, struct spool_found *f)
+{
+	struct arena a = { 0 };
+	struct envelope e;
+	struct queue_layout l;
+	struct stat st;
+	int fd = -1;
+
+	if (fstatat(dir, f->name, &st, AT_SYMLINK_NOFOLLOW)) {
+		f->err = err_errno();
+		return;
+	}
+	f->mtime_ms = (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000;
+	f->held = (st.st_mode & 07777) == QUEUE_MODE_HELD;
+	f->open = (st.st_mode & 07777) == QUEUE_MODE_OPEN;
+	f->err = S_ISREG(st.st_mode) ? 0 : ERR_CORRUPT;
+	if (f->open || f->err)
+		return;
+	fd = openat(dir, f->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	f->err = fd < 0 ? err_errno() : queue_file_read(fd, &a, &e, &l);
+	if (!f->err && e.id != f->id)
+		f->err = ERR_CORRUPT;
+	if (!f->err)
+		summarise(&e, f);
+	close_fd(&fd);
+	arena_free(&a);
+	(void)o;
+}
+
+static int
+walk(struct spool_op *o)
+{
+	int dir = o->spool->dirs[o->dir];
+	struct dirent *d;
+
+	o->more = false;
+	o->n_found = 0;
+	if (!o->walk) {
+		int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+		o->walk = fd < 0 ? NULL : fdopendir(fd);
+		if (!o->walk)
+			return err_errno();
+		o->found = xcalloc(SPOOL_WALK_BATCH, sizeof(*o->found));
+	}
+	while (o->n_found < SPOOL_WALK_BATCH) {
+		struct spool_found *f = &o->found[o->n_found];
+
+		if (!(d = readdir(o->walk))) {
+			closedir(o->walk);
+			o->walk = NULL;
+			return 0;
+		}
+		if (d->d_name[0] == '.')
+			continue;
+		*f = (struct spool_found){ 0 };
+		copy_text(f->name, sizeof(f->name), slice_str(d->d_name));
+		f->junk =
+		    queue_id_parse(slice_str(d->d_name), &f->id) || queue_id_dir(f->id) != o->dir;
+		if (!f->junk && f->id >= o->before)
+			continue;
+		if (!f->junk)
+			look_at(o, dir, f);
+		o->n_found++;
+	}
+	o->more = true;
+	return 0;
+}
+
+static void
+work(struct pool_op *op)
+{
+	struct spool_op *o = (struct spool_op *)(void *)op;
+
+	switch (o->kind) {
+	case SPOOL_CREATE:
+		op->err = create(o);
+		break;
+	case SPOOL_SEAL:
+		op->err = seal(o);
+		break;
+	case SPOOL_COMMIT:
+		op->err = commit(o);
+		break;
+	case SPOOL_UPDATE:
+		op->err = update(o);
+		break;
+	case SPOOL_UNLINK:
+		op->err = unlinkat(dir_of(o), o->name, 0) ? err_errno() : 0;
+		break;
+	case SPOOL_LOAD:
+		op->err = load(o);
+		break;
+	case SPOOL_CORRUPT:
+		op->err =
+		    renameat(dir_of(o), o->name, o->spool->corrupt, o->name) ? err_errno() : 0;
+		break;
+	case SPOOL_SPACE:
+		op->err = space(o);
+		break;
+	case SPOOL_CLOCK:
+		op->err = reserve_clock(o);
+		break;
+	case SPOOL_WALK:
+		op->err = walk(o);
+		break;
+	}
+}
+
+struct spool_op *
+spool_op(const struct spool *s, enum spool_kind kind, queue_id id, void (*done)(struct pool_op *),
+    void *owner, void *ctx)
+{
+	struct spool_op *o = xcalloc(1, sizeof(*o));
+
+	o->op.work = work;
+	o->op.done = done;
+	o->owner = owner;
+	o->spool = s;
+	o->kind = kind;
+	o->id = id;
+	o->ctx = ctx;
+	o->fd = o->read_fd = -1;
+	queue_id_format(id, o->name);
+	return o;
+}
+
+void
+spool_op_free(struct spool_op *o)
+{
+	close_fd(&o->fd);
+	close_fd(&o->read_fd);
+	if (o->walk)
+		closedir(o->walk);
+	buf_free(&o->tail);
+	buf_free(&o->data);
+	arena_free(&o->arena);
+	free(o->slots);
+	free(o->found);
+	free(o);
+}
+
+/* --- start --- */
+
+static int
+make_dir(int at, const char *name, uid_t uid, gid_t gid, char *why, size_t size)
+{
+	struct stat st;
+
+	if (mkdirat(at, name, 0700) && errno != EEXIST)
+		goto failed;
+	if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW))
+		goto failed;
+	if (!S_ISDIR(st.st_mode)) {
+		snprintf(why, size, "%s in the queue directory is no folder: move it away", name);
+		return ERR_CORRUPT;
+	}
+	if (st.st_uid != uid && getuid() == 0 && fchownat(at, name, uid, gid, AT_SYMLINK_NOFOLLOW))
+		goto failed;
+	return 0;
+failed:
+	snprintf(why, size, "folder %s of the queue: %s", name, err_str(err_errno()));
+	return err_errno();
+}
+
+int
+spool_prepare(const char *root, uid_t uid, gid_t gid, char *why, size_t size)
+{
+	int fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC), err = 0;
+
+	if (fd < 0) {
+		snprintf(why, size, "queue directory %s: %s", root, err_str(err_errno()));
+		return err_errno();
+	}
+	for (unsigned int i = 0; i < QUEUE_DIRS && !err; i++) {
+		char name[2] = { queue_dir_name(i), '\0' };
+
+		err = make_dir(fd, name, uid, gid, why, size);
+	}
+	if (!err)
+		err = make_dir(fd, "corrupt", uid, gid, why, size);
+	close(fd);
+	return err;
+}
+
+static uint64_t
+read_clock(int root)
+{
+	unsigned char b[8] = { 0 };
+	uint64_t units = 0;
+	int fd = openat(root, "clock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	if (fd < 0)
+		return 0;
+	if (read(fd, b, sizeof(b)) == (ssize_t)sizeof(b))
+		for (int i = 0; i < 8; i++)
+			units |= (uint64_t)b[i] << (8 * i);
+	close(fd);
+	return units;
+}
+
+int
+spool_open(struct spool *s, uint64_t *units_r, char *why, size_t size)
+{
+	struct statfs st;
+
+	s->root = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	s->corrupt =
+	    s->root < 0 ? -1 : openat(s->root, "corrupt", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (unsigned int i = 0; i < QUEUE_DIRS && s->corrupt >= 0; i++) {
+		char name[2] = { queue_dir_name(i), '\0' };
+
+		s->dirs[i] = openat(s->root, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+		if (s->dirs[i] < 0)
+			s->corrupt = -1;
+	}
+	if (s->root < 0 || s->corrupt < 0 || fstatfs(s->root, &st)) {
+		snprintf(why, size, "folders of the queue: %s", err_str(err_errno()));
+		return err_errno();
+	}
+	s->sync_dirs = st.f_type != 0xEF53 && st.f_type != 0x58465342; /* ext4, XFS */
+	*units_r = read_clock(s->root);
+	return 0;
+}
