@@ -49,6 +49,9 @@ add_address(struct job *j, struct outcome *o, size_t *size, struct slice text)
 	o->addresses[o->naddresses++] = text;
 }
 
+static void deliver_item(struct job *j, const struct item_job_rcpt *rcpt,
+    const struct alias_item *item, bool from_alias, struct outcome *all, size_t *size);
+
 /* The worse of two: what has to be tried again comes before what has failed for good. */
 static void
 merge(struct outcome *all, const struct outcome *one)
@@ -62,6 +65,48 @@ merge(struct outcome *all, const struct outcome *one)
 	all->status = one->status;
 	all->enhanced = one->enhanced;
 	all->text = one->text;
+}
+
+/* :include: in a .forward: a file below the home, of one level. */
+static void
+deliver_include(struct job *j, const struct item_job_rcpt *rcpt, struct slice path,
+    struct outcome *all, size_t *size)
+{
+	const struct target *t = j->child->target;
+	const struct conf *conf = j->child->conf;
+	struct outcome one = { .status = RESULT_DEFERRED, .enhanced = "4.3.5", .text = "" };
+	struct alias_items items = { 0 };
+	struct buf text = { 0 };
+	struct slice rest;
+	const char *why = "it does not lie below the home";
+	int err = ERR_DENIED;
+
+	if (t->home_is_root && !mailbox_below(path, slice_str(t->home), &rest) && rest.n)
+		err = target_read_forward(
+		    t, arena_printf(&j->arena, "%.*s", SLICE_ARG(rest)), &text, &why);
+	if (err && err != ERR_DENIED)
+		why = err_str(err);
+	if (!err)
+		err = alias_parse(&j->arena, buf_slice(&text), true, FORWARD_ITEMS, &items, &why);
+	buf_free(&text);
+	for (size_t i = 0; i < items.n && !err; i++) {
+		enum alias_kind kind = items.items[i].kind;
+
+		why = "a list includes another one, or holds what allow_mail_to_commands and "
+		      "allow_mail_to_files do not allow in lists";
+		if (kind == ALIAS_INCLUDE ||
+		    (kind == ALIAS_COMMAND &&
+			!conf_list_has(&conf->allow_mail_to_commands, SLICE_LIT("include"))) ||
+		    (kind == ALIAS_FILE &&
+			!conf_list_has(&conf->allow_mail_to_files, SLICE_LIT("include"))))
+			err = ERR_DENIED;
+		else
+			deliver_item(j, rcpt, &items.items[i], false, all, size);
+	}
+	if (!err)
+		return;
+	one.text = arena_printf(&j->arena, "the list %.*s: %s", SLICE_ARG(path), why);
+	merge(all, &one);
 }
 
 static void
@@ -80,6 +125,9 @@ deliver_item(struct job *j, const struct item_job_rcpt *rcpt, const struct alias
 		}
 	} else if (item->kind == ALIAS_SELF && from_alias) {
 		add_address(j, all, size, item->text);
+		return;
+	} else if (item->kind == ALIAS_INCLUDE) {
+		deliver_include(j, rcpt, item->text, all, size);
 		return;
 	} else if (item->kind == ALIAS_ADDRESS || item->kind == ALIAS_SELF) {
 		deliver_mailbox(j, rcpt, &one);
@@ -104,7 +152,7 @@ void
 deliver_items(struct job *j, const struct item_job_rcpt *rcpt, const struct alias_items *items,
     bool from_alias, struct outcome *o)
 {
-	struct outcome all = { .status = RESULT_DONE, .sender = o->sender };
+	struct outcome all = { .status = RESULT_DONE, .text = NULL, .sender = o->sender };
 	size_t size = 0;
 
 	for (size_t i = 0; i < items->n; i++)
@@ -118,7 +166,7 @@ deliver_items(struct job *j, const struct item_job_rcpt *rcpt, const struct alia
 			all.sender = rcpt->argument; /* owner-NAME; a notice stays without sender */
 	}
 	if (!all.text)
-		outcome_set(&all, RESULT_DEFERRED, "4.3.5", "the alias is empty");
+		outcome_set(&all, RESULT_DEFERRED, "4.3.5", "the alias or list is empty");
 	*o = all;
 }
 
