@@ -438,9 +438,9 @@ pop3_login_auth_ok(struct pop3_login *l, struct slice final, bool has_final)
 {
 	if (l->state != L_AUTH)
 		return;
-	buf_wipe(&l->decoded);
 	if (has_final)
 		send_challenge(l, final);
+	buf_wipe(&l->decoded);
 	l->state = has_final ? L_FINAL : L_ACCEPTED;
 }
 
@@ -455,7 +455,12 @@ void
 pop3_login_handover(
     const struct pop3_login *l, struct slice peer, struct slice session_id, struct buf *out)
 {
-	struct imap_handover h = { .tls = l->tls, .peer = peer, .id = session_id };
+	struct imap_handover h = {
+		.tag = slice_sub(slice_str(l->mechanisms), 0, 255),
+		.tls = l->tls,
+		.peer = peer,
+		.id = session_id,
+	};
 
 	imap_handover_encode(&h, out);
 }

@@ -62,6 +62,37 @@ store_open(const char *path, const struct store_options *options, struct store *
 	return 0;
 }
 
+int
+store_root(struct slice spec, char *path, size_t size)
+{
+	if (!slice_has_prefix(spec, "maildir:/"))
+		return ERR_NOT_FOUND;
+	return slice_copy(slice_sub(spec, sizeof("maildir:") - 1, SIZE_MAX), path, size);
+}
+
+int
+store_make_root(const char *path)
+{
+	struct stat st;
+	char *copy;
+	int rc = 0;
+
+	if (stat(path, &st) == 0)
+		return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
+	copy = xstrdup(path);
+	for (char *p = copy + 1; *p; p++) {
+		if (*p != '/')
+			continue;
+		*p = '\0';
+		(void)!mkdir(copy, 0755);
+		*p = '/';
+	}
+	if (mkdir(copy, 0700) < 0 && errno != EEXIST)
+		rc = err_errno();
+	free(copy);
+	return rc;
+}
+
 void
 store_free(struct store **sp)
 {

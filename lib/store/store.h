@@ -39,6 +39,13 @@ struct store_options {
  * the INBOX where missing. options may be NULL. A broken or missing index is made anew; without a
  * writable one the store works, slower. */
 int store_open(const char *path, const struct store_options *options, struct store **out_r) CHECKED;
+/*
+ * Where a user's store lies, for the zygotes of the sessions. store_root reads a mailbox spec
+ * ("maildir:/path") into path; ERR_NOT_FOUND: not a Maildir, there is no store. store_make_root
+ * runs as the user before chroot: makes the directory where it is missing and the user may.
+ */
+int store_root(struct slice spec, char *path, size_t size) CHECKED;
+int store_make_root(const char *path) CHECKED;
 /* All mailboxes must be closed. */
 void store_free(struct store **sp);
 /* Writes what is pending in the index. Call it when the session is idle; losing it loses time
