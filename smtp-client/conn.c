@@ -30,7 +30,7 @@ conn_free(struct conn **conn)
 	s->nconns--;
 	if (c->job)
 		c->job->conn = NULL;
-	ask_cancel(&c->ask);
+	session_auth_end(c);
 	ev_timer_free(&c->timer);
 	if (c->readable)
 		event_free(c->readable);

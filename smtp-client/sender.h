@@ -154,6 +154,9 @@ struct sender {
 	uint64_t sessions, reuses, messages;
 };
 
+/* sender.c */
+extern const struct daemon_desc sender_desc;
+
 /* ask.c */
 /* Sends m (its id is set here) to peer and calls back once, later, unless cancelled. NULL if the
  * peer is not there: no callback then. ms: how long to wait. */
@@ -224,6 +227,8 @@ void session_begin(struct conn *c);
  */
 void session_run(struct conn *c);
 void session_send(struct conn *c);
+/* Tells auth that the exchange is over, if there is one. */
+void session_auth_end(struct conn *c);
 /* The transport failed: text says how. */
 void session_lost(struct conn *c, const char *enhanced, const char *fmt, ...) PRINTF(3, 4);
 

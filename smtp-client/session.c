@@ -106,10 +106,11 @@ session_send(struct conn *c)
 static void
 auth_failed(struct conn *c, const char *why, struct slice text)
 {
-	struct job *j = give_up(c);
+	struct job *j = c->job;
 
-	job_reason(j, false, "4.7.8", "", "no login at %s: %s%s%.*s", j->remote, why,
+	job_reason(j, false, "4.7.8", "", "no login at %s: %s%s%.*s", c->remote, why,
 	    text.n ? ": " : "", SLICE_ARG(text));
+	give_up(c); /* text may have lived in it */
 	log_event(LOG_W, "smtp-auth-failed",
 	    "qid=%s remote=%s reason=%s remedy=\"see smtp_sasl_password_maps\"",
 	    log_value(j->queue_id), log_cstr(j->remote), log_cstr(j->reason));
@@ -162,7 +163,7 @@ on_auth(void *ctx, struct msg *m)
 		mechanism[0] = '\0';
 	ask_keep(c->ask);
 	c->auth_used = true;
-	client_auth(c->client, mechanism, m->sasl_client_step.data.n > 0, m->sasl_client_step.data);
+	client_auth(c->client, mechanism, m->sasl_client_step.has_data, m->sasl_client_step.data);
 	session_run(c);
 }
 
@@ -199,9 +200,8 @@ auth_challenge(struct conn *c, struct slice challenge)
 	return false;
 }
 
-/* After the exchange: auth forgets it. */
-static void
-auth_end(struct conn *c)
+void
+session_auth_end(struct conn *c)
 {
 	struct msg m = MSG_INIT(MSG_SASL_CLIENT_END, 0);
 
@@ -311,7 +311,7 @@ take_event(struct conn *c, enum client_event_type type, const struct client_even
 	case CLIENT_CHALLENGE:
 		return auth_challenge(c, ev->data);
 	case CLIENT_READY:
-		auth_end(c);
+		session_auth_end(c);
 		session_send(c);
 		return true;
 	case CLIENT_RESULT:

@@ -1,0 +1,162 @@
+/*
+ * The daemon's callbacks: start, messages, links, reload, stop. Runs in smtp-client. Invariant: an
+ * answer of a peer is looked up by its id and its role, and a job is only taken from qmgr (lib/ipc
+ * sees to that).
+ */
+#include "sender.h"
+
+#include <stdlib.h>
+
+static void
+add_port(struct sender *s, uint64_t port)
+{
+	for (size_t i = 0; i < s->nports; i++)
+		if (s->ports[i] == port)
+			return;
+	if (port > 0 && port <= 65535 && s->nports < sizeof(s->ports) / sizeof(*s->ports))
+		s->ports[s->nports++] = (uint16_t)port;
+}
+
+/* The port at the end of "smtp:[host]:port" and the like, if there is one. */
+static void
+add_port_of(struct sender *s, struct slice nexthop)
+{
+	ptrdiff_t colon = slice_rfind(nexthop, ':');
+	uint64_t port;
+
+	if (colon >= 0 &&
+	    !slice_u64(slice_sub(nexthop, (size_t)colon + 1, nexthop.n), 65535, &port))
+		add_port(s, port);
+}
+
+static void
+collect_ports(struct sender *s)
+{
+	const struct conf *conf = s->d->conf;
+	const char *const nexthops[] = { conf->relayhost, conf->default_transport,
+		conf->relay_transport, conf->local_transport, conf->virtual_transport,
+		conf->mailbox_transport };
+
+	add_port(s, (uint64_t)conf->smtp_tcp_port);
+	add_port(s, (uint64_t)conf->lmtp_tcp_port);
+	for (size_t i = 0; i < sizeof(nexthops) / sizeof(*nexthops); i++)
+		if (nexthops[i])
+			add_port_of(s, slice_str(nexthops[i]));
+	for (size_t i = 0; i < conf->fallback_relay.n; i++)
+		add_port_of(s, slice_str(conf->fallback_relay.v[i]));
+	for (size_t i = 0; i < conf->smtp_client_ports.n; i++) {
+		uint64_t port;
+
+		if (!slice_u64(slice_str(conf->smtp_client_ports.v[i]), 65535, &port))
+			add_port(s, port);
+		else
+			log_event(LOG_W, "smtp-ports",
+			    "word=%s reason=\"no port number\" remedy=\"mend smtp_client_ports\"",
+			    log_cstr(conf->smtp_client_ports.v[i]));
+	}
+}
+
+static int
+sender_init(struct daemon *d)
+{
+	struct sender *s = xcalloc(1, sizeof(*s));
+
+	s->d = d;
+	d->ctx = s;
+	TAILQ_INIT(&s->jobs);
+	TAILQ_INIT(&s->conns);
+	collect_ports(s);
+	d->ports = s->ports;
+	d->nports = s->nports;
+	if (d->conf->smtp_tls_security_level == CONF_TLS_LEVEL_DANE ||
+	    d->conf->smtp_tls_security_level == CONF_TLS_LEVEL_DANE_ONLY)
+		log_event(LOG_W, "smtp-tls",
+		    "level=dane reason=\"DANE is not there yet\" remedy=\"dane is treated as may; "
+		    "mail under dane-only waits\"");
+	return policy_tls_init(s);
+}
+
+static void
+sender_message(struct daemon *d, struct ipc_chan *ch, struct msg *m)
+{
+	struct sender *s = d->ctx;
+
+	switch (m->type) {
+	case MSG_SEND_JOB:
+		job_start(s, ch, m);
+		break;
+	case MSG_MX_ANSWER:
+	case MSG_DNS_RECORDS:
+	case MSG_MAP_VALUE:
+	case MSG_SASL_CLIENT_STEP:
+		ask_take(s, ipc_chan_peer(ch), m);
+		break;
+	default:
+		break;
+	}
+}
+
+static void
+sender_link_down(struct daemon *d, struct ipc_chan *ch)
+{
+	struct sender *s = d->ctx;
+
+	if (ipc_chan_peer(ch) == ROLE_QMGR)
+		job_forget_qmgr(s, ch);
+	else
+		ask_peer_gone(s, ipc_chan_peer(ch));
+}
+
+static void
+sender_reload(struct daemon *d, const struct conf *old)
+{
+	struct sender *s = d->ctx;
+	size_t before = s->nports;
+
+	collect_ports(s);
+	if (s->nports > before)
+		log_event(LOG_W, "smtp-ports",
+		    "reason=\"a jail cannot be widened while it stands\" remedy=\"restart the "
+		    "suite to reach the new ports\"");
+	s->nports = before;
+	if (strcmp(old->smtp_tls_CAfile, d->conf->smtp_tls_CAfile) != 0 ||
+	    strcmp(old->smtp_tls_cert_file, d->conf->smtp_tls_cert_file) != 0)
+		log_event(LOG_W, "smtp-tls",
+		    "reason=\"certificate files are read at the start only\" remedy=\"restart the "
+		    "suite\"");
+}
+
+static void
+sender_stop(struct daemon *d)
+{
+	struct sender *s = d->ctx;
+	struct conn *c, *next;
+
+	for (c = TAILQ_FIRST(&s->conns); c; c = next) {
+		next = TAILQ_NEXT(c, next);
+		if (c->state == CONN_IDLE)
+			conn_quit(c);
+	}
+	if (!s->njobs)
+		daemon_exit(d);
+}
+
+static void
+sender_status(struct daemon *d, struct buf *out)
+{
+	struct sender *s = d->ctx;
+
+	buf_addf(out, "jobs=%zu connections=%zu sessions=%llu reused=%llu messages=%llu", s->njobs,
+	    s->nconns, (unsigned long long)s->sessions, (unsigned long long)s->reuses,
+	    (unsigned long long)s->messages);
+}
+
+const struct daemon_desc sender_desc = {
+	.role = ROLE_SMTP_CLIENT,
+	.init = sender_init,
+	.message = sender_message,
+	.link_down = sender_link_down,
+	.reload = sender_reload,
+	.stop = sender_stop,
+	.status = sender_status,
+};
