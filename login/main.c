@@ -117,9 +117,26 @@ is_pop3(const struct daemon *d)
 	return false;
 }
 
+/* Before the jail. */
+static int
+read_authorities(struct daemon *d, struct buf *out)
+{
+	const char *file = d->conf->smtpd_tls_CAfile;
+	int err = file && *file ? tls_read_file(file, out) : ERR_NOT_FOUND;
+
+	if (err)
+		log_event(LOG_E, "authorities",
+		    "service=%s file=%s reason=\"%s\" remedy=\"auth_external needs "
+		    "smtpd_tls_CAfile\"",
+		    log_cstr(d->service), log_cstr(file ? file : ""), err_str(err));
+	return err;
+}
+
 static int
 init(struct daemon *d)
 {
+	struct buf ca = { 0 };
+	int err = 0;
 	struct service *s = xcalloc(1, sizeof(*s));
 	struct tls_server_opts opts = { .ciphers = xstrdup(d->conf->tls_ciphers) };
 
@@ -133,9 +150,14 @@ init(struct daemon *d)
 	opts.min_version = d->conf->tls_minimum_version == CONF_TLS_VERSION_TLS1_3
 			       ? TLS_VERSION_1_3
 			       : TLS_VERSION_1_2;
-	s->tls = tls_serving_new(&opts);
 	d->ctx = s;
-	return 0;
+	if (d->conf->auth_external) {
+		err = read_authorities(d, &ca);
+		opts.ask_client_cert = true;
+		opts.client_ca = buf_slice(&ca); /* kept for the life of the process */
+	}
+	s->tls = tls_serving_new(&opts);
+	return err;
 }
 
 static int64_t

@@ -52,7 +52,7 @@ struct session {
 	struct ipc_chan *chan; /* NULL: not live yet */
 	uint32_t pid, connections;
 	struct openings waiting;
-	struct ev_timer idle;
+	struct ev_timer idle; /* while it starts: how long that may take */
 	int64_t last_attach;
 };
 
@@ -191,6 +191,17 @@ attach(struct session *s, struct opening *o)
 }
 
 static void
+start_timeout(void *ctx)
+{
+	struct session *s = ctx;
+
+	log_event(LOG_E, "session-start-failed",
+	    "user=%s service=%s reason=\"no answer within policy_timeout\"", log_cstr(s->user),
+	    s->pop3 ? "pop3" : "imap");
+	session_free(s, "the mailbox service does not answer");
+}
+
+static void
 start(struct broker *b, struct session *s, struct opening *o, const struct msg_token_user *who)
 {
 	struct msg m = MSG_INIT(MSG_SESSION_START, 0);
@@ -213,6 +224,8 @@ start(struct broker *b, struct session *s, struct opening *o, const struct msg_t
 		err = ipc_send(ch, &m);
 	if (err)
 		session_free(s, "the mailbox service is not running");
+	else
+		ev_timer_set(b->d->base, &s->idle, b->d->conf->policy_timeout, start_timeout, s);
 }
 
 /* auth has said whose the token is. */
@@ -314,6 +327,7 @@ on_session_started(struct broker *b, struct ipc_chan *ch, struct msg *m)
 		session_free(s, "the mailbox cannot be opened now");
 		return;
 	}
+	ev_timer_clear(&s->idle);
 	s->pid = m->session_started.pid;
 	s->chan = daemon_adopt(b->d, m->fd, pop3 ? ROLE_POP3D_CHILD : ROLE_IMAPD_CHILD);
 	ipc_chan_set_data(s->chan, s);
