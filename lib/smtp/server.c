@@ -140,6 +140,10 @@ smtp_send(struct smtp_server *s, const struct reply *r)
 	s->errors++;
 	if (s->ops->refused)
 		s->ops->refused(s->ctx, s, r);
+	if (r->code == 421 || r->code == 521) { /* RFC 5321 3.8, RFC 7504: we hang up */
+		smtp_close(s);
+		return;
+	}
 	if (p->soft_error_limit && s->errors > p->soft_error_limit && p->error_delay_ms &&
 	    s->ops->delay && s->state != SMTP_CLOSED && s->wait == WAIT_NONE) {
 		s->wait = WAIT_DELAY;
@@ -155,7 +159,7 @@ smtp_server_greet(struct smtp_server *s, bool under_tls)
 
 	s->tls = under_tls;
 	buf_init(&text, 0);
-	buf_addf(&text, "%s %s", s->policy->hostname, s->policy->banner);
+	buf_add_str(&text, s->policy->banner);
 	r.text = buf_slice(&text);
 	smtp_send(s, &r);
 	buf_free(&text);
@@ -188,7 +192,6 @@ smtp_count_discarded(struct smtp_server *s, size_t n)
 	if (!s->policy->discard_limit || s->discarded <= s->policy->discard_limit)
 		return true;
 	SMTP_SAY(s, 421, "4.7.0", "Error: too much input that had to be discarded");
-	smtp_close(s);
 	return false;
 }
 
@@ -198,7 +201,6 @@ errors_end_session(struct smtp_server *s)
 	if (!s->policy->hard_error_limit || s->errors < s->policy->hard_error_limit)
 		return false;
 	SMTP_SAY(s, 421, "4.7.0", "Error: too many errors");
-	smtp_close(s);
 	return true;
 }
 
@@ -356,6 +358,12 @@ void
 smtp_server_pause(struct smtp_server *s)
 {
 	s->paused = true;
+}
+
+size_t
+smtp_server_pending(const struct smtp_server *s)
+{
+	return buf_len(&s->pending);
 }
 
 bool

@@ -42,8 +42,8 @@ unsigned smtp_extension_bit(struct slice keyword);
 /* Borrowed; must outlive the engine. Every limit is inclusive: at the limit is good. */
 struct smtp_policy {
 	enum smtp_service service;
-	const char *hostname; /* in the greeting and EHLO */
-	const char *banner;   /* behind the host name in the greeting */
+	const char *hostname; /* in EHLO */
+	const char *banner;   /* behind 220; begins with the host name (RFC 5321 4.2) */
 	const char *origin;  /* domain for addresses that have none; NULL: refused but postmaster */
 	unsigned extensions; /* enum smtp_extension: those that are offered */
 	bool tls_required;   /* MAIL only under TLS */
@@ -68,6 +68,7 @@ struct smtp_policy {
 	unsigned line_limit;      /* octets of a command line with CRLF */
 	unsigned auth_line_limit; /* the same for AUTH and its responses */
 	unsigned hop_limit;       /* Received fields */
+	unsigned chunk_limit;     /* BDAT commands of a message */
 	size_t header_size_limit; /* of one field */
 	size_t header_section_limit;
 	unsigned header_count_limit;
@@ -120,6 +121,7 @@ struct smtp_tx {
 	struct header_scan header;
 	struct content_reader reader;
 	struct reply failure; /* code not 0: the content is being thrown away */
+	unsigned chunks;      /* BDAT commands so far */
 	bool began;           /* data_begin was called */
 	bool ended;           /* the content is complete */
 	void *user;
@@ -176,6 +178,8 @@ void smtp_server_feed(struct smtp_server *s, struct slice bytes);
 /* Whether to read from the client at all: false while an answer is awaited, while paused, and while
  * the output is long. */
 bool smtp_server_wants_input(const struct smtp_server *s);
+/* Octets that are kept because something is awaited: the owner bounds them by not reading on. */
+size_t smtp_server_pending(const struct smtp_server *s);
 /* What is to be written; the owner consumes it. Call smtp_server_resume afterwards. */
 struct buf *smtp_server_output(struct smtp_server *s);
 /* Goes on with input that is kept. */
@@ -188,7 +192,8 @@ void smtp_server_shutdown(struct smtp_server *s, const struct reply *r);
 /* Makes the transaction under way fail with this reply at the end of its data. */
 void smtp_server_fail_data(struct smtp_server *s, const struct reply *r);
 
-/* Answers. A NULL reply is the engine's own good one; a reply of 2xx accepts. */
+/* Answers. A NULL reply is the engine's own good one; a reply of 2xx accepts, one of 421 or 521
+ * ends the session. */
 void smtp_server_answer_mail(struct smtp_server *s, const struct reply *r);
 void smtp_server_answer_rcpt(struct smtp_server *s, const struct reply *r);
 void smtp_server_answer_data(struct smtp_server *s, const struct reply *r);

@@ -36,7 +36,7 @@ finish(struct smtp_server *s, const struct reply *r)
 	bool good = reply_is_good(r);
 
 	smtp_set_state(s, SMTP_READY);
-	for (unsigned i = 0; i < times; i++)
+	for (unsigned i = 0; i < times && s->state != SMTP_CLOSED; i++)
 		smtp_send(s, r);
 	if (good)
 		s->errors = s->junk = 0;
@@ -225,6 +225,8 @@ smtp_do_bdat(struct smtp_server *s, struct slice args)
 					    : &REPLY(554, "5.5.1", "Error: no valid recipients"));
 		return;
 	case SMTP_CHUNKS:
+		if (s->policy->chunk_limit && ++s->tx.chunks >= s->policy->chunk_limit)
+			FAIL(s, 552, "5.3.4", "Error: too many chunks");
 		smtp_set_state(s, SMTP_CHUNK);
 		return;
 	default:

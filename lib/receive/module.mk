@@ -1,0 +1,1 @@
+$(eval $(call lib,receive,smtp mail tls daemon conf ipc ev base,-lssl -lcrypto))

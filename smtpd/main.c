@@ -1,0 +1,80 @@
+/*
+ * smtpd: mail from strangers on port 25, and the LMTP server. The zygote runs as bh-smtpd without
+ * capabilities and is the acceptor of its service; its children, same uid, hold the sessions
+ * (lib/receive). Hostile: all of SMTP, TLS and LMTP that clients send, and how often they connect.
+ * Which of the two protocols it speaks is the service's: service_protocol, or the name of its row
+ * in master.cf.
+ */
+#include "receive/service.h"
+
+static struct service service;
+
+static bool
+is_lmtp(const struct daemon *d)
+{
+	if (d->conf->service_protocol != CONF_SERVICE_PROTOCOL_AUTO)
+		return d->conf->service_protocol == CONF_SERVICE_PROTOCOL_LMTP;
+	return slice_has_prefix(slice_str(d->service), "lmtp") ||
+	       slice_eq_str(slice_str(d->service), "24") ||
+	       slice_has_suffix(slice_str(d->service), ":24");
+}
+
+static int
+init(struct daemon *d)
+{
+	return service_init(d, &service, is_lmtp(d) ? SMTP_LMTP : SMTP_SMTPD);
+}
+
+static int64_t
+sessions_per_process(const struct conf *c)
+{
+	return service.kind == SMTP_LMTP ? c->lmtp_sessions_per_process
+					 : c->smtpd_sessions_per_process;
+}
+
+static int64_t
+process_limit(const struct conf *c)
+{
+	return c->default_process_limit;
+}
+
+static int64_t
+sessions_before_recycle(const struct conf *c)
+{
+	return c->process_session_limit;
+}
+
+static int64_t
+connections_per_client(const struct conf *c)
+{
+	return c->smtpd_client_connection_count_limit;
+}
+
+static const struct daemon_desc child = {
+	.role = ROLE_SMTPD_CHILD,
+	.start = service_child_start,
+	.message = service_child_message,
+	.link_down = service_child_link_down,
+	.reload = service_child_reload,
+	.stop = service_child_stop,
+	.orphaned = service_child_orphaned,
+};
+
+static const struct acceptor_desc acceptor = {
+	.daemon = { .role = ROLE_SMTPD, .init = init },
+	.child = &child,
+	.peers = { ROLE_QMGR, ROLE_MAPS, ROLE_DNS, ROLE_AUTH },
+	.npeers = 4,
+	.sessions_per_process = sessions_per_process,
+	.process_limit = process_limit,
+	.sessions_before_recycle = sessions_before_recycle,
+	.connections_per_client = connections_per_client,
+	.refusal = service_refusal,
+	.tls = service_tls,
+};
+
+int
+main(int argc, char **argv)
+{
+	return acceptor_run(argc, argv, &acceptor);
+}

@@ -1,0 +1,1 @@
+$(eval $(call program,smtpd,smtpd,receive smtp mail tls daemon conf ipc ev base))

@@ -1,0 +1,2 @@
+$(eval $(call program,submission,submission,receive smtp mail tls daemon conf ipc ev base))
+$(eval $(call program,sendmail,submission/sendmail,smtp mail conf ipc ev base))

@@ -1,0 +1,97 @@
+/*
+ * The way while the suite is down: a file in maildrop/, which pickup takes in later. Runs as the
+ * caller, who may create files in that folder and see none. Order: written and synced under a name
+ * that pickup does not look at, renamed, the folder synced; so a name that pickup sees is a whole
+ * message, and exit status 0 means that it survives a power cut.
+ */
+#include "submission/sendmail/sendmail.h"
+
+#include "ev/ev.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int
+write_all(int fd, struct buf *b)
+{
+	while (buf_len(b)) {
+		ptrdiff_t n = buf_write(b, fd);
+		if (n <= 0)
+			return n ? (int)n : -EIO;
+	}
+	return 0;
+}
+
+/* The folder may not be readable for us: then its sync is left to the file system, which orders the
+ * rename behind the file. */
+static void
+sync_folder(const char *folder)
+{
+	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	(void)!fsync(fd);
+	close(fd);
+}
+
+static int
+fill(int fd, struct job *job)
+{
+	struct buf head = { 0 };
+	int err = maildrop_format(&head, &job->envelope);
+
+	if (!err)
+		err = write_all(fd, &head);
+	if (!err)
+		err = write_all(fd, &job->content);
+	if (!err && fchmod(fd, 0640))
+		err = err_errno();
+	if (!err && fsync(fd))
+		err = err_errno();
+	buf_free(&head);
+	return err;
+}
+
+int
+drop_write(struct job *job)
+{
+	char folder[PATH_MAX], tmp[PATH_MAX + 64], name[PATH_MAX + 64];
+	unsigned nonce = 0;
+	int fd, err;
+
+	(void)!getrandom(&nonce, sizeof(nonce), 0);
+	snprintf(folder, sizeof(folder), "%.3900s/maildrop", job->conf->queue_directory);
+	snprintf(name, sizeof(name), "%s/%llX.%X.%08X", folder, (unsigned long long)ev_wall_us(),
+	    (unsigned)getpid(), nonce);
+	snprintf(tmp, sizeof(tmp), "%s/.%llX.%X.%08X", folder, (unsigned long long)ev_wall_us(),
+	    (unsigned)getpid(), nonce);
+	fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return complain(EX_TEMPFAIL, "the mail system is down and %s cannot be written: %s",
+		    folder, strerrordesc_np(errno));
+	err = fill(fd, job);
+	if (close(fd) && !err)
+		err = err_errno();
+	if (!err && rename(tmp, name))
+		err = err_errno();
+	if (err) {
+		(void)unlink(tmp);
+		return complain(EX_TEMPFAIL, "%s: %s", folder, err_str(err));
+	}
+	/* fsync after the rename makes the name durable too (ext4, XFS) */
+	fd = open(name, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0) {
+		(void)!fsync(fd);
+		close(fd);
+	}
+	sync_folder(folder);
+	if (job->options.verbose)
+		printf("the mail system is down: the message waits in maildrop\n");
+	return EX_OK;
+}
