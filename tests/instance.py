@@ -194,6 +194,8 @@ class Instance:
                 done = self.tool("status", check=False)
                 if done.returncode == 0 and " starting" not in done.stdout:
                     break
+                if "reason=\"cannot run" in self.log():
+                    raise AssertionError("a program is missing\n" + self.tail())
             time.sleep(0.05)
         else:
             raise AssertionError(f"not ready after {seconds} s\n{done and done.stdout}{self.tail()}")

@@ -78,11 +78,14 @@ distance(const char *a, const char *b)
 const char *
 conf_nearest(const char *name)
 {
-	unsigned best = (unsigned)strlen(name) / 4 + 1, d;
+	size_t i, m, n = strlen(name);
+	unsigned best = (unsigned)n / 4 + 1, d;
 	const char *nearest = NULL;
-	size_t i;
 
 	for (i = 0; i < CONF_PARAM_COUNT; i++) {
+		m = strlen(conf_params[i].name);
+		if ((m > n ? m - n : n - m) > best)
+			continue; /* at least that many edits */
 		d = distance(name, conf_params[i].name);
 		if (d > best || (d == best && nearest))
 			continue;

@@ -1,0 +1,124 @@
+"""bulkhead(8) with a running suite: start, status, reload, stop, users, the control socket's permissions."""
+import os
+import re
+import shutil
+import smtplib
+import socket
+import struct
+import subprocess
+import time
+
+import pytest
+
+from instance import BIN, DAEMONS
+
+
+def test_start_status_stop(make_instance):
+    i = make_instance(start=False)
+    for name, password in i.users.items():
+        i.add_user(name, password)
+    assert i.tool("check").stdout == ""
+    i.tool("start")
+    try:
+        status = i.tool("status")
+        for program in ("smtpd", "submission", "login", *DAEMONS):
+            assert re.search(rf"^\S+\s+{program}\s+\d+ ready", status.stdout, re.M), status.stdout
+        again = i.tool("start")
+        assert "the suite runs already" in again.stderr
+        with smtplib.SMTP("127.0.0.1", i.port["smtp"], timeout=20) as s:
+            assert s.noop()[0] == 250
+    finally:
+        i.tool("stop")
+    assert not i.processes()
+    assert i.tool("status", check=False).returncode == 69
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", i.port["smtp"]), 2)
+
+
+def test_start_refuses_a_bad_configuration(make_instance):
+    i = make_instance(start=False)
+    i.set(smtpd_timeout="soon")
+    done = i.tool("start", check=False)
+    assert done.returncode == 78
+    assert re.search(r"main.cf:\d+: smtpd_timeout = soon: 'soon' is not a time", done.stderr)
+    assert "not started: correct the configuration" in done.stderr
+
+
+def test_reload_refuses_a_bad_configuration_whole(instance):
+    def banner():
+        with socket.create_connection(("127.0.0.1", instance.port["smtp"]), 10) as s:
+            return s.makefile().readline()
+
+    instance.set(smtpd_banner="$myhostname first")
+    assert instance.reload().returncode == 0
+    assert banner() == "220 mx.example.test first\n"
+    instance.set(smtpd_banner="$myhostname second", mydestinaton="x")
+    done = instance.tool("reload", check=False)
+    assert done.returncode == 1
+    assert re.search(r"main.cf:\d+: unknown parameter mydestinaton: did you mean mydestination\?", done.stdout)
+    assert "reload refused: the running configuration goes on" in done.stdout
+    assert "first" in banner()
+    del instance.main["mydestinaton"]
+    instance.write()
+    instance.reload()
+    assert "second" in banner()
+
+
+def test_check_of_a_running_instance(instance):
+    """Its own ports are not in the way."""
+    done = instance.tool("check")
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_users_of_a_running_instance(instance):
+    instance.add_user("carol@example.test", "geheim", "sender=c@example.test")
+    assert instance.home("carol@example.test").is_dir()
+    assert "carol@example.test" in instance.tool("user", "list").stdout
+    assert instance.tool("user", "check", "carol@example.test", input="geheim\n").returncode == 0
+    assert instance.tool("user", "check", "carol@example.test", input="falsch\n", check=False).returncode == 1
+    instance.tool("user", "del", "carol@example.test")
+    assert instance.tool("user", "show", "carol@example.test", check=False).returncode == 1
+
+
+def test_security_lists_every_process(instance):
+    text = instance.tool("security").stdout
+    for pid, argv in instance.processes():
+        assert re.search(rf"^\s*{pid} ", text, re.M), (pid, argv, text)
+
+
+def test_mailq(instance):
+    env = {**os.environ, "MAIL_CONFIG": str(instance.etc)}
+    done = subprocess.run([BIN / "mailq"], env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == instance.tool("queue", "list").stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_control_socket_is_for_admins(instance):
+    """Another user gets no answer, whatever the request says about the uid."""
+    def as_nobody():
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+
+    bin_copy = instance.folder / "bulkhead"
+    shutil.copy(BIN / "bulkhead", bin_copy)
+    done = subprocess.run([bin_copy, "-c", instance.etc, "status"], capture_output=True, text=True, preexec_fn=as_nobody)
+    assert done.returncode == 69 and "become root, or a member of admin_group" in done.stderr
+
+
+def test_control_socket_takes_no_rubbish(instance):
+    path = str(instance.run / "control")
+    for data in (b"", b"\0", b"x" * 65000, struct.pack("<HI", 9, 1), os.urandom(100)):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
+            s.settimeout(10)
+            s.connect(path)
+            try:
+                s.send(data)
+                s.recv(65536)
+            except OSError:
+                pass
+    time.sleep(0.1)
+    assert instance.process.poll() is None
+    assert instance.tool("status").returncode == 0
+    assert instance.tool("queue", "nonsense", check=False).returncode not in (0, 70)
+    assert instance.tool("user", "nonsense", check=False).returncode != 0
