@@ -25,6 +25,9 @@ struct dnsd {
 	uint64_t requests;
 };
 
+/* dnsd.c */
+extern const struct daemon_desc dnsd_desc;
+
 /* Each answers on ch under id, now or later, exactly once while ch lives. */
 void lookup_client_name(struct dnsd *dnsd, struct ipc_chan *ch, uint32_t id, struct slice address);
 void lookup_mx(
