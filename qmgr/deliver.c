@@ -11,8 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define RCPT_BYTES 14000u /* of recipients in one job: the content needs the rest of the message   \
-			   */
+#define RCPT_BYTES                                                                                 \
+	14000u /* of recipients in one job: the content needs the rest of the message              \
+		*/
 #define SOON_MS 2000
 
 /* --- the table of jobs --- */
@@ -733,18 +734,30 @@ job_rcpts(const struct job *j, struct buf *b)
 	return b;
 }
 
+/* Whether an earlier attempt may have delivered and not been heard. */
+static bool
+may_repeat(const struct qmgr *q, const struct job *j)
+{
+	if (j->again || j->msg->env.id < q->first_id)
+		return true;
+	for (uint32_t i = 0; i < j->n; i++)
+		if (j->msg->env.rcpts[j->rcpts[i]].status->attempts > 1)
+			return true;
+	return false;
+}
+
 int
 deliver_send(struct qmgr *q, struct job *j)
 {
 	const struct message *m = j->msg;
 	const struct envelope *e = &m->env;
 	bool local = j->route->kind == ROUTE_LOCAL;
+	unsigned int flags = e->flags | (may_repeat(q, j) ? MAIL_REPEAT : 0);
 	struct msg x = MSG_INIT(local ? MSG_DELIVER_JOB : MSG_SEND_JOB, j->id);
 	struct buf rcpts = { 0 }, extents = { 0 };
 	struct msg_list r = msg_list(job_rcpts(j, &rcpts), j->n), ex = { 0 };
 	int err;
 
-	(void)q;
 	if (!m->has_content) {
 		for (size_t i = 0; i < e->n_extents; i++)
 			item_extent_add(&extents,
@@ -755,7 +768,7 @@ deliver_send(struct qmgr *q, struct job *j)
 	if (local)
 		x.deliver_job = (struct msg_deliver_job){ .queue_id = slice_str(m->name),
 			.sender = e->sender,
-			.flags = e->flags,
+			.flags = flags,
 			.ret = (uint8_t)e->ret,
 			.envid = e->envid,
 			.arrival = e->arrival,
@@ -766,7 +779,7 @@ deliver_send(struct qmgr *q, struct job *j)
 	else
 		x.send_job = (struct msg_send_job){ .queue_id = slice_str(m->name),
 			.sender = e->sender,
-			.flags = e->flags,
+			.flags = flags,
 			.ret = (uint8_t)e->ret,
 			.envid = e->envid,
 			.arrival = e->arrival,

@@ -168,13 +168,18 @@ make_child(struct qmgr *q, struct expansion_job *x, queue_id id)
 	char *header = arena_printf(
 	    &m->arena, "Delivered-To: %.*s\r\n", SLICE_ARG(p->env.rcpts[x->slot].address));
 	struct slice head = slice_str(header);
+	const struct route *owner;
 
 	*e = (struct envelope){ .arrival = p->env.arrival,
 		.ret = p->env.ret,
 		.hops = p->env.hops + 1,
 		.flags = (p->env.flags | MAIL_QUEUE_FIRST) &
 			 ~(unsigned int)(MAIL_PER_RCPT | MAIL_DEFER) };
-	e->sender = arena_dup(&m->arena, p->env.sender);
+	/* A list with an owner: what goes wrong behind it is the owner's. */
+	owner = p->rcpts[x->slot].route;
+	e->sender = arena_dup(&m->arena, owner && owner->run == RUN_ALIAS && owner->argument.n
+					     ? owner->argument
+					     : p->env.sender);
 	e->envid = arena_dup(&m->arena, p->env.envid);
 	e->session = arena_dup(&m->arena, p->env.session);
 	e->client = arena_dup(&m->arena, p->env.client);

@@ -1,0 +1,1 @@
+$(eval $(call program,bounce,helpers/bounce,mail daemon conf ipc ev base,))
