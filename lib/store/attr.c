@@ -144,9 +144,14 @@ int
 folder_slot_size(struct folder *f, uint32_t uid, uint64_t *out_r)
 {
 	struct slot *s = folder_slot(f, uid);
+	struct file_name fn;
 
 	if (!s)
 		return ERR_NOT_FOUND;
+	if (s->size == SIZE_UNKNOWN) {
+		maildir_parse(slot_name(f, s), s->base_len, &fn);
+		s->size = fn.vsize;
+	}
 	if (s->size == SIZE_UNKNOWN)
 		folder_load_attr(f, s);
 	if (s->size == SIZE_UNKNOWN) {

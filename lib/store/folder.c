@@ -190,9 +190,6 @@ count_flags(struct folder *f, const struct slot *s, int by)
 void
 folder_add_slot(struct folder *f, const struct record *r)
 {
-	struct file_name fn;
-	char name[256];
-
 	if (r->uid < f->uidnext || r->uid == UINT32_MAX || r->name.n + r->info.n > 255)
 		return;
 	if (f->names_len > UINT32_MAX - 256)
@@ -209,10 +206,8 @@ folder_add_slot(struct folder *f, const struct record *r)
 		.name_len = (uint8_t)(r->name.n + r->info.n),
 		.state = r->dir == DIR_NEW ? SLOT_NEW : 0,
 		.date = DATE_UNKNOWN,
+		.size = SIZE_UNKNOWN,
 	};
-	memcpy(name, r->name.p, r->name.n);
-	maildir_parse(name, r->name.n, &fn);
-	s->size = fn.vsize;
 	f->live++;
 	f->uidnext = r->uid + 1;
 	count_flags(f, s, 1);

@@ -7,8 +7,8 @@
  *   no commit; reading looks there first. Losing them costs time.
  * - NOMETASYNC: a power cut may lose the last transaction but never the consistency.
  * - NOTLS, one reset read transaction kept for reuse; stale readers are cleared at open.
- * - Not used after a fork (pid is compared), not opened twice in one process (the store is opened
- *   once per user). No key is over 511 bytes.
+ * - Not used after a fork (pid is compared before writing), not opened twice in one process (the
+ * store is opened once per user). No key is over 511 bytes.
  * - What cannot be opened is removed and made anew; when that fails there is no index.
  */
 #include "store/internal.h"
@@ -135,7 +135,7 @@ index_get(struct index *i, struct slice key, struct buf *out)
 	struct hash_node *node;
 	MDB_val k = { key.n, (void *)(uintptr_t)key.p }, v;
 
-	if (!i || i->pid != getpid())
+	if (!i)
 		return ERR_NOT_FOUND;
 	if ((node = hash_find(&i->pending, key))) {
 		struct pending *p = HASH_ELEMENT(node, struct pending, node);

@@ -196,17 +196,6 @@ get_record(struct cursor *c, struct record *r)
 		c->err = ERR_SYNTAX;
 }
 
-static bool
-payload_valid(struct slice payload)
-{
-	struct cursor c = cursor(payload);
-	struct record r;
-
-	while (!c.err && c.at < payload.n)
-		get_record(&c, &r);
-	return c.err == 0;
-}
-
 /* The payload of the frame at the start of in, if it is whole and sound. */
 static bool
 frame(struct slice in, struct slice *payload_r)
@@ -247,15 +236,16 @@ journal_parse(struct slice in, journal_fn *fn, void *ctx, bool *damaged_r)
 			*damaged_r = damaged(rest);
 			break;
 		}
-		if (!payload_valid(payload)) {
-			*damaged_r = true;
-			break;
-		}
 		struct cursor c = cursor(payload);
-		while (c.at < payload.n) {
+		while (c.at < payload.n && !c.err) {
 			struct record r;
 			get_record(&c, &r);
-			fn(ctx, &r);
+			if (!c.err)
+				fn(ctx, &r);
+		}
+		if (c.err) {
+			*damaged_r = true;
+			break;
 		}
 		at += JOURNAL_FRAME_HEAD + payload.n;
 	}

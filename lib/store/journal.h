@@ -56,7 +56,8 @@ void journal_end_frame(struct buf *out, size_t mark);
 
 /* Calls fn for each record of each whole, sound frame. Returns the number of bytes of sound frames;
  * what stands behind them is torn, or damaged if *damaged_r (then a sound frame follows it).
- * A frame that is sound but holds a malformed record counts as damaged. */
+ * A frame that is sound but holds a malformed record counts as damaged; the records before that one
+ * have been given to fn. */
 typedef void journal_fn(void *ctx, const struct record *r);
 size_t journal_parse(struct slice in, journal_fn *fn, void *ctx, bool *damaged_r);
 

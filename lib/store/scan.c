@@ -68,19 +68,6 @@ dir_state_same(const struct dir_state *a, const struct dir_state *b)
 	return a->known && a->sec == b->sec && a->nsec == b->nsec;
 }
 
-/* Call when the state is known to be that of the directories (all events read). */
-void
-folder_note_dirs(struct folder *f)
-{
-	if (f->wd_cur < 0 || f->wd_new < 0 || f->scan_due || f->gone)
-		return;
-	dir_state_read(f->dirfd, "cur", &f->cur);
-	dir_state_read(f->dirfd, "new", &f->new);
-	(void)watch_read(f->store);
-	if (f->hint_count)
-		f->cur.known = f->new.known = false;
-}
-
 /* --- one file --- */
 
 static bool
@@ -540,6 +527,19 @@ hints_all_idle(struct folder *f)
 			return false;
 	hints_clear(f);
 	return true;
+}
+
+/* Call when the state is known to be that of the directories (all events read). */
+void
+folder_note_dirs(struct folder *f)
+{
+	if (f->wd_cur < 0 || f->wd_new < 0 || f->scan_due || f->gone)
+		return;
+	dir_state_read(f->dirfd, "cur", &f->cur);
+	dir_state_read(f->dirfd, "new", &f->new);
+	(void)watch_read(f->store);
+	if (f->hint_count && !hints_all_idle(f))
+		f->cur.known = f->new.known = false;
 }
 
 int
