@@ -1,0 +1,184 @@
+/*
+ * maildrop/ as a folder in which every local user may create files. Runs in pickup, as bh-pickup,
+ * with that folder as its root. Hostile: names, types, sizes, links, owners, numbers of files.
+ * Invariants: no link is followed and no file with a second name is read; a name that begins with a
+ * dot is not looked at (it is being written, or was set aside).
+ */
+#include "helpers/pickup/pickup.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define WAITING_MAX 10000u /* names kept in memory; the rest waits for the next scan */
+#define OWNERS 1024u
+
+static void
+on_change(evutil_socket_t fd, short what, void *ctx)
+{
+	struct pickup *p = ctx;
+	char events[4096];
+
+	(void)what;
+	while (read(fd, events, sizeof(events)) > 0)
+		;
+	p->again = true;
+	take_next(p);
+}
+
+int
+folder_open(struct pickup *p)
+{
+	p->dir = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (p->dir < 0)
+		return err_errno();
+	p->inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	if (p->inotify < 0 || inotify_add_watch(p->inotify, ".", IN_MOVED_TO | IN_ONLYDIR) < 0) {
+		log_event(LOG_W, "maildrop-watch",
+		    "reason=\"%s\" remedy=\"raise fs.inotify.max_user_watches; maildrop is looked "
+		    "at every minute meanwhile\"",
+		    err_str(err_errno()));
+		return 0;
+	}
+	p->changed = event_new(p->d->base, p->inotify, EV_READ | EV_PERSIST, on_change, p);
+	event_add(p->changed, NULL);
+	return 0;
+}
+
+static bool
+is_candidate(const char *name)
+{
+	size_t n = strlen(name);
+
+	if (!n || n >= PICKUP_NAME || name[0] == '.')
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (!ascii_is_alnum((unsigned char)name[i]) && !strchr(".-_", name[i]))
+			return false;
+	return true;
+}
+
+/* Files of one owner beyond the limit wait: they neither crowd others out nor are they lost. */
+struct owners {
+	struct {
+		uint32_t uid, files;
+	} v[OWNERS];
+	size_t n;
+};
+
+static bool
+over_limit(struct owners *o, uint32_t uid, int64_t limit)
+{
+	size_t i = 0;
+
+	while (i < o->n && o->v[i].uid != uid)
+		i++;
+	if (i == OWNERS)
+		return true;
+	if (i == o->n)
+		o->v[o->n++].uid = uid;
+	return limit && ++o->v[i].files > limit;
+}
+
+static void
+add(struct pickup *p, const char *name, struct owners *owners)
+{
+	struct waiting *w;
+	struct stat st;
+
+	if (!is_candidate(name) || p->waiting >= WAITING_MAX ||
+	    fstatat(p->dir, name, &st, AT_SYMLINK_NOFOLLOW))
+		return;
+	if (over_limit(owners, st.st_uid, p->d->conf->maildrop_owner_limit)) {
+		log_event(LOG_W, "maildrop-limit",
+		    "uid=%u file=%s reason=\"more than maildrop_owner_limit files\" remedy=\"they "
+		    "wait their turn\"",
+		    st.st_uid, log_cstr(name));
+		return;
+	}
+	w = xcalloc(1, sizeof(*w));
+	snprintf(w->name, sizeof(w->name), "%s", name);
+	STAILQ_INSERT_TAIL(&p->files, w, next);
+	p->waiting++;
+}
+
+void
+folder_scan(struct pickup *p)
+{
+	struct owners *owners;
+	struct dirent *e;
+	DIR *dir;
+	int fd = openat(p->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	dir = fd < 0 ? NULL : fdopendir(fd);
+	if (!dir) {
+		log_event(LOG_E, "maildrop-unreadable",
+		    "reason=\"%s\" remedy=\"correct the owner of maildrop in queue_directory\"",
+		    err_str(err_errno()));
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	owners = xcalloc(1, sizeof(*owners));
+	while ((e = readdir(dir)))
+		add(p, e->d_name, owners);
+	free(owners);
+	closedir(dir);
+}
+
+bool
+folder_next(struct pickup *p, char name_r[PICKUP_NAME])
+{
+	struct waiting *w = STAILQ_FIRST(&p->files);
+
+	if (!w)
+		return false;
+	snprintf(name_r, PICKUP_NAME, "%s", w->name);
+	STAILQ_REMOVE_HEAD(&p->files, next);
+	p->waiting--;
+	free(w);
+	return true;
+}
+
+int
+folder_take(struct pickup *p, const char *name, uint32_t *uid_r, uint64_t *size_r, int64_t *time_r)
+{
+	int64_t limit = p->d->conf->maildrop_file_limit;
+	struct stat st;
+	int fd = openat(p->dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+
+	*uid_r = UINT32_MAX;
+	if (fd < 0)
+		return err_errno();
+	if (fstat(fd, &st)) {
+		close(fd);
+		return err_errno();
+	}
+	*uid_r = st.st_uid;
+	*size_r = (uint64_t)st.st_size;
+	*time_r = st.st_mtim.tv_sec;
+	if (!S_ISREG(st.st_mode) || st.st_nlink != 1 ||
+	    (limit && st.st_size > limit + (int64_t)MAILDROP_HEAD_MAX)) {
+		close(fd);
+		return S_ISREG(st.st_mode) && st.st_nlink == 1 ? ERR_LIMIT : ERR_DENIED;
+	}
+	return fd;
+}
+
+void
+folder_set_aside(struct pickup *p, const char *name, uint32_t uid, const char *why)
+{
+	char aside[PICKUP_NAME + 8];
+
+	snprintf(aside, sizeof(aside), ".bad.%s", name);
+	log_event(LOG_W, "maildrop-refused",
+	    "uid=%u file=%s reason=%s remedy=\"look at %s in maildrop, then remove it\"", uid,
+	    log_cstr(name), log_cstr(why), aside);
+	if (renameat(p->dir, name, p->dir, aside))
+		(void)unlinkat(p->dir, name, 0); /* a directory or the like stays where it is */
+}
