@@ -19,7 +19,6 @@ enum phase {
 	PHASE_PAM,
 	PHASE_NSS,
 	PHASE_DELAY,
-	PHASE_DONE, /* token issued; kept while the front end's session lives */
 };
 
 /* status of auth_done */
@@ -47,13 +46,13 @@ struct exchange {
 /* Who may log clients in to what, and what the token is good for. */
 static const struct {
 	enum role role;
-	const char *service, *sasl_name;
+	const char *service;
 	bool once;
 } services[] = {
-	{ ROLE_SMTPD_CHILD, "smtp", "smtp", false },
-	{ ROLE_SUBMISSION_CHILD, "submission", "smtp", false },
-	{ ROLE_LOGIN_CHILD, "imap", "imap", true },
-	{ ROLE_LOGIN_CHILD, "pop3", "pop", true },
+	{ ROLE_SMTPD_CHILD, "smtp", false },
+	{ ROLE_SUBMISSION_CHILD, "smtp", false },
+	{ ROLE_LOGIN_CHILD, "imap", true },
+	{ ROLE_LOGIN_CHILD, "pop3", true },
 };
 #define SERVICES (sizeof(services) / sizeof(services[0]))
 #define SESSION_MAX_MS ((int64_t)24 * 3600 * 1000) /* of a submission token */
@@ -66,8 +65,6 @@ exchange_free(struct exchange *e)
 	talk_close(a, &e->talk);
 	if (e->waiting_key)
 		hash_remove(&a->waiting, &e->waiting);
-	if (e->phase == PHASE_DONE)
-		tokens_drop(a->tokens, e, auth_now_ms() + a->d->conf->auth_token_lifetime);
 	sasl_exchange_free(&e->x);
 	ev_timer_free(&e->delay);
 	buf_wipe(&e->in);
@@ -171,7 +168,9 @@ succeed(struct exchange *e, struct account *account)
 			once = services[i].once;
 	if (slice_copy(account->user, user, sizeof(user)) < 0)
 		user[0] = 0;
-	err = tokens_issue(a->tokens, e->x.service, e, once,
+	/* One for submission is good while its front end's process lives, the others by themselves.
+	 */
+	err = tokens_issue(a->tokens, e->x.service, once ? NULL : e->talk.peer, once,
 	    auth_now_ms() + (once ? conf->auth_token_lifetime : SESSION_MAX_MS), &account, token);
 	if (err) {
 		account_free(&account);
@@ -188,14 +187,7 @@ succeed(struct exchange *e, struct account *account)
 	    e->x.cached ? " cached=yes" : "");
 	send_done(e, DONE_OK, slice_str(user), slice(token, sizeof(token)), "");
 	OPENSSL_cleanse(token, sizeof(token));
-	e->phase = PHASE_DONE;
-	sasl_exchange_free(&e->x);
-	buf_wipe(&e->in);
-	buf_wipe(&e->out);
-	if (once) {
-		e->phase = PHASE_IDLE; /* the token lives by itself */
-		exchange_free(e);
-	}
+	exchange_free(e);
 }
 
 /* --- system users --- */

@@ -74,6 +74,8 @@ peer_down(struct auth *a, struct ipc_chan *ch)
 		talk_close(a, talk);
 		talk->gone(talk);
 	}
+	/* Mail that this front end handed to qmgr may still be asked about. */
+	tokens_drop(a->tokens, p, auth_now_ms() + a->d->conf->auth_token_lifetime);
 	hash_free(&p->talks);
 	ipc_chan_set_data(ch, NULL);
 	free(p);
