@@ -235,6 +235,7 @@ build(struct qmgr *q, struct expansion_job *x)
 	m->from = x;
 	x->child = m;
 	message_pin(q, m);
+	message_rcpts(m);
 	message_account(q, m);
 	if (!p->has_content) {
 		m->copy_fd = dup(p->read_fd);

@@ -328,6 +328,7 @@ accept_message(struct qmgr *q, struct message *m)
 {
 	struct spool_op *o;
 
+	message_rcpts(m);
 	message_account(q, m);
 	if (m->has_content) {
 		message_event(q, m, MSG_COMMIT_RECEIVED);
