@@ -100,7 +100,9 @@ send_account(struct ipc_chan *ch, uint32_t id, const struct account *account)
 	struct msg m = MSG_INIT(MSG_TOKEN_USER, id);
 	struct buf groups = { 0 }, senders = { 0 };
 
-	m.token_user.status = account ? 0 : 1;
+	/* A token of submission may be of a former auth: its client is to come again, not to be
+	 * turned away. */
+	m.token_user.status = account ? 0 : ipc_chan_peer(ch) == ROLE_QMGR ? 2 : 1;
 	if (account) {
 		m.token_user.user = account->user;
 		m.token_user.uid = account->uid;

@@ -26,8 +26,8 @@ struct auth {
 	struct db_list passwords; /* smtp_sasl_password_maps */
 	struct hash waiting;      /* requests to pam and nss, by id */
 	unsigned exchanges;
-	struct ev_timer sweep;
-	bool leaving; /* ends when nothing is under way, to read its tables anew */
+	struct ev_timer sweep, leave;
+	int64_t leave_at; /* ends then at the latest, to read its tables anew; 0: stays */
 };
 
 /* Monotonic milliseconds. */

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #define SWEEP_MS 10000
+#define RENEW_MS 5000
 #define PENALTIES_MAX 100000
 
 static void
@@ -95,6 +96,22 @@ sweep(void *ctx)
 	ev_timer_set(a->d->base, &a->sweep, SWEEP_MS, sweep, a);
 }
 
+/* Ends when no login is under way, or after RENEW_MS all the same. */
+static void
+leave(void *ctx)
+{
+	struct auth *a = ctx;
+
+	if ((a->exchanges == 0 && pool_busy(a->pool) == 0) || auth_now_ms() >= a->leave_at) {
+		log_event(LOG_I, "renew",
+		    "reason=\"the tables of smtp_sasl_password_maps can only be read at the "
+		    "start\"");
+		daemon_renew(a->d);
+		return;
+	}
+	ev_timer_set(a->d->base, &a->leave, 50, leave, a);
+}
+
 static int
 start(struct daemon *d)
 {
@@ -161,8 +178,12 @@ reload(struct daemon *d, const struct conf *old)
 {
 	struct auth *a = d->ctx;
 
-	(void)old;
 	take_bounds(a);
+	if ((old->smtp_sasl_password_maps.n > 0 || d->conf->smtp_sasl_password_maps.n > 0) &&
+	    !a->leave_at) {
+		a->leave_at = auth_now_ms() + RENEW_MS;
+		leave(a);
+	}
 }
 
 static void

@@ -81,6 +81,8 @@ struct daemon_desc {
 int daemon_run(int argc, char **argv, const struct daemon_desc *desc);
 /* Leaves the loop after the present turn; exit status 0. */
 void daemon_exit(struct daemon *d);
+/* The same, and master starts a successor at once: for what can only be read before the jail. */
+void daemon_renew(struct daemon *d);
 /* Snapshots are counted: a job that began with one keeps it. */
 struct conf *daemon_conf_ref(struct daemon *d);
 void daemon_conf_unref(struct conf *conf);
