@@ -1,0 +1,416 @@
+"""IMAP as real clients speak it: imaplib, curl, mutt, mbsync, imapflow; and what only shows with whole daemons."""
+import imaplib
+import os
+import pathlib
+import pty
+import re
+import select
+import shutil
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+from instance import ROOT, SLOW
+
+USER, PASSWORD = "u1@example.test", "pass1"
+VECTORS = ROOT.parent / "shared/vectors/messages"
+MESSAGE = b"From: a@example.org\r\nTo: u1@example.test\r\nSubject: %s\r\nMessage-ID: <%s@example.org>\r\n\r\n%s\r\n"
+
+
+def message(subject, body="body"):
+    return MESSAGE % (subject.encode(), subject.replace(" ", ".").encode(), body.encode())
+
+
+def login(i, folder=None):
+    m = imaplib.IMAP4_SSL("localhost", i.port["imaps"], ssl_context=i.tls(), timeout=30 * SLOW)
+    assert m.login(USER, PASSWORD)[0] == "OK"
+    if folder:
+        assert m.select(folder)[0] == "OK"
+    return m
+
+
+def ok(answer):
+    assert answer[0] == "OK", answer
+    return answer[1]
+
+
+def deliver(i, text, folder=""):
+    """As a delivery does: tmp/, then rename into new/. The owner is the user's uid."""
+    box = i.home(USER) / "Maildir" / folder
+    stat = box.stat()
+    name = f"{time.time_ns()}.P{os.getpid()}.test"
+    (box / "tmp" / name).write_bytes(text)
+    os.chown(box / "tmp" / name, stat.st_uid, stat.st_gid)
+    os.rename(box / "tmp" / name, box / "new" / name)
+
+
+def run(*words, timeout=60, **options):
+    return subprocess.run([str(w) for w in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          timeout=timeout * SLOW, check=False, **options)
+
+
+# --- imaplib ---
+
+def test_imaplib_session(instance):
+    m = login(instance)
+    folders = [f.decode() for f in ok(m.list())]
+    for use, name in (("Drafts", "Drafts"), ("Sent", "Sent"), ("Junk", "Junk"), ("Trash", "Trash"),
+                      ("Archive", "Archive")):
+        assert any(f"\\{use}" in f and f.endswith(f'"{name}"') for f in folders), folders
+    ok(m.create("work/new"))
+    ok(m.subscribe("work/new"))
+    ok(m.select())
+    for n in range(5):
+        ok(m.append("INBOX", "\\Seen" if n == 0 else None, None, message(f"m {n}")))
+    ok(m.noop())
+    assert ok(m.search(None, "UNSEEN")) == [b"2 3 4 5"]
+    assert ok(m.search(None, "SUBJECT", '"M 3"')) == [b"4"]
+    assert ok(m.fetch("2", "(RFC822)"))[0][1] == message("m 1")
+    ok(m.store("3", "+FLAGS", "(\\Flagged $Mark)"))
+    ok(m.copy("1:2", "work/new"))
+    ok(m.uid("MOVE", "5", "work/new"))
+    ok(m.store("4", "+FLAGS", "\\Deleted"))
+    assert ok(m.expunge())[-1] == b"4"
+    assert b"MESSAGES 3" in ok(m.status("INBOX", "(MESSAGES)"))[0]
+    assert b"MESSAGES 3" in ok(m.status("work/new", "(MESSAGES UNSEEN SIZE)"))[0]
+    m.logout()
+    # Nothing of it is only in memory.
+    m = login(instance, "INBOX")
+    assert b"$Mark" in ok(m.fetch("3", "(FLAGS)"))[0]
+    m.logout()
+
+
+def test_starttls_is_needed_for_a_password(instance):
+    m = imaplib.IMAP4("localhost", instance.port["imap"], timeout=30)
+    assert "LOGINDISABLED" in m.capabilities
+    with pytest.raises(imaplib.IMAP4.error):
+        m.login(USER, PASSWORD)
+    m.starttls(instance.tls())
+    assert "LOGINDISABLED" not in m.capabilities
+    ok(m.login(USER, PASSWORD))
+    m.logout()
+
+
+def test_commands_behind_the_login_are_not_lost(instance):
+    """Pipelined with LOGIN: login hands them to the session."""
+    with socket.create_connection(("localhost", instance.port["imaps"])) as raw:
+        with instance.tls().wrap_socket(raw, server_hostname="localhost") as s:
+            s.sendall(f"a LOGIN {USER} {PASSWORD}\r\nb SELECT INBOX\r\nc LOGOUT\r\n".encode())
+            s.settimeout(20 * SLOW)
+            got = b""
+            while b"c OK" not in got:
+                data = s.recv(65536)
+                assert data, got
+                got += data
+    assert got.index(b"a OK [CAPABILITY") < got.index(b"b OK [READ-WRITE]") < got.index(b"c OK")
+
+
+@pytest.mark.skipif(not VECTORS.is_dir(), reason="the vectors are not there")
+def test_every_vector_comes_back_byte_for_byte(make_instance):
+    i = make_instance(main={"imap_append_limit": "10M"})
+    m = login(i, "INBOX")
+    texts = []
+    for path in sorted(VECTORS.rglob("*")):
+        if path.suffix not in (".eml", ".msg", ".txt") or path.name in ("README.txt",):
+            continue
+        text = re.sub(rb"\r?\n", b"\r\n", path.read_bytes())
+        if text and b"\0" not in text:
+            texts.append((path, text))
+    for _, text in texts:
+        ok(m.append("INBOX", None, None, text))
+    ok(m.noop())
+    assert len(texts) > 300
+    for n, (path, text) in enumerate(texts, 1):
+        got = ok(m.fetch(str(n), "(RFC822.SIZE BODY.PEEK[] ENVELOPE BODYSTRUCTURE)"))
+        literal = got[0][1]
+        assert literal == text, path
+        assert b"RFC822.SIZE %d " % len(text) in got[0][0], path
+    m.logout()
+
+
+# --- IDLE, several connections ---
+
+def lines_until(m, pattern, seconds=10):
+    end = time.monotonic() + seconds * SLOW
+    seen = []
+    while time.monotonic() < end:
+        if not m.sock.pending() and not select.select([m.sock], [], [], 0.2)[0]:
+            continue
+        seen.append(m.readline())
+        if re.search(pattern, seen[-1]):
+            return seen
+    raise AssertionError(f"{pattern} not seen: {seen}")
+
+
+def test_idle_tells_of_a_delivery_and_of_the_other_connection(instance):
+    a, b = login(instance, "INBOX"), login(instance, "INBOX")
+    a.send(b"x IDLE\r\n")
+    lines_until(a, rb"^\+ ")
+    begin = time.monotonic()
+    deliver(instance, message("pushed"))
+    lines_until(a, rb"^\* 1 EXISTS")
+    assert time.monotonic() - begin < 1 * SLOW
+    ok(b.store("1", "+FLAGS", "\\Seen")) if ok(b.noop()) else None
+    lines_until(a, rb"^\* 1 FETCH .*Seen")
+    ok(b.store("1", "+FLAGS", "\\Deleted"))
+    ok(b.expunge())
+    lines_until(a, rb"^\* 1 EXPUNGE")
+    a.send(b"DONE\r\n")
+    lines_until(a, rb"^x OK")
+    # One process serves both; beside it there is only the zygote.
+    assert len(instance.pids("imapd")) == 2
+    a.logout()
+    b.logout()
+
+
+def test_a_client_that_reads_nothing_holds_up_nobody(make_instance):
+    i = make_instance(main={"imap_append_limit": "30M", "message_size_limit": "30M"})
+    m = login(i, "INBOX")
+    ok(m.append("INBOX", None, None, message("big", "x" * 998 + "\r\n" + ("y" * 76 + "\r\n") * 150000)))
+    ok(m.noop())
+    slow = login(i, "INBOX")
+    for n in range(20):
+        slow.send(b"s%d FETCH 1 BODY.PEEK[]\r\n" % n)
+    time.sleep(0.3)
+    begin = time.monotonic()
+    for _ in range(20):
+        ok(m.noop())
+        ok(m.fetch("1", "(FLAGS)"))
+    assert time.monotonic() - begin < 2 * SLOW
+    slow.shutdown()
+    m.logout()
+
+
+def test_a_session_that_dies_is_started_anew(make_instance):
+    i = make_instance(allow_deaths=True)
+    a = login(i, "INBOX")
+    zygote = min(i.pids("imapd"))
+    child = [pid for pid in i.pids("imapd") if pid != zygote]
+    assert len(child) == 1
+    os.kill(child[0], 9)
+    with pytest.raises((imaplib.IMAP4.abort, imaplib.IMAP4.error, OSError)):
+        a.noop()
+    b = login(i, "INBOX")
+    ok(b.noop())
+    b.logout()
+
+
+# --- curl ---
+
+def test_curl(instance, tmp_path):
+    mail = tmp_path / "mail"
+    mail.write_bytes(message("by curl"))
+    common = ("curl", "-sS", "--cacert", instance.data / "self-made.pem", "-u", f"{USER}:{PASSWORD}")
+    url = f"imaps://localhost:{instance.port['imaps']}"
+    done = run(*common, "-T", mail, f"{url}/INBOX")
+    assert done.returncode == 0, done.stderr
+    done = run(*common, f"{url}/INBOX;UID=1")
+    assert done.stdout == message("by curl"), done
+    done = run(*common, f"{url}/INBOX?SUBJECT%20curl")
+    assert done.stdout == b"* SEARCH 1\r\n", done
+    done = run(*common, "--ssl-reqd", "-X", "STATUS INBOX (MESSAGES)", f"imap://localhost:{instance.port['imap']}/")
+    assert b"(MESSAGES 1)" in done.stdout, done
+    done = run(*common, "--login-options", "AUTH=PLAIN", f"{url}/")
+    assert b'"Sent"' in done.stdout, done
+
+
+# --- mutt ---
+
+@pytest.mark.skipif(not shutil.which("mutt"), reason="mutt is not installed")
+def test_mutt(instance, tmp_path):
+    m = login(instance)
+    for n in range(3):
+        ok(m.append("INBOX", None, None, message(f"mutt {n}")))
+    rc = tmp_path / "muttrc"
+    rc.write_text(f"""set folder = "imaps://localhost:{instance.port['imaps']}/"
+set spoolfile = "+INBOX"
+set imap_user = "{USER}"
+set imap_pass = "{PASSWORD}"
+set certificate_file = "{instance.data / 'self-made.pem'}"
+set ssl_verify_host = no
+set ssl_ca_certificates_file = "{instance.data / 'self-made.pem'}"
+set header_cache = ""
+set move = no
+set confirmappend = no
+set confirmcreate = no
+set delete = yes
+set quit = yes
+set mail_check = 1
+push "<tag-pattern>~A<enter><tag-prefix><copy-message>{tmp_path}/out<enter><delete-pattern>~s 'mutt 1'<enter><flag-message><quit>"
+""")
+    pid, fd = pty.fork()
+    if not pid:
+        os.environ.update(TERM="xterm", HOME=str(tmp_path), LANG="C")
+        os.execvp("mutt", ["mutt", "-F", str(rc)])
+    screen, end = b"", time.monotonic() + 40 * SLOW
+    while time.monotonic() < end:
+        if not select.select([fd], [], [], 0.5)[0]:
+            continue
+        try:
+            data = os.read(fd, 65536)
+        except OSError:
+            break
+        if not data:
+            break
+        screen += data
+        if b"(r)eject" in data or b"(o)nce" in data:
+            os.write(fd, b"o")
+    else:
+        os.kill(pid, 9)
+        raise AssertionError(screen[-3000:])
+    os.waitpid(pid, 0)
+    text = (tmp_path / "out").read_text()
+    assert text.count("\nSubject: mutt ") == 3, text
+    ok(m.select())
+    assert ok(m.search(None, "ALL")) == [b"1 2"]
+    assert ok(m.search(None, "FLAGGED")) != [b""]
+    m.logout()
+
+
+# --- mbsync, both ways ---
+
+@pytest.mark.skipif(not shutil.which("mbsync"), reason="isync is not installed")
+def test_mbsync_both_ways(instance, tmp_path):
+    local = tmp_path / "local"
+    local.mkdir()
+    rc = tmp_path / "mbsyncrc"
+    rc.write_text(f"""IMAPAccount a
+Host localhost
+Port {instance.port['imaps']}
+User {USER}
+Pass {PASSWORD}
+SSLType IMAPS
+CertificateFile {instance.data / 'self-made.pem'}
+
+IMAPStore far
+Account a
+
+MaildirStore near
+Path {local}/
+Inbox {local}/INBOX
+SubFolders Verbatim
+
+Channel all
+Far :far:
+Near :near:
+Patterns *
+Create Both
+Remove Both
+Expunge Both
+SyncState *
+""")
+
+    def sync():
+        done = run("mbsync", "-c", rc, "-a")
+        assert done.returncode == 0, done.stderr.decode()
+
+    def near(folder="INBOX"):
+        return sorted(p for d in ("new", "cur") for p in (local / folder / d).iterdir())
+
+    m = login(instance, "INBOX")
+    for n in range(4):
+        ok(m.append("INBOX", None, None, message(f"sync {n}")))
+    ok(m.create("work"))
+    ok(m.append("work", "\\Flagged", None, message("in work")))
+    sync()
+    assert len(near()) == 4 and len(near("work")) == 1
+    assert near("work")[0].name.endswith(":2,F")
+    # From near to far: a new message, a flag, a removal.
+    (local / "INBOX/cur/new-one:2,S").write_bytes(message("from near").replace(b"\r\n", b"\n"))
+    files = {p: p.read_bytes() for p in near()}
+    seen = next(p for p, t in files.items() if b"sync 1" in t)
+    seen.rename(local / "INBOX/cur" / (seen.name.split(":")[0] + ":2,RS"))
+    gone = next(p for p, t in files.items() if b"sync 2" in t)
+    gone.rename(local / "INBOX/cur" / (gone.name.split(":")[0] + ":2,T"))
+    # From far to near at the same time.
+    ok(m.noop())
+    ok(m.store("1", "+FLAGS", "\\Answered"))
+    ok(m.store("4", "+FLAGS", "\\Deleted"))
+    ok(m.expunge())
+    sync()
+    ok(m.noop())
+    assert len(ok(m.search(None, "ALL"))[0].split()) == 3
+    assert len(near()) == 3
+    assert ok(m.search(None, "SUBJECT", '"from near"', "SEEN")) != [b""]
+    assert ok(m.search(None, "SUBJECT", '"sync 1"', "ANSWERED", "SEEN")) != [b""]
+    assert any(b"sync 0" in p.read_bytes() and "R" in p.name for p in near())
+    far = set(re.findall(rb"Subject: (.*?)\r", b"".join(part[1] for part in ok(m.fetch("1:*", "(BODY.PEEK[])"))
+                                                       if isinstance(part, tuple))))
+    assert far == {b"sync 0", b"sync 1", b"from near"}
+    sync()
+    assert len(near()) == 3
+    m.logout()
+
+
+# --- imapflow ---
+
+FLOW = """
+const { ImapFlow } = require('imapflow');
+(async () => {
+  const c = new ImapFlow({ host: 'localhost', port: +process.argv[2], secure: true, logger: false,
+    tls: { ca: require('fs').readFileSync(process.argv[3]) }, auth: { user: 'u1@example.test', pass: 'pass1' } });
+  await c.connect();
+  const out = { folders: (await c.list()).map(f => [f.path, f.specialUse || '']) };
+  const lock = await c.getMailboxLock('INBOX');
+  const added = await c.append('INBOX', 'Subject: flow\\r\\nContent-Type: text/plain; charset=utf-8\\r\\n\\r\\nGr\\u00fc\\u00dfe\\r\\n', ['\\\\Seen']);
+  out.uid = added.uid;
+  await c.messageFlagsAdd({ uid: '1:*' }, ['\\\\Flagged', 'Custom'], { uid: true });
+  const one = await c.fetchOne('*', { envelope: true, flags: true, bodyStructure: true, source: true, uid: true, size: true, internalDate: true });
+  out.subject = one.envelope.subject; out.flags = [...one.flags]; out.type = one.bodyStructure.type; out.size = one.size;
+  out.source = one.source.toString();
+  out.found = await c.search({ body: 'gr\\u00fc\\u00dfe' }, { uid: true });
+  await c.mailboxCreate('Projekte/\\u00dcbung');
+  out.moved = (await c.messageMove({ uid: '' + added.uid }, 'Projekte/\\u00dcbung', { uid: true })).uidMap.size;
+  out.status = await c.status('Projekte/\\u00dcbung', { messages: true, unseen: true, uidNext: true });
+  const pushed = new Promise(resolve => c.on('exists', e => resolve(e.count)));
+  console.log('IDLE'); c.idle();
+  out.pushed = await pushed;
+  lock.release();
+  await c.mailboxDelete('Projekte/\\u00dcbung');
+  await c.logout();
+  console.log(JSON.stringify(out));
+})().catch(e => { console.error(e); process.exit(1); });
+"""
+
+
+@pytest.fixture(scope="module")
+def imapflow():
+    """Installed once into build/, from the npm registry."""
+    folder = ROOT / "build/npm"
+    if not shutil.which("npm"):
+        pytest.skip("npm is not installed")
+    if not (folder / "node_modules/imapflow").is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        done = run("npm", "install", "--no-audit", "--no-fund", "--prefix", folder, "imapflow", timeout=120)
+        if done.returncode:
+            pytest.skip("npm cannot install imapflow: " + done.stderr.decode()[-300:])
+    return folder
+
+
+def test_imapflow(instance, imapflow, tmp_path):
+    import json
+    script = tmp_path / "flow.js"
+    script.write_text(FLOW)
+    p = subprocess.Popen(["node", script, str(instance.port["imaps"]), instance.data / "self-made.pem"],
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                         env={**os.environ, "NODE_PATH": str(imapflow / "node_modules")})
+    killer = threading.Timer(60 * SLOW, p.kill)
+    killer.start()
+    first = p.stdout.readline()
+    assert first == "IDLE\n", first + p.stderr.read()
+    time.sleep(0.5)
+    deliver(instance, message("for flow"))
+    rest, err = p.communicate()
+    killer.cancel()
+    assert p.returncode == 0, err
+    out = json.loads(rest)
+    assert ["Sent", "\\Sent"] in out["folders"]
+    assert out["subject"] == "flow" and out["type"] == "text/plain" and out["moved"] == 1
+    assert set(out["flags"]) >= {"\\Seen", "\\Flagged", "Custom"}
+    assert out["source"].endswith("\r\n\r\nGrüße\r\n") and out["size"] == len(out["source"].encode())
+    assert out["found"] == [out["uid"]]
+    assert out["status"]["messages"] == 1 and out["status"]["unseen"] == 0
+    assert out["pushed"] == 1
