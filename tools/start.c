@@ -10,6 +10,7 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -44,6 +45,56 @@ wait_for(pid_t pid)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 70;
 }
 
+/*
+ * What daemons say on stderr (a crash in a library, a sanitizer, the log's last resort) goes to a
+ * file when they run in the background: the caller's own stderr would stay open for as long as they
+ * live.
+ */
+static int
+open_stderr(struct tool *t, char **path_r)
+{
+	const char *folder = tool_conf(t)->run_directory;
+
+	*path_r = xasprintf("%s/stderr", folder);
+	(void)mkdir(folder, 0755);
+	return open(*path_r, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
+}
+
+static void
+show_file(int fd)
+{
+	char part[4096];
+	ssize_t n;
+
+	if (lseek(fd, 0, SEEK_SET))
+		return;
+	while ((n = read(fd, part, sizeof(part))) > 0)
+		fwrite(part, 1, (size_t)n, stderr);
+}
+
+static int
+in_background(struct tool *t, const char *path, const char **args)
+{
+	char *name;
+	int fd = open_stderr(t, &name), status;
+	pid_t pid = fork();
+
+	if (!pid) {
+		if (fd >= 0)
+			dup2(fd, STDERR_FILENO);
+		execv(path, (char *const *)(uintptr_t)args);
+		tool_say("%s: %s: correct daemon_directory in main.cf", path, err_str(err_errno()));
+		_exit(127);
+	}
+	status = pid < 0 ? 71 : wait_for(pid);
+	if (fd >= 0) {
+		show_file(fd);
+		close(fd);
+	}
+	free(name);
+	return status;
+}
+
 int
 cmd_start(struct tool *t, int argc, char **argv)
 {
@@ -51,7 +102,6 @@ cmd_start(struct tool *t, int argc, char **argv)
 	const char *path, *args[5] = { "master", "-c", t->dir, NULL, NULL };
 	bool foreground = false;
 	int c, status;
-	pid_t pid;
 
 	while ((c = getopt(argc, argv, "+f")) != -1) {
 		if (c == '?')
@@ -68,13 +118,13 @@ cmd_start(struct tool *t, int argc, char **argv)
 	if (!foreground)
 		args[3] = "-b";
 	fflush(stdout);
-	pid = foreground ? 0 : fork();
-	if (!pid) {
+	if (foreground) {
 		execv(path, (char *const *)(uintptr_t)args);
 		tool_say("%s: %s: correct daemon_directory in main.cf", path, err_str(err_errno()));
-		_exit(127);
+		arena_free(&arena);
+		return 127;
 	}
-	status = pid < 0 ? 71 : wait_for(pid);
+	status = in_background(t, path, args);
 	if (status)
 		tool_say("not started (status %d): see the lines above and the log", status);
 	arena_free(&arena);

@@ -485,6 +485,23 @@ on_status(struct daemon *d, struct buf *out)
 	buf_addf(out, "processes=%zu sessions=%zu", a->nworkers, a->sessions.count);
 }
 
+/* Sessions keep the configuration that they began with: workers of the old one get no new session
+ * and end with their last. */
+static void
+on_reload(struct daemon *d, const struct conf *old)
+{
+	struct acceptor_state *a = state_of(d);
+	struct worker *w;
+
+	TAILQ_FOREACH(w, &a->workers, next)
+		if (w->sessions)
+			w->retired = true;
+		else
+			retire(w);
+	if (a->desc->daemon.reload)
+		a->desc->daemon.reload(d, old);
+}
+
 static int
 on_init(struct daemon *d)
 {
@@ -508,6 +525,7 @@ acceptor_run(int argc, char **argv, const struct acceptor_desc *desc)
 	daemon.start = on_start;
 	daemon.message = on_message;
 	daemon.child_exit = on_child_exit;
+	daemon.reload = on_reload;
 	daemon.stop = on_stop;
 	daemon.status = on_status;
 	return daemon_run_with(argc, argv, &daemon, &state);
