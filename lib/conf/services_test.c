@@ -403,10 +403,94 @@ test_missing_files(void **state)
 	conf_problems_free(&p);
 }
 
+/* Problems of a main.cf that is "mydestination = " and n times word. */
+static size_t
+errors_of_list(size_t n, const char *word)
+{
+	struct conf_raw *raw = conf_raw_new("mx.example.org");
+	struct conf_problems p = { 0 };
+	struct buf text = { 0 };
+	struct conf *conf;
+	size_t errors;
+
+	(void)buf_add_str(&text, "mydestination = ");
+	for (size_t i = 0; i < n; i++)
+		(void)buf_add_str(&text, word);
+	conf_raw_parse(raw, "main.cf", buf_slice(&text), &p);
+	conf = conf_eval(raw, NULL, 0, &p);
+	errors = p.errors;
+	conf_free(&conf);
+	conf_raw_free(&raw);
+	conf_problems_free(&p);
+	buf_free(&text);
+	return errors;
+}
+
+static void
+test_limits_of_values(void **state)
+{
+	(void)state;
+	assert_int_equal(errors_of_list(CONF_LIST_LIMIT, "a "), 0);
+	assert_int_equal(errors_of_list(CONF_LIST_LIMIT + 1, "a "), 1);
+	assert_int_equal(errors_of_list(CONF_VALUE_LIMIT, "a"), 0);
+	assert_int_equal(errors_of_list(CONF_VALUE_LIMIT + 1, "a"), 1);
+	assert_int_equal(errors_of_list(CONF_FILE_LIMIT + 1, "a"), 1);
+}
+
+static void
+test_limit_of_services(void **state)
+{
+	(void)state;
+	for (size_t n = CONF_SERVICE_LIMIT; n <= CONF_SERVICE_LIMIT + 1; n++) {
+		struct conf_problems p = { 0 };
+		struct conf_services *s;
+		struct buf text = { 0 };
+
+		for (size_t i = 0; i < n; i++)
+			(void)buf_addf(&text, "%zu inet n - y - - smtpd\n", i + 1);
+		s = conf_services_parse(NULL, "master.cf", buf_slice(&text), &p);
+		assert_int_equal(s->n, CONF_SERVICE_LIMIT);
+		assert_int_equal(p.errors, n > CONF_SERVICE_LIMIT);
+		conf_services_free(&s);
+		conf_problems_free(&p);
+		buf_free(&text);
+	}
+}
+
+static void
+test_limits_of_names_and_nesting(void **state)
+{
+	struct conf_raw *raw = conf_raw_new("mx.example.org");
+	struct conf_problems p = { 0 };
+	struct buf text = { 0 }, out = { 0 };
+	char why[CONF_WHY];
+
+	(void)state;
+	(void)buf_addf(&text, "%0100d = 1\n%0101d = 1\n", 0, 0);
+	conf_raw_parse(raw, "main.cf", buf_slice(&text), &p);
+	assert_int_equal(p.errors, 1); /* the second name is too long */
+	for (int depth = 49; depth <= 50; depth++) {
+		buf_clear(&text);
+		for (int i = 0; i < depth; i++)
+			(void)buf_add_str(&text, "${x:{");
+		for (int i = 0; i < depth; i++)
+			(void)buf_add_str(&text, "}}");
+		assert_int_equal(
+		    conf_raw_expand(raw, buf_slice(&text), &out, why), depth == 50 ? ERR_LIMIT : 0);
+	}
+	buf_free(&text);
+	buf_free(&out);
+	conf_raw_free(&raw);
+	conf_problems_free(&p);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_limits_of_values),
+		cmocka_unit_test(test_limit_of_services),
+		cmocka_unit_test(test_limits_of_names_and_nesting),
 		cmocka_unit_test(test_rows),
 		cmocka_unit_test(test_snapshot_holds_what_the_role_gets),
 		cmocka_unit_test(test_snapshot_truncated_or_changed),
