@@ -122,7 +122,9 @@ base_name(const struct maildir *m, const struct maildir_mail *mail, char name[NA
 	static const unsigned char key[16] = "maildir-delivery";
 	uint64_t hash = siphash(key, mail->recipient);
 
-	snprintf(name, NAME_SIZE, "%llu.Q%.*sR%016llx.%s", (unsigned long long)mail->arrival,
+	snprintf(name, NAME_SIZE, "%llu.M%lluQ%.*sR%016llx.%s",
+	    (unsigned long long)(mail->arrival / 1000000),
+	    (unsigned long long)(mail->arrival % 1000000),
 	    mail->queue_id.n < 64 ? (int)mail->queue_id.n : 64, (const char *)mail->queue_id.p,
 	    (unsigned long long)hash, m->host[0] ? m->host : "localhost");
 }

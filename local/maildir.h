@@ -27,7 +27,7 @@ struct maildir_mail {
 	struct slice prelude; /* header lines to put first, CRLF */
 	struct slice queue_id;
 	struct slice recipient;
-	uint64_t arrival; /* seconds */
+	uint64_t arrival; /* µs since the epoch */
 	bool repeat;      /* an earlier attempt may have succeeded: look into cur/ too */
 };
 
