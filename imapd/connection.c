@@ -193,6 +193,8 @@ take_preamble(struct connection *c)
 	struct imap_session_config config = { .store = c->u->store,
 		.charsets = c->u->start->charsets,
 		.max_command = (size_t)conf->imap_command_limit,
+		.max_literal = (size_t)conf->imap_literal_limit,
+		.max_depth = (unsigned)conf->imap_parenthesis_limit,
 		.watermark = (size_t)conf->imap_output_watermark,
 		.max_append = (uint64_t)conf->imap_append_limit,
 		.max_errors = 20 };

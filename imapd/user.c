@@ -83,7 +83,8 @@ open_store(struct user *u)
 		return err;
 	}
 	if (conf->imap_special_folders.n) {
-		err = store_create_defaults(u->store);
+		err = store_create_defaults(
+		    u->store, conf->imap_special_folders.v, conf->imap_special_folders.n);
 		if (err < 0)
 			log_event(LOG_W, "imap-special-folders", "user=%s reason=\"%s\"",
 			    log_cstr(u->start->user), err_str(err));

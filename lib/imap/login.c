@@ -508,9 +508,9 @@ imap_login_auth_ok(struct imap_login *l, struct slice final, bool has_final)
 {
 	if (l->state != L_AUTH)
 		return;
-	buf_wipe(&l->decoded);
 	if (has_final)
 		send_challenge(l, final);
+	buf_wipe(&l->decoded);
 	l->state = has_final ? L_FINAL : L_ACCEPTED;
 }
 

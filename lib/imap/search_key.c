@@ -7,7 +7,7 @@
  */
 #include "imap/command.h"
 
-enum { MAX_DEPTH = 50, MAX_KEYS = 1000 };
+enum { MAX_KEYS = 1000 };
 
 struct reader {
 	struct imap_session *s;
@@ -276,7 +276,7 @@ read_key(struct reader *r, unsigned depth)
 {
 	int c = imap_peek(r->p);
 
-	if (depth > MAX_DEPTH || ++r->count > MAX_KEYS) {
+	if (depth > r->s->config.max_depth || ++r->count > MAX_KEYS) {
 		imap_fail(r->p, "[LIMIT] Search is too complex");
 		return NULL;
 	}

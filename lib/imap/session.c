@@ -229,6 +229,10 @@ imap_session_new(const struct imap_session_config *config, struct slice tag)
 	struct imap_session *s = xcalloc(1, sizeof(*s));
 
 	s->config = *config;
+	if (!s->config.max_literal)
+		s->config.max_literal = config->max_command;
+	if (!s->config.max_depth)
+		s->config.max_depth = 50;
 	imap_reader_init(&s->reader, config->max_command, 1 << 20);
 	if (tag.n > IMAP_TAG_MAX)
 		tag.n = 0;
@@ -430,7 +434,7 @@ announced(struct imap_session *s)
 	enum imap_literal_plan plan = LITERAL_BUFFER;
 
 	if (s->idling) {
-		take_tag(s);
+		s->idling = false;
 		imap_bad(s, "DONE expected");
 		imap_reader_reject(r);
 		return;
@@ -443,7 +447,8 @@ announced(struct imap_session *s)
 		return;
 	}
 	plan = imap_append_announced(s);
-	if (plan == LITERAL_BUFFER && imap_reader_accept(r) < 0) {
+	if (plan == LITERAL_BUFFER &&
+	    (r->literal_size > s->config.max_literal || imap_reader_accept(r) < 0)) {
 		take_tag(s);
 		imap_bad(s, "[TOOBIG] The command is too long");
 		plan = LITERAL_REFUSED;

@@ -1,6 +1,6 @@
 /*
- * Runs the transcripts of lib/imap/transcripts against sessions on a store in a temporary directory. A transcript
- * reads like the wire:
+ * Runs the transcripts of lib/imap/transcripts against sessions on a store in a temporary
+ *directory. A transcript reads like the wire:
  *
  *	C: text      the client sends a line (C+: without a line end)
  *	S: pattern   the server's next line; {*} stands for any text
@@ -57,8 +57,11 @@ complain(const struct run *r, const char *what, const char *text)
 static struct imap_session *
 connection(struct run *r, unsigned n)
 {
-	struct imap_session_config config = { .store = r->store, .charsets = r->charsets,
-		.max_command = 65536, .watermark = r->watermark, .max_append = 100000,
+	struct imap_session_config config = { .store = r->store,
+		.charsets = r->charsets,
+		.max_command = 65536,
+		.watermark = r->watermark,
+		.max_append = 100000,
 		.max_errors = 20 };
 
 	if (!r->session[n])
@@ -182,8 +185,8 @@ end_mail(struct run *r)
 	fclose(r->mail);
 	r->mail = NULL;
 	(void)snprintf(tmp, sizeof(tmp), "%s/tmp/mail", r->dir);
-	(void)snprintf(path, sizeof(path), "%s/new/17640000%02u.M1P%u.test", r->mail_to, r->mails,
-	    r->mails);
+	(void)snprintf(
+	    path, sizeof(path), "%s/new/17640000%02u.M1P%u.test", r->mail_to, r->mails, r->mails);
 	assert_int_equal(rename(tmp, path), 0);
 }
 
@@ -289,12 +292,13 @@ main(int argc, char **argv)
 	size_t n = 0;
 
 	for (int i = 0; i < count; i++) {
-		if (strstr(names[i]->d_name, ".imap") && (argc < 2 || strstr(names[i]->d_name, argv[1])) &&
-		    n < 200) {
+		if (strstr(names[i]->d_name, ".imap") &&
+		    (argc < 2 || strstr(names[i]->d_name, argv[1])) && n < 200) {
 			char *path = xasprintf("%s/%s", dir, names[i]->d_name);
 
-			tests[n++] = (struct CMUnitTest){ .name = path, .test_func = test_transcript,
-				.initial_state = path };
+			tests[n++] = (struct CMUnitTest){
+				.name = path, .test_func = test_transcript, .initial_state = path
+			};
 		}
 		free(names[i]);
 	}

@@ -157,16 +157,18 @@ status_without_opening(void **state)
 	assert_int_equal(st.size, 12);
 }
 
+static const char *usual[] = { "Drafts", "Sent", "Archive", "Junk", "Trash" };
+
 static void
 defaults_once(void **state)
 {
 	struct fixture *fx = *state;
 
-	assert_int_equal(store_create_defaults(fx->s), 0);
+	assert_int_equal(store_create_defaults(fx->s, usual, 5), 0);
 	assert_string_equal(list_text(fx), "INBOX+s Archive+sS Drafts+sS Junk+sS Sent+sS Trash+sS");
 	assert_int_equal(store_delete(fx->s, SLICE_LIT("Junk")), 0);
 	assert_int_equal(store_subscribe(fx->s, SLICE_LIT("Junk"), false), 0);
-	assert_int_equal(store_create_defaults(fx->s), 0);
+	assert_int_equal(store_create_defaults(fx->s, usual, 5), 0);
 	assert_string_equal(list_text(fx), "INBOX+s Archive+sS Drafts+sS Sent+sS Trash+sS");
 }
 

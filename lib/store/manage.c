@@ -305,38 +305,47 @@ store_rename(struct store *s, struct slice from, struct slice to)
 	return rc;
 }
 
-int
-store_create_defaults(struct store *s)
+/* The special use that a folder's name tells. */
+static enum special_use
+use_of(struct slice name)
 {
 	static const struct {
 		const char *name;
 		enum special_use use;
-	} usual[] = {
-		{ "Drafts", SPECIAL_DRAFTS },
-		{ "Sent", SPECIAL_SENT },
-		{ "Archive", SPECIAL_ARCHIVE },
-		{ "Junk", SPECIAL_JUNK },
-		{ "Trash", SPECIAL_TRASH },
-	};
+	} usual[] = { { "Drafts", SPECIAL_DRAFTS }, { "Sent", SPECIAL_SENT },
+		{ "Archive", SPECIAL_ARCHIVE }, { "Junk", SPECIAL_JUNK }, { "Spam", SPECIAL_JUNK },
+		{ "Trash", SPECIAL_TRASH } };
+
+	for (size_t i = 0; i < sizeof(usual) / sizeof(usual[0]); i++)
+		if (slice_caseeq_str(name, usual[i].name))
+			return usual[i].use;
+	return SPECIAL_NONE;
+}
+
+int
+store_create_defaults(struct store *s, const char **names, size_t n)
+{
 	int rc = 0;
 
 	if (faccessat(s->rootfd, "subscriptions", F_OK, 0) == 0 ||
 	    faccessat(s->rootfd, SPECIAL_FILE, F_OK, 0) == 0)
 		return 0;
-	for (size_t i = 0; i < sizeof(usual) / sizeof(usual[0]) && rc == 0; i++) {
-		rc = store_create(s, slice_str(usual[i].name), 0);
+	for (size_t i = 0; i < n && rc == 0; i++) {
+		rc = store_create(s, slice_str(names[i]), 0);
 		if (rc == -EEXIST)
 			rc = 0;
 	}
 	struct buf b = { 0 };
-	for (size_t i = 0; i < sizeof(usual) / sizeof(usual[0]) && rc == 0; i++)
-		buf_addf(&b, "%s %s\n", special_use_name(usual[i].use), usual[i].name);
+	for (size_t i = 0; i < n && rc == 0; i++)
+		if (use_of(slice_str(names[i])))
+			buf_addf(
+			    &b, "%s %s\n", special_use_name(use_of(slice_str(names[i]))), names[i]);
 	if (rc == 0)
 		rc = replace_file(s, s->rootfd, SPECIAL_FILE, buf_slice(&b));
 	buf_clear(&b);
 	buf_add_str(&b, "V\t2\n\nINBOX\n");
-	for (size_t i = 0; i < sizeof(usual) / sizeof(usual[0]); i++)
-		buf_addf(&b, "%s\n", usual[i].name);
+	for (size_t i = 0; i < n; i++)
+		buf_addf(&b, "%s\n", names[i]);
 	if (rc == 0)
 		rc = replace_file(s, s->rootfd, "subscriptions", buf_slice(&b));
 	buf_free(&b);

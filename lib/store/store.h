@@ -118,9 +118,10 @@ int store_rename(struct store *s, struct slice from, struct slice to) CHECKED;
 int store_subscribe(struct store *s, struct slice name, bool on) CHECKED;
 /* 0 if it exists, ERR_NOT_FOUND, or another error. */
 int store_exists(struct store *s, struct slice name) CHECKED;
-/* Creates and subscribes Drafts, Sent, Archive, Junk, Trash with their special uses, at the first
- * login only: does nothing where subscriptions or special uses have been written before. */
-int store_create_defaults(struct store *s) CHECKED;
+/* Creates and subscribes these folders, with the special uses that their names tell (Drafts, Sent,
+ * Archive, Junk, Spam, Trash), at the first login only: does nothing where subscriptions or special
+ * uses have been written before. */
+int store_create_defaults(struct store *s, const char **names, size_t n) CHECKED;
 
 struct store_status {
 	uint32_t messages, recent, unseen, deleted;
