@@ -251,7 +251,7 @@ fresh_order(const void *a, const void *b)
 
 	if (x->stamp != y->stamp)
 		return x->stamp < y->stamp ? -1 : 1;
-	return strcmp(x->name, y->name);
+	return strverscmp(x->name, y->name); /* "M9" before "M10" */
 }
 
 static bool
