@@ -3,13 +3,11 @@
     with Instance(tmp_path, users={"u1@example.test": "pass"}) as i:
         smtplib.SMTP("127.0.0.1", i.port["smtp"]) ...
 
-The programs are those of $BIN (default build/rel/bin). Ports and uid ranges come from a block that a lock file
-keeps for the life of this process, so that parallel workers and other runs on the machine never meet; port["sink"] and
-port["dns"] (the resolver that is asked) are left to the test. Works as root
-(own uids, chroots) and as an ordinary user. stop() fails the test when a daemon died, a sanitizer spoke or a process
-was left over, unless allow_deaths is set.
+The programs are those of $BIN (default build/rel/bin). Ports and uid ranges come from a block that is locked for the
+life of the object, so that parallel workers and other runs on the machine never meet; port["sink"] and port["dns"] (the
+resolver that is asked) are left to the test. Works as root (own uids, chroots) and as an ordinary user. stop() fails the
+test when a daemon died, a sanitizer spoke or a process was left over, unless allow_deaths is set.
 """
-import fcntl
 import itertools
 import os
 import pathlib
@@ -29,24 +27,20 @@ DAEMONS = ("qmgr", "pickup", "smtp-client", "local", "bounce", "maps", "nss", "d
            "log")
 SLOW = 4 if "asan" in str(BIN) or "tsan" in str(BIN) else 1  # sanitizers: everything takes longer
 
-_locks = []  # open lock files: kept until the process ends
-
 
 def _block():
-    """The number of a block of ports that nobody uses."""
-    folder = pathlib.Path("/tmp/bulkhead-test-ports")
-    folder.mkdir(mode=0o1777, exist_ok=True)
+    """The number of a block of ports that nobody uses: the lock is an abstract socket, which every user sees."""
     worker = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "0")) or 0)
     for n in itertools.islice(itertools.cycle(range(BLOCKS)), worker * 40, worker * 40 + BLOCKS):
+        lock = socket.socket(socket.AF_UNIX)
         try:
-            fd = os.open(folder / str(n), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.bind(f"\0bulkhead-test-ports-{n}")
         except OSError:
+            lock.close()
             continue
         if all(_free(FIRST_PORT + n * 10 + k) for k in range(10)):
-            _locks.append(fd)
-            return n
-        os.close(fd)
+            return n, lock
+        lock.close()
     raise RuntimeError("no free block of ports")
 
 
@@ -71,9 +65,9 @@ class Instance:
         self.users = dict(users if users is not None else {"u1@example.test": "pass1"})
         self.services, self.aliases, self.override = services, aliases, override or {}
         self.allow_deaths = allow_deaths
-        self.process = self.block = None
+        self.process = None
         self.direct = direct
-        self.block = _block()
+        self.block, self._lock = _block()  # free again when this object has gone
         self.port = {name: FIRST_PORT + self.block * 10 + k for k, name in enumerate(PORT_NAMES)}
         self.uid_base = FIRST_UID + self.block * UIDS_A_BLOCK
         self.etc, self.log_file = self.folder / "etc", self.folder / "log" / "mail.log"
