@@ -147,6 +147,7 @@ def test_check_warns_about_root(idle):
 
 def test_check_port_in_use(idle):
     with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         s.bind(("127.0.0.1", idle.port["smtp"]))
         s.listen()
         status, out = check(idle)
