@@ -146,6 +146,7 @@ init(struct daemon *d)
 	TAILQ_INIT(&s->clients);
 	opts.service = xstrdup(d->service);
 	opts.alpn = s->front->alpn;
+	opts.read_ahead = true;
 	opts.ticket_lifetime = (unsigned)(d->conf->tls_session_lifetime / 1000);
 	opts.min_version = d->conf->tls_minimum_version == CONF_TLS_VERSION_TLS1_3
 			       ? TLS_VERSION_1_3

@@ -159,7 +159,6 @@ base_new(enum tls_side side)
 				  SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	SSL_CTX_set_options(
 	    ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE);
-	SSL_CTX_set_read_ahead(ctx, 1);
 	SSL_CTX_set_default_passwd_cb(ctx, no_password);
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	return ctx;
@@ -288,6 +287,7 @@ server_identity(struct tls_ctx *t, const struct tls_server_opts *o, size_t i, st
 		if (t->expiry == 0 || end < t->expiry)
 			t->expiry = end;
 	}
+	SSL_CTX_set_read_ahead(ctx, o->read_ahead);
 	SSL_CTX_set_timeout(ctx, o->ticket_lifetime ? o->ticket_lifetime : 7200);
 	SSL_CTX_set_session_id_context(ctx, t->service_id, sizeof(t->service_id));
 	tls_tickets_install(t->tickets, ctx);

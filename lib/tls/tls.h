@@ -68,7 +68,11 @@ struct tls_server_opts {
 	const char *ciphersuites; /* TLS 1.3; NULL: the library's */
 	const char
 	    *groups; /* NULL: X25519:P-256:P-384, the hybrid post-quantum group first where known */
-	bool ask_client_cert;   /* requested, never required; the caller looks at tls_info */
+	bool ask_client_cert; /* requested, never required; the caller looks at tls_info */
+	/* Read all that the socket has, not record by record: half the system calls, but records
+	 * may then wait inside that no event tells of, also right after the handshake: see
+	 * tls_pending. */
+	bool read_ahead;
 	struct slice client_ca; /* PEM bundle that client certificates are verified against */
 };
 
