@@ -418,6 +418,10 @@ message_judge(struct qmgr *q, struct message *m)
 	unsigned int untold = 0;
 	int event;
 
+	/* Not read from the disk: nothing is known of its recipients, least of all that all are
+	 * done. */
+	if (!m->rcpts)
+		return;
 	if (m->state == MSG_DIRECT)
 		untold = m->counts[RCPT_FAILED];
 	else if (m->state == MSG_QUEUED || m->state == MSG_HELD)

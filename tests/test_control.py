@@ -122,3 +122,20 @@ def test_control_socket_takes_no_rubbish(instance):
     assert instance.tool("status").returncode == 0
     assert instance.tool("queue", "nonsense", check=False).returncode not in (0, 70)
     assert instance.tool("user", "nonsense", check=False).returncode != 0
+
+
+def test_queue_verbs_lose_nothing(instance):
+    """A held message that is released stays until it is sent; its envelope was only on the disk meanwhile."""
+    with smtplib.SMTP("127.0.0.1", instance.port["smtp"], timeout=20) as s:
+        s.sendmail("u1@example.test", ["a@remote.test", "u1@example.test"], "Subject: x\r\n\r\nbody\r\n")
+    qid = re.search(r"qid=(\S+)", instance.wait_log("smtp-message")[0])[1]
+    for words, text in ((("hold", qid), "held"), (("release", qid), "deferred|ready|waiting"), (("flush",), "remote.test"),
+                        (("hold", "remote.test"), "held"), (("release", "-a"), "remote.test"),
+                        (("requeue", qid), "remote.test")):
+        assert instance.tool("queue", *words).stdout == "1 message\n", words
+        listed = instance.tool("queue", "list").stdout
+        assert qid in listed and re.search(text, listed), (words, listed)
+    assert instance.tool("queue", "show", qid).stdout.startswith(f"id: {qid}\n")
+    assert instance.tool("queue", "delete", qid).stdout == "1 message\n"
+    assert instance.tool("queue", "list").stdout == "The queue is empty.\n"
+    assert instance.tool("queue", "delete", qid, check=False).returncode == 1

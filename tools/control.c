@@ -78,6 +78,8 @@ take_text(struct slice text, struct buf *out)
 	}
 	for (i = 0; i < text.n; i++) {
 		c = text.p[i];
+		if (c == '\r' && i + 1 < text.n && text.p[i + 1] == '\n')
+			continue; /* content is shown by queue show */
 		putchar((c < 32 && c != '\n' && c != '\t') || c == 127 ? '?' : c);
 	}
 	fflush(stdout);

@@ -275,6 +275,19 @@ print_all(struct trace *t)
 	}
 }
 
+/* What `queue show` says, without the content behind the empty line. */
+static void
+print_envelope(struct slice text)
+{
+	ptrdiff_t end = slice_search(text, SLICE_LIT("\n\n"));
+	size_t i;
+
+	puts("in the queue now:");
+	for (i = 0; i < (end < 0 ? text.n : (size_t)end + 1); i++)
+		putchar(
+		    (text.p[i] < 32 && text.p[i] != '\n') || text.p[i] == 127 ? '?' : text.p[i]);
+}
+
 static int
 search(struct trace *t, const char *path)
 {
@@ -327,7 +340,7 @@ cmd_trace(struct tool *t, int argc, char **argv)
 		struct buf out = { 0 };
 
 		if (control_call(t, show, 3, true, &out) == 0)
-			printf("in the queue now:\n%.*s", SLICE_ARG(buf_slice(&out)));
+			print_envelope(buf_slice(&out));
 		else
 			puts("not in the queue any more");
 		buf_free(&out);
