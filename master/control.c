@@ -21,6 +21,7 @@ struct client {
 	struct master *m;
 	struct ipc_chan *chan;
 	uid_t uid;
+	bool wants_stop;
 	uint32_t id;        /* of its request under way */
 	uint32_t forwarded; /* id under which a daemon works on it; 0: none */
 	const struct process *worker;
@@ -184,7 +185,7 @@ verb_simple(struct client *c, struct slice verb)
 	if (slice_eq_str(verb, "reload")) {
 		master_reload(m, &out, &status);
 	} else if (slice_eq_str(verb, "stop")) {
-		answer(c, 0, SLICE_LIT("stopping\n"));
+		c->wants_stop = true; /* answered when all is down */
 		master_stop(m);
 		return;
 	} else if (slice_eq_str(verb, "security")) {
@@ -294,6 +295,16 @@ control_daemon_gone(struct master *m, struct process *p)
 			answer(c, 75,
 			    SLICE_LIT("the daemon died while it worked on this: see the log\n"));
 		}
+}
+
+void
+control_stopped(struct master *m)
+{
+	struct client *c;
+
+	LIST_FOREACH(c, &m->clients, next)
+		if (c->wants_stop)
+			answer(c, 0, SLICE_LIT("stopped\n"));
 }
 
 /* ---------------------------------------------------------------- the socket */

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -21,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define START_MS 30000 /* what `master -b` waits for all daemons */
 #define ROTATE_MS ((int64_t)12 * 3600 * 1000)
 
 int64_t
@@ -45,6 +47,7 @@ finish(struct master *m)
 	(void)unlink(path);
 	snprintf(path, sizeof(path), "%s/master.pid", m->set->conf->run_directory);
 	(void)unlink(path);
+	control_stopped(m);
 	event_base_loopbreak(m->base);
 }
 
@@ -150,10 +153,18 @@ to_background(struct master *m)
 		return;
 	default:
 		close(fds[1]);
+		if (poll(&(struct pollfd){ .fd = fds[0], .events = POLLIN }, 1, START_MS) == 0) {
+			fprintf(stderr,
+			    "master: not all daemons are ready after %d s, and it keeps trying: "
+			    "see `bulkhead status` and the log\n",
+			    START_MS / 1000);
+			exit(1);
+		}
 		n = read(fds[0], word, sizeof(word) - 1);
 		if (n == 3 && !memcmp(word, "ok\n", 3))
 			exit(0);
-		fprintf(stderr, "master: not all daemons started: see the log\n");
+		fprintf(stderr, "master: it ended before all daemons were ready: see the lines "
+				"above and the log\n");
 		exit(1);
 	}
 }

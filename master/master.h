@@ -119,6 +119,7 @@ void tls_rotate(struct master *m);
 /* control.c */
 int control_open(struct master *m) CHECKED;
 void control_answer(struct master *m, struct msg *reply); /* from a daemon */
+void control_stopped(struct master *m);                   /* tells those who asked for it */
 void control_daemon_gone(struct master *m, struct process *p);
 void master_reload(struct master *m, struct buf *out, int *status_r);
 void master_stop(struct master *m);
