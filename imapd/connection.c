@@ -19,9 +19,10 @@ struct connection {
 	struct user *u;
 	struct imap_session *session; /* NULL: the preamble of login is awaited */
 	int fd;
-	struct event *readable, *writable, *again;
+	struct event *readable, *writable;
 	bool reading, writing;
 	struct ev_timer timer;
+	struct ev_timer again; /* the next turn, after the other connections had theirs */
 	struct buf in;
 	char *id, *client;
 	uint64_t bytes_in, bytes_out;
@@ -29,6 +30,7 @@ struct connection {
 };
 
 static void pump(struct connection *c);
+static void go_on(struct connection *c);
 
 static void
 want(struct event *e, bool *is, bool wanted)
@@ -61,7 +63,7 @@ connection_free(struct connection *c, const char *why)
 	imap_session_free(&c->session);
 	event_free(c->readable);
 	event_free(c->writable);
-	event_free(c->again);
+	ev_timer_free(&c->again);
 	ev_timer_free(&c->timer);
 	close(c->fd);
 	buf_free(&c->in);
@@ -157,7 +159,8 @@ pump(struct connection *c)
 	}
 	if (ran) {
 		user_active(c->u);
-		connections_changed(c->u, c);
+		if (!imap_session_busy(s))
+			connections_changed(c->u, c);
 	}
 	if (!write_out(c))
 		return;
@@ -166,15 +169,22 @@ pump(struct connection *c)
 	    !imap_session_busy(s) && !c->writing && buf_len(&c->in) < READ_SIZE);
 	/* More to do without waiting for anything: after the others had their turn. */
 	if (!c->writing && (imap_session_busy(s) || (ran && buf_len(&c->in))))
-		event_active(c->again, EV_TIMEOUT, 0);
+		go_on(c);
 	set_timer(c);
 }
 
 static void
-on_again(evutil_socket_t fd, short what, void *arg)
+on_again(void *arg)
 {
-	(void)fd, (void)what;
 	pump(arg);
+}
+
+/* A timer of no time: libevent looks at the descriptors first, which an active event would not wait
+ * for. */
+static void
+go_on(struct connection *c)
+{
+	ev_timer_set(c->u->d->base, &c->again, 0, on_again, c);
 }
 
 static void
@@ -242,7 +252,7 @@ connections_changed(struct user *u, const struct connection *but)
 			continue;
 		imap_session_changed(c->session);
 		if (buf_len(imap_session_out(c->session)) && !c->writing)
-			event_active(c->again, EV_TIMEOUT, 0);
+			go_on(c);
 	}
 }
 
@@ -255,7 +265,7 @@ connections_bye(struct user *u, const char *text)
 		if (!c->session)
 			continue;
 		imap_session_bye(c->session, text);
-		event_active(c->again, EV_TIMEOUT, 0);
+		go_on(c);
 	}
 }
 
@@ -281,7 +291,6 @@ connection_new(struct user *u, int fd, const struct msg_session_attach *attach)
 	c->since = ev_now_us() / 1000;
 	c->readable = event(c, fd, EV_READ | EV_PERSIST, on_readable);
 	c->writable = event(c, fd, EV_WRITE | EV_PERSIST, on_writable);
-	c->again = event(c, -1, 0, on_again);
 	LIST_INSERT_HEAD(&u->all, c, next);
 	if (ev_nonblock(fd) < 0) {
 		connection_free(c, "the descriptor cannot be used");

@@ -14,7 +14,7 @@
 
 enum truth { FALSE, TRUE, UNKNOWN };
 enum level { LEVEL_INDEX, LEVEL_STAT, LEVEL_HEADER, LEVEL_BODY };
-enum { COST_A_STEP = 20000, COST_INDEX = 10, COST_STAT = 100, COST_FILE = 1000 };
+enum { COST_A_STEP = 20000, COST_INDEX = 10, COST_STAT = 40, COST_FILE = 100 };
 
 struct search {
 	struct search_keys keys;
@@ -191,7 +191,7 @@ prepare(struct imap_session *s, struct search *q, uint32_t uid)
 static unsigned
 one_message(struct imap_session *s, struct search *q)
 {
-	static const unsigned costs[] = { COST_INDEX, COST_STAT, COST_FILE, 10 * COST_FILE };
+	static const unsigned costs[] = { COST_INDEX, COST_STAT, COST_FILE, 3 * COST_FILE };
 	uint32_t uid = q->todo.uids[q->at];
 	enum truth t = judge(s, q->keys.root, uid, q->level);
 	unsigned cost = costs[q->level];

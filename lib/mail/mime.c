@@ -414,6 +414,28 @@ mime_feed(struct mime *m, struct slice bytes)
 	}
 }
 
+/* A last delimiter with nothing behind it begins no part. */
+static void
+drop_empty(struct mime *m)
+{
+	struct open_part *o = &m->open[m->depth - 1];
+	struct mime_part *parent = o->part->parent, *before;
+
+	if (!parent || parent->kind != MIME_MULTIPART || !o->in_header ||
+	    o->part->header_at != m->at)
+		return;
+	m->depth--;
+	m->parts--;
+	if (parent->children == o->part) {
+		parent->children = parent->last_child = NULL;
+		return;
+	}
+	for (before = parent->children; before->next != o->part; before = before->next)
+		;
+	before->next = NULL;
+	parent->last_child = before;
+}
+
 const struct mime_part *
 mime_finish(struct mime *m)
 {
@@ -422,6 +444,7 @@ mime_finish(struct mime *m)
 	if (m->at > m->line_at)
 		end_line(m, buf_slice(&m->line), buf_len(&m->line) < m->at - m->line_at, m->at, 0);
 	m->eol = 0;
+	drop_empty(m);
 	close_to(m, 0, m->at, false);
 	m->finished = true;
 	return m->root;

@@ -116,13 +116,16 @@ mime_parse_params(struct slice value, struct arena *arena, unsigned max, struct 
 		skip_cfws(&value);
 		*subtype_r = token(&value, arena);
 	}
+	skip_cfws(&value);
 	for (unsigned count = 0; value.n && count < max;) {
 		struct slice name, v = SLICE_NULL;
-		ptrdiff_t semicolon = value.p[0] == ';' ? 0 : slice_find(value, ';');
+		ptrdiff_t semicolon = slice_find(value, ';');
 
-		if (semicolon < 0)
+		/* A first parameter without its semicolon is met in the wild. */
+		if (semicolon < 0 && (*params_r || !is_token(value.p[0])))
 			break;
-		value = slice_sub(value, (size_t)semicolon + 1, value.n);
+		if (*params_r || !is_token(value.p[0]))
+			value = slice_sub(value, (size_t)semicolon + 1, value.n);
 		skip_cfws(&value);
 		name = token(&value, arena);
 		skip_cfws(&value);

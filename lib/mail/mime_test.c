@@ -265,6 +265,22 @@ static const char *const known[] = {
 	"multi-2gifs-base64",
 	/* A boundary of 7,000 bytes is over our limit. */
 	"very-very-long-boundary",
+	"rfc/008.eml", /* base64 again */
+	/* An outer delimiter closes the inner multipart for good; they look for the inner one
+	   again. */
+	"malformed/001.eml",
+	"malformed/016.eml",
+	/* A part whose header is cut short by a delimiter counts with us, and stays without
+	   children. */
+	"malformed/000.eml",
+	"malformed/007.eml",
+	"malformed/009.eml",
+	"malformed/011.eml",
+	"malformed/012.eml",
+	"malformed/020.eml",
+	"malformed/021.eml",
+	"malformed/022.eml",
+	"thirdparty/015.eml",
 	NULL,
 };
 
@@ -277,19 +293,17 @@ is_known(const char *path)
 	return false;
 }
 
+/* The reference beside the message: mime4j's events, or mail-parser's tree. */
 static void
 compare(const char *path, unsigned ours)
 {
-	char *other = xstrdup(path);
-	char *dot = strrchr(other, '.');
-	struct slice in = SLICE_NULL;
-	unsigned theirs = 0;
+	const char *dot = strrchr(path, '.');
+	bool xml = !strcmp(dot, ".msg"), json = !strcmp(dot, ".eml");
+	char *other = xasprintf("%.*s.%s", (int)(dot - path), path, xml ? "xml" : "json");
+	struct slice in = xml || json ? slurp(other) : SLICE_NULL;
+	unsigned theirs = xml ? occurrences(in, "<message>") + occurrences(in, "<body-part>")
+			      : occurrences(in, "\"offset_header\"");
 
-	if (dot && !strcmp(dot, ".msg")) {
-		strcpy(dot, ".xml");
-		in = slurp(other);
-		theirs = occurrences(in, "<message>") + occurrences(in, "<body-part>");
-	}
 	if (in.n) {
 		compared++;
 		if (theirs != ours && !is_known(path)) {
