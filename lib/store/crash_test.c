@@ -5,6 +5,7 @@
 #include "store/test_util.h"
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 static void
@@ -272,6 +273,76 @@ compaction(void **state)
 	store_free(&second.s);
 }
 
+/* Another process found the journal damaged and made a new one: open views end, nothing mixes. */
+static void
+journal_replaced_under_us(void **state)
+{
+	struct fixture *fx = *state, second = *fx;
+
+	history(fx);
+	struct mailbox *m = box(fx, "INBOX", 0);
+	uint32_t validity = mailbox_uidvalidity(m), uid = 1;
+	run("rm %s/bh-journal", fx->root);
+	fixture_open(&second);
+	struct mailbox *other = box(&second, "INBOX", 0);
+	assert_true(mailbox_uidvalidity(other) > validity);
+	assert_int_equal(mailbox_sync(m, 0, NULL, NULL), ERR_NOT_FOUND);
+	assert_int_equal(mailbox_expunge(m, &uid, 1), ERR_NOT_FOUND);
+	assert_int_equal(mailbox_count(other), 3);
+	struct mailbox *again = box(fx, "INBOX", 0);
+	assert_int_equal(mailbox_uidvalidity(again), mailbox_uidvalidity(other));
+	mailbox_free(&again);
+	mailbox_free(&m);
+	mailbox_free(&other);
+	store_free(&second.s);
+}
+
+/* Writing fails in the middle of a frame: the command fails, the journal is as before, and later
+ * changes work. */
+static void
+disk_full(void **state)
+{
+	struct fixture *fx = *state;
+	struct rlimit old, tight;
+	struct append_info info = { 0 };
+	struct append *a;
+	struct copy_result r;
+	struct flag_change c = { .op = FLAG_OP_ADD, .flags = FLAG_ANSWERED };
+	uint32_t uid = 1;
+
+	history(fx);
+	signal(SIGXFSZ, SIG_IGN);
+	struct mailbox *m = box(fx, "INBOX", 0);
+	size_t size = journal_size(fx->root);
+	getrlimit(RLIMIT_FSIZE, &old);
+	for (size_t room = 0; room < 40; room += 5) {
+		tight = old;
+		tight.rlim_cur = size + room;
+		setrlimit(RLIMIT_FSIZE, &tight);
+		assert_int_equal(append_begin(fx->s, SLICE_LIT("INBOX"), &info, 0, &a), 0);
+		assert_int_equal(append_write(a, SLICE_LIT("z\r\n")), 0);
+		assert_int_equal(append_finish(&a, 1, &r), -EFBIG);
+		copy_result_free(&r);
+		assert_int_equal(mailbox_copy(m, &uid, 1, SLICE_LIT("INBOX"), false, &r), -EFBIG);
+		assert_int_equal(r.to.count, 0);
+		copy_result_free(&r);
+		if (room < 30)
+			assert_int_equal(mailbox_store_flags(m, &uid, 1, &c, NULL, NULL), -EFBIG);
+		setrlimit(RLIMIT_FSIZE, &old);
+		assert_int_equal(journal_size(fx->root), size);
+		run("test $(ls %s/cur %s/tmp | grep -c M) = 3", fx->root, fx->root);
+	}
+	/* the file was renamed, the record was not written: the next look records it */
+	sync_text(m, 0);
+	assert_int_equal(mailbox_message(m, 1)->flags, FLAG_ANSWERED);
+	assert_int_equal(append_text(fx, "INBOX", "z\r\n", 0), 5);
+	mailbox_free(&m);
+	fixture_reopen(fx);
+	m = box(fx, "INBOX", 0);
+	assert_int_equal(mailbox_count(m), 4);
+	mailbox_free(&m);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int
@@ -283,6 +354,8 @@ main(void)
 		T(journal_damaged),
 		T(killed_at_work),
 		T(compaction),
+		T(journal_replaced_under_us),
+		T(disk_full),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -369,7 +369,12 @@ row_save(struct folder *f)
 	buf_add_u64(&b, sizes ? f->total_size : 0);
 	buf_add_u64(&b, sizes ? f->total_deleted : 0);
 	buf_add_u8(&b, sizes);
-	index_put(f->store->index, row_key(f->disk, keybuf), buf_slice(&b));
+	/* Most sessions change nothing: then there is nothing to commit. */
+	struct buf old = { 0 };
+	struct slice key = row_key(f->disk, keybuf);
+	if (index_get(f->store->index, key, &old) < 0 || !slice_eq(buf_slice(&old), buf_slice(&b)))
+		index_put(f->store->index, key, buf_slice(&b));
+	buf_free(&old);
 	buf_free(&b);
 }
 

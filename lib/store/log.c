@@ -130,6 +130,7 @@ folder_lock(struct folder *f)
 			rc = held.st_size < f->journal_size ? ERR_CORRUPT : 0;
 			if (rc == 0 && held.st_size > f->journal_size)
 				rc = read_tail(f, held.st_size, true);
+			f->gone |= rc == ERR_CORRUPT; /* the next to open it sets it aside */
 			if (rc < 0)
 				folder_unlock(f);
 			return rc;
@@ -141,11 +142,16 @@ folder_lock(struct folder *f)
 			folder_unlock(f);
 			return rc;
 		}
+		uint32_t validity = f->head.uidvalidity;
 		close(f->journal);
 		f->journal = fd;
 		rc = lock_file(fd, LOCK_EX);
 		if (rc == 0)
 			rc = load(f);
+		if (rc == ERR_CORRUPT || (rc == 0 && validity != f->head.uidvalidity)) {
+			f->gone = true; /* no UID that a view holds means anything any more */
+			rc = ERR_NOT_FOUND;
+		}
 		if (rc < 0) {
 			folder_unlock(f);
 			return rc;
