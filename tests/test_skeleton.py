@@ -134,14 +134,17 @@ def test_malformed_message_costs_the_sender_only_its_channel(make_instance, prog
 
 
 def test_reload_refuses_a_bad_configuration(instance):
-    pids = instance.processes()
+    def daemons():
+        return {p: instance.pids(p)[0] for p in DAEMONS}
+
+    pids = daemons()
     main = instance.etc / "main.cf"
     good = main.read_text()
     main.write_text(good + "smtpd_timeuot = 3s\n")
     done = instance.tool("reload", check=False)
     assert done.returncode != 0
     assert "main.cf:" in done.stdout + done.stderr and "smtpd_timeout" in done.stdout + done.stderr
-    assert instance.processes() == pids
+    assert daemons() == pids
     main.write_text(good)
     instance.reload()
 
