@@ -218,7 +218,10 @@ handshake_done(struct conn *c)
 		    c->tls_info.resumed ? "yes" : "no");
 	c->state = CONN_OPEN;
 	client_tls_up(c->client); /* nothing in the wrapped form: the greeting comes next */
-	session_run(c);
+	if (tls_pending(c->tls))  /* bytes that came with the handshake make no event */
+		read_some(c);
+	else
+		session_run(c);
 }
 
 static void

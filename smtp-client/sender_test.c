@@ -726,6 +726,24 @@ test_tls(void **state)
 	world_free(w);
 }
 
+/* TLS from the first byte; the greeting may come in one packet with the end of the handshake. */
+static void
+test_wrapper(void **state)
+{
+	struct world *w = world_new("smtp_tls_wrappermode = yes\nsmtp_tls_security_level = "
+				    "encrypt\nsmtp_connection_cache_time_limit = 0s\n");
+
+	(void)state;
+	START_TLS(w, "T", GROUP, TAKE, "X", "A", "T", GROUP, TAKE, "X", "A", "T", GROUP, TAKE, "X",
+	    "A", "T", GROUP, TAKE);
+	for (int i = 0; i < 4; i++) {
+		send_one(w, (struct job_opts){ 0 });
+		check(w, 0, RESULT_DONE, "2.0.0", "taken");
+	}
+	server_join(&w->server);
+	world_free(w);
+}
+
 static void
 test_tls_fails(void **state)
 {
@@ -970,6 +988,7 @@ main(void)
 		cmocka_unit_test(test_lost_after_the_end),
 		cmocka_unit_test(test_stale_connection),
 		cmocka_unit_test(test_tls),
+		cmocka_unit_test(test_wrapper),
 		cmocka_unit_test(test_tls_fails),
 		cmocka_unit_test(test_verify),
 		cmocka_unit_test(test_auth),

@@ -1,0 +1,221 @@
+"""An SMTP or LMTP server that takes mail and can misbehave, for tests of the way out.
+
+    with Sink(port, features=("PIPELINING",), tls=(cert, key), replies={"RCPT": answer}) as sink: ...
+
+replies: per verb (GREETING, EHLO, MAIL, RCPT, DATA, END, STARTTLS, AUTH) a reply, a list of replies that are used up in
+turn (the last stays), or a function of the argument. A reply is a text without CRLF, several lines as a list inside a
+tuple, None for the usual one, or one of the words CLOSE (the connection ends), HANG (no answer ever).
+"""
+import base64
+import socket
+import ssl
+import threading
+
+CLOSE, HANG = "close", "hang"
+USUAL = {"GREETING": "220 sink.test ESMTP", "HELO": "250 sink.test", "MAIL": "250 2.1.0 ok", "RCPT": "250 2.1.5 ok",
+         "DATA": "354 go on", "END": "250 2.0.0 taken", "RSET": "250 2.0.0 ok", "NOOP": "250 2.0.0 ok",
+         "STARTTLS": "220 2.0.0 go", "QUIT": "221 2.0.0 bye", "AUTH": "235 2.7.0 hello"}
+
+
+class Message:
+    def __init__(self, sender):
+        self.sender, self.recipients, self.parameters, self.content, self.tls, self.user = sender, [], [], b"", None, None
+
+
+class Sink:
+    def __init__(self, port, host="127.0.0.1", features=("PIPELINING", "8BITMIME", "SIZE 0", "ENHANCEDSTATUSCODES"),
+                 tls=None, wrapper=False, replies=None, lmtp=False):
+        self.features, self.tls, self.wrapper, self.lmtp = features, tls, wrapper, lmtp
+        self.replies = dict(replies or {})
+        self.messages, self.commands, self.connections, self.problems = [], [], 0, []
+        self.lock = threading.Condition()
+        self.listener = socket.create_server((host, port), backlog=100)
+        self.open = set()
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            with self.lock:
+                self.connections += 1
+                self.open.add(client)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=self.serve, args=(client,), daemon=True).start()
+
+    def reply(self, verb, argument=""):
+        with self.lock:
+            what = self.replies.get(verb)
+            if callable(what):
+                what = what(argument)
+            elif isinstance(what, list):
+                what = what.pop(0) if len(what) > 1 else what[0]
+        return USUAL[verb] if what is None else what
+
+    def serve(self, client):
+        try:
+            Session(self, client).run()
+        except (OSError, ValueError) as e:
+            with self.lock:
+                self.problems.append(repr(e))
+        finally:
+            with self.lock:
+                self.open.discard(client)
+            client.close()
+
+    def wait(self, count=1, seconds=30):
+        """The messages, as soon as there are so many."""
+        with self.lock:
+            if not self.lock.wait_for(lambda: len(self.messages) >= count, seconds):
+                raise AssertionError(f"{len(self.messages)} of {count} messages came; commands: {self.commands[-20:]}")
+            return list(self.messages)
+
+    def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for client in list(self.open):
+            try:
+                client.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class Session:
+    def __init__(self, sink, client):
+        self.sink, self.client, self.message, self.user = sink, client, None, None
+        self.protocol = None
+        if sink.wrapper:
+            self.start_tls()
+        self.input = self.client.makefile("rb")
+
+    def start_tls(self):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self.sink.tls)
+        self.client = context.wrap_socket(self.client, server_side=True)
+        self.input = self.client.makefile("rb")
+        self.protocol = self.client.version()
+
+    def say(self, verb, argument=""):
+        """False: the session is over."""
+        what = self.sink.reply(verb, argument)
+        if what == CLOSE:
+            return False
+        if what == HANG:
+            self.input.read()
+            return False
+        lines = list(what) if isinstance(what, tuple) else [what]
+        self.client.sendall("".join(line + "\r\n" for line in lines).encode())
+        return lines[-1]
+
+    def run(self):
+        if not self.say("GREETING"):
+            return
+        while True:
+            line = self.input.readline()
+            if not line:
+                return
+            text = line.decode(errors="replace").rstrip("\r\n")
+            with self.sink.lock:
+                self.sink.commands.append(text)
+            if not line.endswith(b"\r\n"):
+                raise ValueError(f"a command without CRLF: {line}")
+            verb, _, argument = text.partition(" ")
+            if not getattr(self, "do_" + verb.upper(), self.unknown)(argument):
+                return
+
+    def unknown(self, _):
+        self.client.sendall(b"500 5.5.1 what\r\n")
+        return True
+
+    def do_EHLO(self, argument):
+        if "EHLO" in self.sink.replies:
+            return self.say("EHLO", argument)
+        features = [f for f in self.sink.features if not (f == "STARTTLS" and self.protocol)]
+        lines = ["sink.test", *features]
+        self.client.sendall("".join(f"250{'-' if i + 1 < len(lines) else ' '}{line}\r\n"
+                                    for i, line in enumerate(lines)).encode())
+        return True
+
+    do_LHLO = do_EHLO
+
+    def do_HELO(self, argument):
+        return self.say("HELO", argument)
+
+    def do_STARTTLS(self, _):
+        said = self.say("STARTTLS")
+        if said and said.startswith("220"):
+            self.start_tls()
+        return said
+
+    def do_AUTH(self, argument):
+        words = argument.split()
+        if len(words) > 1:
+            self.user = base64.b64decode(words[1]).decode().split("\0")[1:]
+        return self.say("AUTH", argument)
+
+    def do_MAIL(self, argument):
+        said = self.say("MAIL", argument)
+        if said and said.startswith("250"):
+            path, _, parameters = argument.partition(" ")
+            self.message = Message(path[len("FROM:"):].strip("<>"))
+            self.message.parameters.append(parameters)
+        return said
+
+    def do_RCPT(self, argument):
+        if not self.message:
+            self.client.sendall(b"503 5.5.1 MAIL first\r\n")
+            return True
+        said = self.say("RCPT", argument)
+        if said and said.startswith("250"):
+            path, _, parameters = argument.partition(" ")
+            self.message.recipients.append(path[len("TO:"):].strip("<>"))
+            self.message.parameters.append(parameters)
+        return said
+
+    def do_DATA(self, _):
+        if not self.message or not self.message.recipients:
+            self.client.sendall(b"503 5.5.1 no recipients\r\n")
+            return True
+        said = self.say("DATA")
+        if not said or not said.startswith("354"):
+            return said
+        lines = []
+        for line in self.input:
+            if line == b".\r\n":
+                break
+            if not line.endswith(b"\r\n"):
+                raise ValueError(f"a line without CRLF: {line[:80]}")
+            lines.append(line[1:] if line.startswith(b".") else line)
+        else:
+            return False
+        message, self.message = self.message, None
+        message.content, message.tls, message.user = b"".join(lines), self.protocol, self.user
+        said = True
+        for recipient in message.recipients if self.sink.lmtp else [""]:
+            said = self.say("END", recipient)
+            if not said:
+                return False
+        if self.sink.lmtp or said.startswith("250"):
+            with self.sink.lock:
+                self.sink.messages.append(message)
+                self.sink.lock.notify_all()
+        return True
+
+    def do_RSET(self, _):
+        self.message = None
+        return self.say("RSET")
+
+    def do_NOOP(self, _):
+        return self.say("NOOP")
+
+    def do_QUIT(self, _):
+        self.say("QUIT")
+        return False
