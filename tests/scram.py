@@ -23,6 +23,7 @@ class Scram:
             self.gs2, self.data = f"p={binding[0]},", binding[1]
         self.gs2 += (f"a={authzid}" if authzid else "") + ","
         self.nonce = base64.b64encode(os.urandom(15)).decode()
+        self.checked = False  # the server has shown that it knows the key
         self.bare = f"n={user.replace('=', '=3D').replace(',', '=2C')},r={self.nonce}"
 
     def first(self):
@@ -46,6 +47,7 @@ class Scram:
 
     def check(self, server_final):
         assert server_final == b"v=" + base64.b64encode(self.signature), server_final
+        self.checked = True
 
 
 def end_point(sock):

@@ -87,8 +87,11 @@ def scram(c, mechanism, s, initial=True):
         s.check(final)
         return b""
     if initial:
-        return c.authenticate(mechanism, s.final, last, initial=s.first())
-    return c.authenticate(mechanism, s.first(), s.final, last)
+        line = c.authenticate(mechanism, s.final, last, initial=s.first())
+    else:
+        line = c.authenticate(mechanism, s.first(), s.final, last)
+    assert s.checked == line.startswith(b"t OK"), line
+    return line
 
 
 # --- mechanisms ---

@@ -343,8 +343,7 @@ open_conn(struct sasl_exchange *x)
 	if (x->client)
 		rc = sasl_client_new(x->service, x->host, NULL, NULL, x->callbacks, 0, &conn);
 	else
-		rc = sasl_server_new(
-		    x->service, NULL, NULL, NULL, NULL, x->callbacks, SASL_SUCCESS_DATA, &conn);
+		rc = sasl_server_new(x->service, NULL, NULL, NULL, NULL, x->callbacks, 0, &conn);
 	x->conn = conn;
 	if (rc == SASL_OK && ssf == 0)
 		props.security_flags |= SASL_SEC_NOPLAINTEXT;
