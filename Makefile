@@ -28,6 +28,7 @@ LDSAN := $(filter -fsanitize=%,$(subst ,fuzzer-no-link,,$(OPT_$(MODE))))
 
 PACKAGES := openssl libcares lmdb libsasl2 libseccomp libevent libidn2 libpcre2-8 zlib libcrypt jansson
 CPPFLAGS += -D_GNU_SOURCE -Ilib -I$(O)/gen -I. $(shell pkg-config --cflags $(filter-out lmdb,$(PACKAGES)))
+CPPFLAGS += -DSYSCONFDIR='"$(SYSCONFDIR)"' -DLIBEXECDIR='"$(LIBEXECDIR)"'
 ALL_CFLAGS = $(OPT_$(MODE)) $(HARDEN) $(WARN) -std=gnu11 $(CFLAGS)
 ALL_LDFLAGS = $(LDHARDEN) $(LDSAN) $(LDFLAGS)
 

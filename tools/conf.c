@@ -61,8 +61,10 @@ show_name(struct tool *t, const struct options *o, const char *name)
 
 	if (entry && !o->defaults) {
 		show(t, o, name, entry->value);
-	} else if (param && !strcmp(name, "config_directory")) {
+	} else if (!strcmp(name, "config_directory")) {
 		show(t, o, name, t->set->conf->config_directory);
+	} else if (!strcmp(name, "daemon_directory")) {
+		show(t, o, name, t->set->conf->daemon_directory);
 	} else if (param && !o->defaults && !param->def[0] &&
 		   (!strcmp(name, "myhostname") || !strcmp(name, "mydomain"))) {
 		show_expanded(t, o, name, "");

@@ -50,23 +50,6 @@ usage(FILE *out)
 	fputs("see bulkhead(8)\n", out);
 }
 
-/* The folder that this program lies in. */
-static char *
-own_folder(void)
-{
-	char path[4096];
-	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
-	char *slash;
-
-	if (n <= 0)
-		return xstrdup("");
-	path[n] = '\0';
-	slash = strrchr(path, '/');
-	if (slash)
-		*slash = '\0';
-	return xstrdup(path);
-}
-
 static int
 run(struct tool *t, const char *name, int argc, char **argv)
 {
@@ -120,16 +103,13 @@ main(int argc, char **argv)
 {
 	struct tool t = { 0 };
 	const char *env = getenv("MAIL_CONFIG"), *slash;
-	char *self = own_folder();
 	int status;
 
 	t.dir = env && env[0] ? env : SYSCONFDIR;
-	t.self = self;
 	slash = argc ? strrchr(argv[0], '/') : NULL;
 	status = dispatch(&t, slash ? slash + 1 : argc ? argv[0] : "bulkhead", argc, argv);
 	conf_set_free(&t.set);
 	conf_problems_free(&t.problems);
-	free(self);
 	if (fflush(stdout) || ferror(stdout)) {
 		fputs("bulkhead: cannot write the output\n", stderr);
 		return 74;

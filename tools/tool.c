@@ -4,7 +4,6 @@
 
 #include <stdarg.h>
 #include <stdio.h>
-#include <unistd.h>
 
 void
 tool_say(const char *fmt, ...)
@@ -37,10 +36,5 @@ tool_conf(struct tool *t)
 const char *
 tool_program(struct tool *t, const char *name, struct arena *arena)
 {
-	const char *path = arena_printf(arena, "%s/%s", tool_conf(t)->daemon_directory, name);
-
-	/* programs that were not installed lie beside this one */
-	if (!conf_raw_find(t->set->raw, "daemon_directory") && access(path, X_OK) && t->self[0])
-		path = arena_printf(arena, "%s/%s", t->self, name);
-	return path;
+	return arena_printf(arena, "%s/%s", tool_conf(t)->daemon_directory, name);
 }

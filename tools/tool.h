@@ -6,7 +6,6 @@
 
 struct tool {
 	const char *dir;      /* of main.cf */
-	const char *self;     /* folder of this program, or "" */
 	struct conf_set *set; /* NULL until tool_conf */
 	struct conf_problems problems;
 };

@@ -147,6 +147,35 @@ sort_problems(struct conf_problems *p)
 	p->n = n;
 }
 
+#ifndef LIBEXECDIR
+#define LIBEXECDIR "/usr/libexec/bulkhead"
+#endif
+
+/* Where the daemons are unless main.cf says it: where they were installed, or beside this program,
+ * which is then one that was built and not installed. */
+static void
+default_programs(struct conf_raw *raw)
+{
+	char path[4096], *slash;
+	ssize_t n;
+
+	conf_raw_default(raw, "daemon_directory", LIBEXECDIR);
+	if (!access(LIBEXECDIR "/master", X_OK))
+		return;
+	n = readlink("/proc/self/exe", path, sizeof(path) - sizeof("master"));
+	if (n <= 0)
+		return;
+	path[n] = '\0';
+	slash = strrchr(path, '/');
+	if (!slash)
+		return;
+	memcpy(slash + 1, "master", sizeof("master"));
+	if (access(path, X_OK))
+		return;
+	*slash = '\0';
+	conf_raw_default(raw, "daemon_directory", path);
+}
+
 static struct conf_set *
 load(const char *dir, const struct slice *main_text, struct conf_problems *p)
 {
@@ -159,6 +188,7 @@ load(const char *dir, const struct slice *main_text, struct conf_problems *p)
 	set->master_cf = xasprintf("%s/master.cf", dir);
 	set->raw = conf_raw_new(NULL);
 	conf_raw_default(set->raw, "config_directory", dir);
+	default_programs(set->raw);
 	if (!main_text)
 		read_file(set->main_cf, &main_cf, p);
 	conf_raw_parse(set->raw, set->main_cf, main_text ? *main_text : buf_slice(&main_cf), p);
