@@ -256,6 +256,16 @@ drop_input(struct session *s)
 		s->dead = true;
 }
 
+/* A client may send its first command with the end of its handshake: those bytes raise no event any
+ * more. */
+static void
+finish_handshake(struct session *s)
+{
+	handshake_step(s);
+	if (!s->dead && s->io == IO_TLS && tls_pending(s->tls))
+		read_input(s);
+}
+
 static void
 on_readable(evutil_socket_t fd, short what, void *ctx)
 {
@@ -267,7 +277,7 @@ on_readable(evutil_socket_t fd, short what, void *ctx)
 	if (s->io == IO_LINGER)
 		drop_input(s);
 	else if (s->io == IO_HANDSHAKE)
-		handshake_step(s);
+		finish_handshake(s);
 	else
 		read_input(s);
 	session_leave(s);
@@ -282,6 +292,6 @@ on_writable(evutil_socket_t fd, short what, void *ctx)
 	(void)what;
 	session_enter(s);
 	if (s->io == IO_HANDSHAKE)
-		handshake_step(s);
+		finish_handshake(s);
 	session_leave(s); /* writes */
 }
