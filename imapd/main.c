@@ -46,8 +46,8 @@ refused(const struct daemon *d, const struct msg_session_start *m)
 {
 	if (d->stopping)
 		return "the suite is being stopped";
-	if (d->unprivileged && m->uid != getuid())
-		return "this instance runs as an ordinary user and can serve that user only";
+	/* An ordinary user's instance has one uid for all: what that user cannot reach fails by
+	 * itself. */
 	if (!d->unprivileged && ((int64_t)m->uid < d->conf->first_valid_uid ||
 				    (int64_t)m->uid > d->conf->last_valid_uid))
 		return "the uid is outside of first_valid_uid .. last_valid_uid";

@@ -64,8 +64,8 @@ check(const struct daemon *d, const struct target *t)
 {
 	if (!t->user[0] || t->home[0] != '/')
 		return "the user has no name or no home directory";
-	if (d->unprivileged && t->uid != getuid())
-		return "this instance runs as an ordinary user and can deliver to that user only";
+	/* An ordinary user's instance has one uid for all: what that user cannot reach fails by
+	 * itself. */
 	if (!d->unprivileged && ((int64_t)t->uid < d->conf->first_valid_uid ||
 				    (int64_t)t->uid > d->conf->last_valid_uid))
 		return "the uid is outside of first_valid_uid .. last_valid_uid: add an alias for "
