@@ -265,7 +265,7 @@ compaction(void **state)
 	uid_list_free(&gone);
 	assert_int_equal(mailbox_store_flags(m, uids, 3, &on, NULL, NULL), 0);
 	assert_int_equal(append_text(&second, "INBOX", "z\r\n", 0), 11);
-	sync_text(other, 0);
+	assert_string_equal(sync_text(other, 0), "*1 *2 +10");
 	assert_int_equal(mailbox_count(other), 10);
 	assert_int_equal(mailbox_message(other, 1)->flags, FLAG_SEEN);
 	mailbox_free(&m);

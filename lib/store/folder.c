@@ -219,8 +219,8 @@ folder_add_slot(struct folder *f, const struct record *r)
 	}
 }
 
-static void
-note_change(struct folder *f, uint32_t uid, bool expunge, uint64_t modseq)
+void
+folder_note_change(struct folder *f, uint32_t uid, bool expunge, uint64_t modseq)
 {
 	if (TAILQ_EMPTY(&f->views))
 		return;
@@ -287,7 +287,7 @@ apply_flags(struct folder *f, const struct record *r)
 	count_flags(f, s, 1);
 	s->state = (uint8_t)((s->state & ~SLOT_NEW) | (r->dir == DIR_NEW ? SLOT_NEW : 0));
 	slot_set_info(f, s, r->info);
-	note_change(f, r->uid, false, r->modseq);
+	folder_note_change(f, r->uid, false, r->modseq);
 }
 
 static void
@@ -301,7 +301,7 @@ apply_expunge(struct folder *f, const struct record *r)
 		f->names_waste += s->name_len;
 		f->live--;
 		f->dead_records++; /* the assignment; the expunge itself is history worth keeping */
-		note_change(f, r->uid, true, r->modseq);
+		folder_note_change(f, r->uid, true, r->modseq);
 	}
 	note_vanished(f, r->uid, r->modseq);
 }
@@ -548,8 +548,7 @@ folder_put(struct folder **fp)
 	*fp = NULL;
 	if (!f || --f->refs > 0)
 		return;
-	if (f->dead_records > 1000 && f->dead_records > 2 * f->live)
-		f->scan_due |= folder_compact(f) < 0;
+	folder_compact_if_due(f);
 	(void)watch_read(f->store);
 	folder_note_dirs(f);
 	row_save(f);

@@ -193,6 +193,7 @@ void slot_path(const struct folder *f, const struct slot *s, char *out);
 void folder_add_slot(struct folder *f, const struct record *r);
 size_t folder_first_slot(const struct folder *f, uint32_t uid); /* index of first uid >= */
 void folder_pack(struct folder *f);
+void folder_note_change(struct folder *f, uint32_t uid, bool expunge, uint64_t modseq);
 void folder_trim_changes(struct folder *f);
 void folder_clear(struct folder *f);
 
@@ -208,6 +209,7 @@ int folder_commit(
 /* Opens the journal or makes one (from dovecot-uidlist, or afresh). */
 int folder_open_journal(struct folder *f) CHECKED;
 int folder_compact(struct folder *f) CHECKED;
+void folder_compact_if_due(struct folder *f);
 
 /* scan.c: the state of the directories */
 /* Under the lock: compares with the directories, gives UIDs, commits. */

@@ -91,9 +91,9 @@ load(struct folder *f)
 	return read_tail(f, st.st_size, true);
 }
 
-/* Everything is different: views compare by UID, so all that matters is that they look. */
+/* The state was read anew from another file: the views learn what differs from what they had. */
 static void
-reload_views(struct folder *f)
+reload_views(struct folder *f, uint64_t modseq)
 {
 	struct mailbox *m;
 
@@ -104,7 +104,12 @@ reload_views(struct folder *f)
 				uid_list_add(&m->expunged, m->uids[i]);
 		}
 		m->change_pos = f->change_base + f->change_count;
-		m->modseq = 0;
+	}
+	folder_trim_changes(f);
+	for (size_t i = 0; i < f->slot_count; i++) {
+		const struct slot *s = &f->slots[i];
+		if (!(s->state & SLOT_DEAD) && s->m.modseq > modseq)
+			folder_note_change(f, s->m.uid, false, s->m.modseq);
 	}
 }
 
@@ -143,6 +148,7 @@ folder_lock(struct folder *f)
 			return rc;
 		}
 		uint32_t validity = f->head.uidvalidity;
+		uint64_t modseq = f->modseq;
 		close(f->journal);
 		f->journal = fd;
 		rc = lock_file(fd, LOCK_EX);
@@ -156,7 +162,7 @@ folder_lock(struct folder *f)
 			folder_unlock(f);
 			return rc;
 		}
-		reload_views(f);
+		reload_views(f, modseq);
 	}
 	folder_unlock(f);
 	return ERR_TEMPORARY;
@@ -374,6 +380,15 @@ folder_compact(struct folder *f)
 	rc = install(f); /* the old descriptor's lock goes with it, the new file is locked */
 	folder_unlock(f);
 	return rc;
+}
+
+void
+folder_compact_if_due(struct folder *f)
+{
+	if (f->gone || f->dead_records < 1000 || f->dead_records < 2 * f->live)
+		return;
+	if (folder_compact(f) < 0)
+		f->dead_records = 0; /* it goes on growing; tried again after as many more */
 }
 
 /* --- a first journal --- */

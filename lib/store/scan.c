@@ -346,6 +346,7 @@ read_dir(struct scan *s, uint8_t dir)
 	const char *sub = dir == DIR_NEW ? "new" : "cur";
 	int fd = openat(s->f->dirfd, sub, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct dirent *e;
+	struct stat st;
 
 	if (fd < 0) {
 		if (errno != ENOENT)
@@ -358,7 +359,11 @@ read_dir(struct scan *s, uint8_t dir)
 		return err_errno();
 	}
 	while ((errno = 0, e = readdir(d))) {
-		if (e->d_type != DT_DIR)
+		bool file = e->d_type == DT_REG;
+		if (e->d_type == DT_UNKNOWN)
+			file = fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+			       S_ISREG(st.st_mode);
+		if (file)
 			see(s, dir, e->d_name);
 	}
 	int rc = errno ? err_errno() : 0;

@@ -147,6 +147,10 @@ foreign_changes(void **state)
 	uid = 5;
 	assert_int_equal(mailbox_expunge(m, &uid, 1), 0);
 	assert_string_equal(sync_text(m, 0), "-4");
+	/* what is no file is no message */
+	run("ln -s /etc/passwd %s/cur/9.link:2, && mkdir %s/cur/9.dir && mkfifo %s/new/9.fifo",
+	    fx->root, fx->root, fx->root);
+	assert_string_equal(sync_text(m, SYNC_FORCE), "");
 	/* a copy by hand with other flags: a message of its own; a second link goes */
 	run("cp %s/cur/2.b.h:2,FRS %s/cur/2.b.h:2,S", fx->root, fx->root);
 	sync_text(m, SYNC_FORCE);
