@@ -27,7 +27,7 @@ struct pickup {
 	struct receiver receiver;
 	int dir, inotify;
 	struct event *changed;
-	struct ev_timer rescan;
+	struct ev_timer rescan, patience;
 	STAILQ_HEAD(, waiting) files;
 	size_t waiting;
 	bool again; /* something came while a message was under way */

@@ -17,12 +17,15 @@
 #include <unistd.h>
 
 #define RETRY_MS 60000
+#define PATIENCE_MS 600000 /* for a whole file */
 
 static void read_content(struct pickup *p);
+static void take_rest(void *ctx);
 
 static void
 finish(struct pickup *p)
 {
+	ev_timer_clear(&p->patience);
 	rcpt_cancel(&p->question);
 	mail_abort(&p->mail);
 	if (p->fd >= 0)
@@ -34,28 +37,30 @@ finish(struct pickup *p)
 	p->finals = NULL;
 }
 
-/* Looks at the whole folder anew. */
+/* One file a turn; when all are done the folder is looked at again in a minute, or when something
+ * new comes. */
+static void
+turn(struct pickup *p)
+{
+	take_next(p);
+	if (!p->busy)
+		ev_timer_set(p->d->base, &p->rescan, p->waiting ? 0 : RETRY_MS,
+		    p->waiting ? take_rest : take_all, p);
+}
+
+static void
+take_rest(void *ctx)
+{
+	turn(ctx);
+}
+
 void
 take_all(void *ctx)
 {
 	struct pickup *p = ctx;
 
 	p->again = true;
-	take_next(p);
-	if (!p->busy)
-		ev_timer_set(p->d->base, &p->rescan, RETRY_MS, take_all, p);
-}
-
-/* The next of the files that are known; the folder is looked at again in a minute, or when
- * something new comes. */
-static void
-take_rest(void *ctx)
-{
-	struct pickup *p = ctx;
-
-	take_next(p);
-	if (!p->busy)
-		ev_timer_set(p->d->base, &p->rescan, RETRY_MS, take_all, p);
+	turn(p);
 }
 
 static void
@@ -90,6 +95,12 @@ may_submit(const struct pickup *p, uint32_t uid)
 		if (p->submit[i].uid == uid)
 			return !p->submit[i].no;
 	return p->anyone || !uid;
+}
+
+static void
+out_of_patience(void *ctx)
+{
+	postpone(ctx, "no answer from maps or the queue");
 }
 
 /* --- the envelope --- */
@@ -390,6 +401,7 @@ begin(struct pickup *p)
 	int64_t mtime = 0;
 
 	p->busy = true;
+	ev_timer_set(p->d->base, &p->patience, PATIENCE_MS, out_of_patience, p);
 	p->committing = p->head_done = false;
 	p->at = 0;
 	p->next_rcpt = 0;
