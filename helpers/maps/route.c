@@ -192,8 +192,8 @@ route_virtual_map(const struct resolver *r, const struct resolve_address *addr, 
 		    out, "5.1.1", arena_printf(a, "unknown user: \"%.*s\"", SLICE_ARG(addr->full)));
 	if (!err)
 		err = id_lookup(r, TABLE_VIRTUAL_UID, addr, a,
-		    mailbox_virtual_uid(slice_str(arena_printf(a, "%.*s@%.*s", SLICE_ARG(addr->user),
-				    SLICE_ARG(addr->domain))),
+		    mailbox_virtual_uid(slice_str(arena_printf(a, "%.*s@%.*s",
+					    SLICE_ARG(addr->user), SLICE_ARG(addr->domain))),
 			conf->virtual_uid_base, conf->virtual_uid_count),
 		    &out->user.uid);
 	if (!err)
