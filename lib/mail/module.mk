@@ -1,0 +1,1 @@
+$(eval $(call lib,mail,base,-lidn2 -lunistring))
