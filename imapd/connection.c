@@ -20,7 +20,7 @@ struct connection {
 	struct imap_session *session; /* NULL: the preamble of login is awaited */
 	int fd;
 	struct event *readable, *writable;
-	bool reading, writing;
+	bool reading, writing, eof;
 	struct ev_timer timer;
 	struct ev_timer again; /* the next turn, after the other connections had theirs */
 	struct buf in;
@@ -134,7 +134,9 @@ write_out(struct connection *c)
 		}
 		c->bytes_out += (uint64_t)n;
 	}
-	if (!buf_len(out) && imap_session_ended(c->session)) {
+	if (buf_len(out))
+		return true;
+	if (imap_session_ended(c->session)) {
 		connection_free(c, "ended");
 		return false;
 	}
@@ -146,6 +148,7 @@ static void
 pump(struct connection *c)
 {
 	struct imap_session *s = c->session;
+	size_t before = buf_len(&c->in);
 	bool ran = false;
 
 	if (imap_session_busy(s) &&
@@ -165,10 +168,15 @@ pump(struct connection *c)
 	if (!write_out(c))
 		return;
 	want(c->writable, &c->writing, buf_len(imap_session_out(s)) > 0);
+	/* What came before the end of the stream is answered; half a command is not. */
+	if (c->eof && !c->writing && !imap_session_busy(s) && buf_len(&c->in) == before) {
+		connection_free(c, "the client closed the connection");
+		return;
+	}
 	want(c->readable, &c->reading,
-	    !imap_session_busy(s) && !c->writing && buf_len(&c->in) < READ_SIZE);
+	    !c->eof && !imap_session_busy(s) && !c->writing && buf_len(&c->in) < READ_SIZE);
 	/* More to do without waiting for anything: after the others had their turn. */
-	if (!c->writing && (imap_session_busy(s) || (ran && buf_len(&c->in))))
+	if (!c->writing && (imap_session_busy(s) || c->eof || buf_len(&c->in)))
 		go_on(c);
 	set_timer(c);
 }
@@ -205,6 +213,7 @@ take_preamble(struct connection *c)
 		.max_command = (size_t)conf->imap_command_limit,
 		.max_literal = (size_t)conf->imap_literal_limit,
 		.max_depth = (unsigned)conf->imap_parenthesis_limit,
+		.max_nesting = (unsigned)conf->mime_nesting_limit,
 		.watermark = (size_t)conf->imap_output_watermark,
 		.max_append = (uint64_t)conf->imap_append_limit,
 		.max_errors = 20 };
@@ -231,10 +240,11 @@ on_readable(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	if (n == -EAGAIN || n == -EWOULDBLOCK)
 		return;
-	if (n <= 0) {
+	if (n < 0 || (!n && !c->session)) {
 		connection_free(c, n < 0 ? err_str((int)n) : "the client closed the connection");
 		return;
 	}
+	c->eof = !n;
 	c->bytes_in += (uint64_t)n;
 	c->since = ev_now_us() / 1000;
 	if (c->session || take_preamble(c))

@@ -31,7 +31,7 @@ struct user {
 	const struct imapd_start *start;
 	struct store *store;
 	struct event *watch; /* the store's descriptor */
-	struct ev_timer flush;
+	struct ev_timer flush, poll;
 	struct connections all;
 	unsigned count;
 	bool broker_gone;

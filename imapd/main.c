@@ -40,7 +40,8 @@ start_free(struct imapd_start *s)
 	free(s);
 }
 
-/* Why no process may be started for it, or NULL. */
+/* Why no process may be started for it, or NULL. An instance of an ordinary user has one uid for
+ * all. */
 static const char *
 refused(const struct daemon *d, const struct msg_session_start *m)
 {

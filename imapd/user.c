@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { FLUSH_MS = 2000 };
+enum { FLUSH_MS = 2000, POLL_MS = 10000 };
 
 int
 imapd_make_root(struct daemon *child, void *arg)
@@ -58,6 +58,16 @@ flush(void *arg)
 	struct user *u = arg;
 
 	store_flush(u->store);
+}
+
+/* Without inotify: the folders that idling clients look at are looked at from time to time. */
+static void
+poll(void *arg)
+{
+	struct user *u = arg;
+
+	connections_changed(u, NULL);
+	ev_timer_set(u->d->base, &u->poll, POLL_MS, poll, u);
 }
 
 void
@@ -108,7 +118,13 @@ user_start(struct daemon *d)
 	err = open_store(u);
 	if (err < 0)
 		return err;
-	if (store_watch_fd(u->store) >= 0) {
+	if (store_watch_fd(u->store) < 0) {
+		log_event(LOG_W, "imap-watch",
+		    "user=%s reason=\"no inotify descriptor\" remedy=\"raise "
+		    "fs.inotify.max_user_instances\"",
+		    log_cstr(u->start->user));
+		ev_timer_set(d->base, &u->poll, POLL_MS, poll, u);
+	} else {
 		u->watch =
 		    event_new(d->base, store_watch_fd(u->store), EV_READ | EV_PERSIST, on_watch, u);
 		if (!u->watch || event_add(u->watch, NULL) < 0)

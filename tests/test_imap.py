@@ -26,6 +26,7 @@ def message(subject, body="body"):
 
 def login(i, folder=None):
     m = imaplib.IMAP4_SSL("localhost", i.port["imaps"], ssl_context=i.tls(), timeout=30 * SLOW)
+    m.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # imaplib writes a literal in three pieces
     assert m.login(USER, PASSWORD)[0] == "OK"
     if folder:
         assert m.select(folder)[0] == "OK"
@@ -106,6 +107,29 @@ def test_commands_behind_the_login_are_not_lost(instance):
                 assert data, got
                 got += data
     assert got.index(b"a OK [CAPABILITY") < got.index(b"b OK [READ-WRITE]") < got.index(b"c OK")
+
+
+def test_many_commands_at_once(instance):
+    """More than one input buffer and one turn take, with answers that fill the stream; then half a close."""
+    m = login(instance, "INBOX")
+    ok(m.append("INBOX", None, None, message("big", ("x" * 70 + "\r\n") * 3000)))
+    m.logout()
+    with socket.create_connection(("localhost", instance.port["imaps"])) as raw:
+        with instance.tls().wrap_socket(raw, server_hostname="localhost") as s:
+            s.settimeout(30 * SLOW)
+            s.sendall(f"a LOGIN {USER} {PASSWORD}\r\nb SELECT INBOX\r\n".encode())
+            commands = b"".join(b"n%d NOOP\r\nf%d FETCH 1 (FLAGS BODY.PEEK[TEXT])\r\n" % (n, n) for n in range(1000))
+            sender = threading.Thread(target=lambda: s.sendall(commands + b"z LOGOUT\r\n"))
+            sender.start()
+            time.sleep(0.3)  # nobody reads for a while
+            got, tail = 0, b""
+            while b"z OK" not in tail:
+                data = s.recv(1 << 20)
+                assert data, tail[-200:]
+                got += len(data)
+                tail = (tail + data)[-4000:]
+            sender.join()
+    assert got > 1000 * 72 * 3000
 
 
 @pytest.mark.skipif(not VECTORS.is_dir(), reason="the vectors are not there")

@@ -10,7 +10,7 @@
 
 #include <stdlib.h>
 
-enum { MAX_PATTERNS = 100 };
+enum { MAX_PATTERNS = 100, FOLDERS_A_STEP = 500, STATUS_A_STEP = 20 };
 
 struct list {
 	/* selection */
@@ -21,6 +21,8 @@ struct list {
 	struct imap_status_items status;
 	struct slice patterns[MAX_PATTERNS];
 	size_t count;
+	struct store_list all;
+	size_t at;
 };
 
 /* --- patterns --- */
@@ -228,11 +230,33 @@ put_folder(struct imap_session *s, const struct list *l, const struct store_fold
 		return;
 }
 
+static void
+list_free(struct imap_session *s)
+{
+	struct list *l = s->task;
+
+	store_list_free(&l->all);
+}
+
+static enum imap_step
+list_step(struct imap_session *s)
+{
+	struct list *l = s->task;
+	size_t end = l->at + (l->return_status ? STATUS_A_STEP : FOLDERS_A_STEP);
+
+	for (; l->at < l->all.count; l->at++) {
+		if (l->at == end || buf_len(&s->out) >= s->config.watermark)
+			return STEP_AGAIN;
+		put_folder(s, l, &l->all.folders[l->at]);
+	}
+	imap_ok(s, true, "Done");
+	return STEP_DONE;
+}
+
 void
 imap_cmd_list(struct imap_session *s, struct imap_parse *p)
 {
 	struct list *l = arena_alloc(&s->arena, sizeof(*l));
-	struct store_list all;
 	struct slice reference;
 	bool empty;
 	int err;
@@ -246,15 +270,11 @@ imap_cmd_list(struct imap_session *s, struct imap_parse *p)
 		imap_ok(s, true, "Done");
 		return;
 	}
-	err = store_list(s->config.store, &all);
-	if (err < 0) {
+	err = store_list(s->config.store, &l->all);
+	if (err < 0)
 		imap_store_failed(s, err);
-		return;
-	}
-	for (size_t i = 0; i < all.count; i++)
-		put_folder(s, l, &all.folders[i]);
-	store_list_free(&all);
-	imap_ok(s, true, "Done");
+	else
+		imap_start(s, l, list_step, list_free);
 }
 
 /* lsub = "LSUB" SP mailbox SP list-mailbox */

@@ -97,7 +97,9 @@ imap_login_greet(struct imap_login *l)
 {
 	put(l, "* OK [CAPABILITY ");
 	put_capability(l);
-	put(l, "] Ready\r\n");
+	put(l, "] ");
+	put(l, l->limits.greeting && *l->limits.greeting ? l->limits.greeting : "Ready");
+	put(l, "\r\n");
 }
 
 void

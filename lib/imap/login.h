@@ -29,6 +29,7 @@ struct imap_login_limits {
 	unsigned max_errors;        /* BAD replies before BYE; default 3 */
 	unsigned max_commands;      /* commands of any kind before login; default 100 */
 	unsigned max_auth_failures; /* NO to LOGIN or AUTHENTICATE before BYE; default 3 */
+	const char *greeting;       /* text of the greeting, borrowed for the life; NULL: "Ready" */
 };
 
 enum imap_login_want {

@@ -76,11 +76,14 @@ imap_message_parse(struct imap_session *s)
 {
 	unsigned char chunk[32768];
 	size_t budget = IMAP_BYTES_A_STEP;
+	struct mime_limits limits = mime_default_limits;
 
 	if (s->root)
 		return 0;
 	if (!s->mime) {
-		s->mime = mime_new(NULL);
+		if (s->config.max_nesting)
+			limits.depth = s->config.max_nesting;
+		s->mime = mime_new(&limits);
 		s->mime_at = 0;
 	}
 	while (budget) {

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 enum { ANY = 1, SELECTED = 2, WITH_UID = 4 };
+enum { COMMANDS_A_FEED = 16 }; /* of one connection before the others get their turn */
 
 static const struct {
 	const char *name;
@@ -498,9 +499,11 @@ feed_some(struct imap_session *s, struct slice in)
 size_t
 imap_session_feed(struct imap_session *s, struct slice in)
 {
+	uint64_t last = s->counts.commands + COMMANDS_A_FEED;
 	size_t taken = 0;
 
-	while (taken < in.n && !s->ended && !s->step && buf_len(&s->out) < s->config.watermark)
+	while (taken < in.n && !s->ended && !s->step && s->counts.commands < last &&
+	       buf_len(&s->out) < s->config.watermark)
 		taken += feed_some(s, slice_sub(in, taken, in.n));
 	return s->ended ? in.n : taken;
 }

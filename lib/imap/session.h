@@ -23,6 +23,7 @@ struct imap_session_config {
 	size_t max_command;  /* bytes of a command with its literals, but APPEND's; default 65536 */
 	size_t max_literal;  /* bytes of one literal, but APPEND's; 0: max_command */
 	unsigned max_depth;  /* nested parentheses of a SEARCH; 0: 50 */
+	unsigned max_nesting; /* of MIME parts; deeper ones are leaves; 0: 100 */
 	size_t watermark;    /* bytes of output at which FETCH and SEARCH stop; default 65536 */
 	uint64_t max_append; /* bytes of one appended message; 0: no limit */
 	unsigned max_errors; /* BAD replies in a row before BYE; default 20 */
@@ -36,7 +37,7 @@ struct imap_session *imap_session_new(const struct imap_session_config *config, 
 void imap_session_free(struct imap_session **s);
 
 struct buf *imap_session_out(struct imap_session *s);
-/* Bytes taken. */
+/* Bytes taken; there may be more that can be taken at once: call again if it took any. */
 size_t imap_session_feed(struct imap_session *s, struct slice in);
 /* A command is under way: call run. */
 bool imap_session_busy(const struct imap_session *s);
