@@ -13,7 +13,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void
 fuzz_login(struct slice in)
 {
-	static const struct pop3_login_limits limits = { 200, 5, 30, 3 };
+	static const struct pop3_login_limits limits = {
+		.max_auth = 200, .max_errors = 5, .max_commands = 30, .max_auth_failures = 3
+	};
 	bool tls = in.n && in.p[0] & 2;
 	struct pop3_login *l = pop3_login_new(&limits, tls ? "PLAIN LOGIN" : "", !tls, tls);
 	struct pop3_login_action a = { .want = POP3_LOGIN_MORE };

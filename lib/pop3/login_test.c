@@ -9,7 +9,9 @@
 
 #include <cmocka.h>
 
-static const struct pop3_login_limits limits = { 64, 3, 20, 2 };
+static const struct pop3_login_limits limits = {
+	.max_auth = 64, .max_errors = 3, .max_commands = 20, .max_auth_failures = 2
+};
 
 /* Feeds all of in, split into pieces of step bytes; notes what is wanted. */
 static const char *
