@@ -191,7 +191,12 @@ verb_simple(struct client *c, struct slice verb)
 	} else if (slice_eq_str(verb, "security")) {
 		security_report(m, &out);
 	} else if (slice_eq_str(verb, "upgrade")) {
-		status = upgrade_start(m, &out);
+		status = upgrade_check(m, &out);
+		if (!status) {
+			answer(c, 0, SLICE_LIT("the new program takes over\n"));
+			upgrade_exec(m);
+			return;
+		}
 	} else {
 		buf_addf(&out, "pid=%d generation=%u\n", (int)getpid(), m->generation);
 	}

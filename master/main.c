@@ -98,7 +98,8 @@ on_signal(evutil_socket_t sig, short what, void *arg)
 		master_reload(m, &out, &status);
 		break;
 	case SIGUSR2:
-		(void)upgrade_start(m, &out);
+		if (!upgrade_check(m, &out))
+			upgrade_exec(m);
 		break;
 	default:
 		master_stop(m);

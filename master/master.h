@@ -128,7 +128,9 @@ void master_stop(struct master *m);
 void security_report(struct master *m, struct buf *out);
 
 /* upgrade.c */
-int upgrade_start(struct master *m, struct buf *out);
+int upgrade_check(
+    struct master *m, struct buf *out) CHECKED; /* status: 0 if the new program starts */
+void upgrade_exec(struct master *m);            /* returns only when it failed */
 void upgrade_resume(struct master *m);
 
 /* notify.c */

@@ -65,35 +65,45 @@ write_state(struct master *m)
 	return fd;
 }
 
+static const char *
+program(struct master *m, char path[4200])
+{
+	snprintf(path, 4200, "%s/master", m->set->conf->daemon_directory);
+	return path;
+}
+
 int
-upgrade_start(struct master *m, struct buf *out)
+upgrade_check(struct master *m, struct buf *out)
+{
+	char path[4200];
+
+	if (!try_new(program(m, path)))
+		return 0;
+	buf_addf(
+	    out, "%s does not start (-t): a missing library? The running suite goes on.\n", path);
+	log_event(LOG_E, "upgrade-refused",
+	    "program=%s reason=\"it does not start (-t)\" remedy=\"install what it needs\"",
+	    log_cstr(path));
+	return 1;
+}
+
+void
+upgrade_exec(struct master *m)
 {
 	char path[4200], number[16];
-	int fd;
+	int fd = write_state(m);
 
-	snprintf(path, sizeof(path), "%s/master", m->set->conf->daemon_directory);
-	if (try_new(path)) {
-		buf_addf(out,
-		    "%s does not start (-t): a missing library? The running suite goes on.\n",
-		    path);
-		return 1;
+	if (fd >= 0) {
+		log_event(LOG_I, "upgrade", "program=%s", log_cstr(program(m, path)));
+		log_flush();
+		services_stop_for_upgrade(m);
+		snprintf(number, sizeof(number), "%d", fd);
+		setenv(UPGRADE_ENV, number, 1);
+		execv(path, m->argv);
 	}
-	fd = write_state(m);
-	if (fd < 0) {
-		buf_addf(out, "no room for the state: %s\n", err_str(fd));
-		return 1;
-	}
-	log_event(LOG_I, "upgrade", "program=%s", log_cstr(path));
-	log_flush();
-	services_stop_for_upgrade(m);
-	snprintf(number, sizeof(number), "%d", fd);
-	setenv(UPGRADE_ENV, number, 1);
-	execv(path, m->argv);
 	log_event(LOG_E, "upgrade-failed", "reason=\"%s\" remedy=\"restart the suite\"",
 	    err_str(err_errno()));
 	unsetenv(UPGRADE_ENV);
-	close(fd);
-	return 1;
 }
 
 static void
