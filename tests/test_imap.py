@@ -132,6 +132,78 @@ def test_many_commands_at_once(instance):
     assert got > 1000 * 72 * 3000
 
 
+def read_data(text, at=0):
+    """One IMAP datum at text[at:]: list, bytes, int or None; strict. Returns it and the offset behind it."""
+    c = text[at:at + 1]
+    if c == b"(":
+        out, at = [], at + 1
+        while text[at:at + 1] != b")":
+            item, at = read_data(text, at)
+            out.append(item)
+            if text[at:at + 1] == b" ":
+                assert text[at + 1:at + 2] not in (b")", b" "), text[at:at + 40]
+                at += 1
+            else:  # only lists may stand side by side
+                assert text[at:at + 1] == b")" or isinstance(item, list), text[at:at + 40]
+        return out, at + 1
+    if c == b'"':
+        m = re.compile(rb'"((?:[^"\\\r\n\x80-\xff\0]|\\["\\])*)"').match(text, at)
+        assert m, text[at:at + 80]
+        return m[1], m.end()
+    if c == b"{":
+        m = re.compile(rb"\{(\d+)\}\r\n").match(text, at)
+        return text[m.end():m.end() + int(m[1])], m.end() + int(m[1])
+    m = re.compile(rb"NIL|\d+").match(text, at)
+    assert m, text[at:at + 80]
+    return None if m[0] == b"NIL" else int(m[0]), m.end()
+
+
+def check_envelope(e):
+    assert isinstance(e, list) and len(e) == 10, e
+    for i in (0, 1, 8, 9):
+        assert e[i] is None or isinstance(e[i], bytes), e
+    for group in e[2:8]:
+        for address in group or []:
+            assert len(address) == 4 and all(a is None or isinstance(a, bytes) for a in address), group
+
+
+def check_params(p):
+    assert p is None or (len(p) % 2 == 0 and p and all(isinstance(x, bytes) for x in p)), p
+
+
+def check_extension(e):
+    assert len(e) == 3 and (e[0] is None or isinstance(e[0][0], bytes) and len(e[0]) == 2), e
+    if e[0]:
+        check_params(e[0][1])
+
+
+def check_body(b):
+    """RFC 9051 body-type-1part and body-type-mpart with all their extension data; the number of parts."""
+    if isinstance(b[0], list):
+        n = 0
+        while isinstance(b[n], list):
+            n += 1
+        assert isinstance(b[n], bytes) and len(b) == n + 5, b
+        check_params(b[n + 1])
+        check_extension(b[n + 2:])
+        return 1 + sum(check_body(part) for part in b[:n])
+    kind, sub, params, ident, text, encoding, size = b[:7]
+    assert all(isinstance(x, bytes) for x in (kind, sub, encoding)) and isinstance(size, int), b
+    check_params(params)
+    rest, inner = b[7:], 0
+    if (kind.lower(), sub.lower()) == (b"message", b"rfc822"):
+        check_envelope(rest[0])
+        inner, rest = check_body(rest[1]), rest[2:]
+        assert isinstance(rest[0], int)
+        rest = rest[1:]
+    elif kind.lower() == b"text":
+        assert isinstance(rest[0], int), b
+        rest = rest[1:]
+    assert len(rest) == 4, b
+    check_extension(rest[1:])
+    return 1 + inner
+
+
 @pytest.mark.skipif(not VECTORS.is_dir(), reason="the vectors are not there")
 def test_every_vector_comes_back_byte_for_byte(make_instance):
     i = make_instance(main={"imap_append_limit": "10M"})
@@ -147,11 +219,21 @@ def test_every_vector_comes_back_byte_for_byte(make_instance):
         ok(m.append("INBOX", None, None, text))
     ok(m.noop())
     assert len(texts) > 300
+    parts = 0
     for n, (path, text) in enumerate(texts, 1):
-        got = ok(m.fetch(str(n), "(RFC822.SIZE BODY.PEEK[] ENVELOPE BODYSTRUCTURE)"))
+        data = b"".join(p if isinstance(p, bytes) else p[0] + b"\r\n" + p[1]
+                        for p in ok(m.fetch(str(n), "(ENVELOPE BODYSTRUCTURE)")))
+        envelope, at = read_data(data, data.index(b"ENVELOPE ") + 9)
+        check_envelope(envelope)
+        assert data[at:at + 15] == b" BODYSTRUCTURE ", path
+        body, at = read_data(data, at + 15)
+        assert data[at:] == b")", path
+        parts += check_body(body)
+        got = ok(m.fetch(str(n), "(RFC822.SIZE BODY.PEEK[])"))
         literal = got[0][1]
         assert literal == text, path
         assert b"RFC822.SIZE %d " % len(text) in got[0][0], path
+    assert parts > 900
     m.logout()
 
 
