@@ -1,5 +1,6 @@
 """IMAP as real clients speak it: imaplib, curl, mutt, mbsync, imapflow; and what only shows with whole daemons."""
 import imaplib
+import json
 import os
 import pathlib
 import pty
@@ -13,6 +14,7 @@ import time
 
 import pytest
 
+import nodejs
 from instance import ROOT, SLOW
 
 USER, PASSWORD = "u1@example.test", "pass1"
@@ -482,27 +484,14 @@ const { ImapFlow } = require('imapflow');
 """
 
 
-@pytest.fixture(scope="module")
-def imapflow():
-    """Installed once into build/, from the npm registry."""
-    folder = ROOT / "build/npm"
-    if not shutil.which("npm"):
-        pytest.skip("npm is not installed")
-    if not (folder / "node_modules/imapflow").is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        done = run("npm", "install", "--no-audit", "--no-fund", "--prefix", folder, "imapflow", timeout=120)
-        if done.returncode:
-            pytest.skip("npm cannot install imapflow: " + done.stderr.decode()[-300:])
-    return folder
-
-
-def test_imapflow(instance, imapflow, tmp_path):
-    import json
+@pytest.mark.skipif(not shutil.which("npm"), reason="npm is not installed")
+def test_imapflow(instance, tmp_path):
+    nodejs._install(["imapflow"])
     script = tmp_path / "flow.js"
     script.write_text(FLOW)
     p = subprocess.Popen(["node", script, str(instance.port["imaps"]), instance.data / "self-made.pem"],
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                         env={**os.environ, "NODE_PATH": str(imapflow / "node_modules")})
+                         env={**os.environ, "NODE_PATH": str(nodejs.FOLDER / "node_modules")})
     killer = threading.Timer(60 * SLOW, p.kill)
     killer.start()
     first = p.stdout.readline()
