@@ -6,6 +6,8 @@
  */
 #include "sender.h"
 
+#include "smtp/client_convert.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +24,7 @@ job_free(struct job *j)
 	dest_release(s, &j->dest);
 	if (j->fd >= 0)
 		close(j->fd);
+	buf_free(&j->converted);
 	arena_free(&j->arena);
 	free(j);
 	if (s->d->stopping && !s->njobs)
@@ -231,6 +234,51 @@ has_8bit(struct job *j)
 	return found;
 }
 
+/* Reads the whole content and puts it into 7-bit lines: for this session only. 0 or an error. */
+static int
+convert(struct job *j)
+{
+	struct buf all = { 0 };
+	struct slice piece;
+	int got;
+
+	if (j->size > CONVERT_MAX)
+		return ERR_LIMIT;
+	job_content_rewind(j);
+	while ((got = job_content(j, &piece)) > 0)
+		buf_add(&all, piece);
+	if (!got) {
+		client_convert(buf_slice(&all), &j->converted);
+		j->is_converted = true;
+	}
+	buf_free(&all);
+	job_content_rewind(j);
+	return got;
+}
+
+/* RFC 6152 3, RFC 3030 3: what the server cannot take as it is goes in another form, if that can be
+ * made; else the engine refuses it by a text that says why. */
+static enum client_body
+choose_body(struct job *j, unsigned features)
+{
+	const unsigned binary = CLIENT_BINARYMIME | CLIENT_CHUNKING;
+
+	buf_free(&j->converted);
+	j->is_converted = false;
+	if (j->flags & MAIL_BINARY) {
+		if ((features & binary) == binary)
+			return CLIENT_BODY_BINARY;
+		return convert(j) ? CLIENT_BODY_BINARY : CLIENT_BODY_7BIT;
+	}
+	if (!(j->flags & MAIL_8BIT))
+		return CLIENT_BODY_7BIT;
+	if (features & CLIENT_8BITMIME)
+		return CLIENT_BODY_8BIT;
+	if (!has_8bit(j))
+		return CLIENT_BODY_7BIT;
+	return convert(j) ? CLIENT_BODY_8BIT : CLIENT_BODY_7BIT;
+}
+
 void
 job_message(struct job *j, unsigned features)
 {
@@ -238,16 +286,13 @@ job_message(struct job *j, unsigned features)
 
 	*m = (struct client_message){ .sender = j->from,
 		.rcpts = j->client_rcpts,
-		.size = j->size,
+		.body = choose_body(j, features),
 		.utf8 = (j->flags & MAIL_UTF8) != 0,
 		.ret = j->ret == RET_FULL   ? CLIENT_RET_FULL
 		       : j->ret == RET_HDRS ? CLIENT_RET_HDRS
 					    : CLIENT_RET_NONE,
 		.envid = j->envid };
-	if (j->flags & MAIL_BINARY)
-		m->body = CLIENT_BODY_BINARY;
-	else if (j->flags & MAIL_8BIT && (features & CLIENT_8BITMIME || has_8bit(j)))
-		m->body = CLIENT_BODY_8BIT;
+	m->size = j->is_converted ? buf_len(&j->converted) : j->size;
 	for (size_t i = 0; i < j->n; i++)
 		if (!j->rcpts[i].done) {
 			j->map[m->n] = i;
@@ -273,6 +318,12 @@ job_content(struct job *j, struct slice *piece_r)
 	ssize_t n;
 
 	*piece_r = SLICE_NULL;
+	if (j->is_converted) {
+		if (j->extent_at++)
+			return 0;
+		*piece_r = buf_slice(&j->converted);
+		return piece_r->n > 0;
+	}
 	if (j->fd < 0) {
 		if (j->extent_at++)
 			return 0;

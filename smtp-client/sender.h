@@ -22,6 +22,7 @@ enum {
 	CONTENT_PIECE = 65536, /* of a large message, read and written at once */
 	OUTPUT_HIGH = 131072,  /* no more content is read while that much waits */
 	REASON_SIZE = 600,
+	CONVERT_MAX = 32 << 20, /* bytes of a message that may be converted in memory */
 };
 
 /* --- questions to dns, maps and auth, by id (ask.c) --- */
@@ -102,6 +103,8 @@ struct job {
 	char reason[REASON_SIZE], reason_remote[256];
 	/* of the message on its connection */
 	struct client_message message;
+	struct buf converted; /* content for a server without 8BITMIME or BINARYMIME */
+	bool is_converted;
 	struct client_rcpt client_rcpts[RCPTS_MAX];
 	size_t map[RCPTS_MAX]; /* index of the engine to index of rcpts */
 	size_t extent_at;
