@@ -13,6 +13,7 @@ enum session_wait {
 	WAIT_FOR_RATE,   /* MAIL: qmgr's count of this client */
 	WAIT_FOR_SENDER, /* MAIL: the sender rewritten */
 	WAIT_FOR_RCPT,
+	WAIT_FOR_RCPT_RATE,
 	WAIT_FOR_BCC, /* DATA: where always_bcc goes */
 	WAIT_FOR_AUTH,
 	WAIT_FOR_FILE, /* the end of data: the spool file that was asked for */
@@ -47,6 +48,7 @@ struct session {
 	int64_t armed;  /* when timer fires */
 	unsigned depth; /* inside an entry point: settled when the outermost one is left */
 	bool closing, dead, eof, held, start_tls, stopping;
+	bool inside; /* TLS has input that raises no event */
 	/* the client */
 	bool local, trusted;
 	uint32_t uid;
@@ -110,6 +112,9 @@ void session_handshake(struct session *s);
 /* session_mail.c, session_auth.c: the engine's operations */
 extern const struct smtp_ops session_ops;
 extern const struct mail_ops session_mail_ops;
+/* Recipients of the envelope: of an answer of maps, and how many there are so far. */
+struct rcpt_finals *session_keep_finals(struct smtp_tx *tx, const struct rcpt_answer *a);
+uint32_t session_final_count(struct smtp_tx *tx);
 void session_check_mail(void *ctx, struct smtp_server *e);
 void session_check_rcpt(void *ctx, struct smtp_server *e, struct smtp_rcpt *rcpt);
 void session_data_begin(void *ctx, struct smtp_server *e);
@@ -120,8 +125,9 @@ void session_auth_start(void *ctx, struct smtp_server *e, struct slice mechanism
     struct slice initial);
 void session_auth_step(void *ctx, struct smtp_server *e, struct slice response);
 void session_auth_cancel(void *ctx, struct smtp_server *e);
-/* MAIL goes on when the client's name is known, or will not be. */
+/* These operations go on without the answer that they wait for. */
 void session_name_done(struct session *s);
+void session_check_sender(struct session *s);
 void session_ask_name(struct session *s);
 /* The present operation has waited too long. */
 void session_wait_expired(struct session *s);

@@ -65,6 +65,11 @@ session_events(struct session *s)
 	set_event(s->readable, &s->reading,
 	    !s->eof && (room || s->io == IO_LINGER) && (!s->closing || s->io == IO_LINGER));
 	set_event(s->writable, &s->writing, output);
+	/* what OpenSSL holds raises no event of its own */
+	if (s->inside && s->reading && s->io == IO_TLS) {
+		s->inside = false;
+		event_active(s->readable, EV_READ, 0);
+	}
 }
 
 /* --- output --- */
@@ -224,12 +229,14 @@ take(struct session *s, struct slice bytes)
 		explicit_bzero(s->service->input, bytes.n);
 }
 
-/* Plain: one read a turn. TLS: as long as bytes wait inside, for which no event would come. */
+/* Plain: one read a turn. TLS: as long as bytes wait inside, for which no event would come; what is
+ * left at the bound is taken in the next turn. */
 static void
 read_input(struct session *s)
 {
 	size_t total = 0;
 
+	s->inside = false;
 	do {
 		ptrdiff_t n = read_some(s, s->service->input, SERVICE_INPUT);
 		if (n == -EAGAIN || n == TLS_WANT_READ || n == TLS_WANT_WRITE)
@@ -244,7 +251,10 @@ read_input(struct session *s)
 		}
 		total += (size_t)n;
 		take(s, slice(s->service->input, (size_t)n));
-	} while (s->io == IO_TLS && !s->closing && tls_pending(s->tls) && total < SERVICE_INPUT);
+		if (s->io != IO_TLS || s->closing || !tls_pending(s->tls))
+			return;
+	} while (total < SERVICE_INPUT && smtp_server_pending(s->engine) < KEPT_MAX);
+	s->inside = true;
 }
 
 static void

@@ -1,17 +1,13 @@
 /*
- * The engine's questions about mail, put to dns, maps and qmgr. Runs in the children of smtpd and
- * submission. Order of a transaction: the client's name and its rate, the sender, each recipient,
- * at DATA the trace field, at the end the envelope; each answer comes back once or its time runs
- * out. Invariant: whatever the engine waits for is named in s->wait, so that the loss of a peer and
- * the timer find it.
+ * MAIL and RCPT: the engine's questions put to dns, maps and qmgr. Runs in the children of smtpd
+ * and submission. Order: the client's name and its rate, the sender rewritten, then each recipient;
+ * each answer comes back once or its time runs out (session_data.c has that and what follows).
+ * Invariant: whatever the engine waits for is named in s->wait, so that the loss of a peer and the
+ * timer find it.
  */
 #include "receive/session.h"
 
-#include "mail/date.h"
-#include "smtp/trace.h"
-
 #include <stdio.h>
-#include <time.h>
 
 #define NAME_SECONDS_MAX 600
 
@@ -106,8 +102,8 @@ on_sender(void *ctx, const struct rcpt_answer *a)
 	session_leave(s);
 }
 
-static void
-check_sender(struct session *s)
+void
+session_check_sender(struct session *s)
 {
 	struct smtp_tx *tx = smtp_server_tx(s->engine);
 
@@ -134,7 +130,7 @@ on_rate(struct request *q, struct msg *m)
 		smtp_server_answer_mail(s->engine,
 		    &REPLY(450, "4.7.1", "Error: too much mail from this client, try again later"));
 	else
-		check_sender(s);
+		session_check_sender(s);
 	session_leave(s);
 }
 
@@ -152,7 +148,7 @@ check_rate(struct session *s)
 	struct msg m = MSG_INIT(MSG_RATE_CHECK, 0);
 
 	if (!session_conf(s)->smtpd_client_message_rate_limit || spared(s)) {
-		check_sender(s);
+		session_check_sender(s);
 		return;
 	}
 	m.rate_check.client = slice_str(s->client);
@@ -160,7 +156,7 @@ check_rate(struct session *s)
 	m.rate_check.n = 1;
 	session_waits(s, WAIT_FOR_RATE);
 	if (request_send(&s->service->receiver, ROLE_QMGR, &m, &s->request, on_rate, s))
-		check_sender(s);
+		session_check_sender(s);
 }
 
 void
@@ -192,8 +188,8 @@ session_check_mail(void *ctx, struct smtp_server *e)
 
 /* --- RCPT --- */
 
-static struct rcpt_finals *
-keep_finals(struct smtp_tx *tx, const struct rcpt_answer *a)
+struct rcpt_finals *
+session_keep_finals(struct smtp_tx *tx, const struct rcpt_answer *a)
 {
 	struct rcpt_finals *f = arena_alloc(&tx->arena, sizeof(*f));
 
@@ -203,8 +199,8 @@ keep_finals(struct smtp_tx *tx, const struct rcpt_answer *a)
 }
 
 /* How many addresses the envelope has so far. */
-static uint32_t
-final_count(struct smtp_tx *tx)
+uint32_t
+session_final_count(struct smtp_tx *tx)
 {
 	struct smtp_rcpt *rcpt;
 	uint32_t n = 0;
@@ -214,6 +210,49 @@ final_count(struct smtp_tx *tx)
 		n += f->count;
 	}
 	return n;
+}
+
+static void
+accept_rcpt(struct session *s)
+{
+	s->wait = WAIT_FOR_NOTHING;
+	s->recipients++;
+	smtp_server_answer_rcpt(s->engine, NULL);
+}
+
+static void
+on_rcpt_rate(struct request *q, struct msg *m)
+{
+	struct session *s = q->ctx;
+
+	request_end(q);
+	session_enter(s);
+	if (m && m->type == MSG_RATE_ANSWER && !m->rate_answer.allowed) {
+		s->wait = WAIT_FOR_NOTHING;
+		smtp_server_answer_rcpt(
+		    s->engine, &REPLY(450, "4.7.1",
+				   "Error: too many recipients from this client, try again later"));
+	} else {
+		accept_rcpt(s);
+	}
+	session_leave(s);
+}
+
+static void
+check_rcpt_rate(struct session *s)
+{
+	struct msg m = MSG_INIT(MSG_RATE_CHECK, 0);
+
+	if (!session_conf(s)->smtpd_client_recipient_rate_limit || spared(s)) {
+		accept_rcpt(s);
+		return;
+	}
+	m.rate_check.client = slice_str(s->client);
+	m.rate_check.kind = 2;
+	m.rate_check.n = 1;
+	session_waits(s, WAIT_FOR_RCPT_RATE);
+	if (request_send(&s->service->receiver, ROLE_QMGR, &m, &s->request, on_rcpt_rate, s))
+		accept_rcpt(s);
 }
 
 static void
@@ -229,14 +268,13 @@ on_rcpt(void *ctx, const struct rcpt_answer *a)
 	if (!reply_is_good(&a->reply)) {
 		count(COUNT_recipients_rejected, 1);
 		smtp_server_answer_rcpt(s->engine, &a->reply);
-	} else if (limit && a->count > 1 && final_count(tx) + a->count > (uint64_t)limit) {
+	} else if (limit && a->count > 1 && session_final_count(tx) + a->count > (uint64_t)limit) {
 		/* an alias that is too large for the rest of the envelope is refused, never cut */
 		smtp_server_answer_rcpt(
 		    s->engine, &REPLY(452, "4.5.3", "Error: too many recipients"));
 	} else {
-		rcpt->user = keep_finals(tx, a);
-		s->recipients++;
-		smtp_server_answer_rcpt(s->engine, NULL);
+		rcpt->user = session_keep_finals(tx, a);
+		check_rcpt_rate(s);
 	}
 	session_leave(s);
 }
@@ -261,400 +299,4 @@ session_check_rcpt(void *ctx, struct smtp_server *e, struct smtp_rcpt *rcpt)
 	session_waits(s, WAIT_FOR_RCPT);
 	rcpt_ask(&s->service->receiver, &s->question, &tx->arena, rcpt->address, tx->sender,
 	    s->client, rcpt_flags(s), on_rcpt, s);
-}
-
-/* --- DATA --- */
-
-static void
-add_trace(struct session *s)
-{
-	const struct conf *c = session_conf(s);
-	struct smtp_tx *tx = smtp_server_tx(s->engine);
-	struct buf text = { 0 };
-	char literal[64], id[40], local[32];
-	int64_t now = s->tx_began / 1000000;
-	struct smtp_trace t = { .hello = smtp_server_hello(s->engine),
-		.name = s->name,
-		.address = literal,
-		.tls = s->tls_text[0] ? s->tls_text : NULL,
-		.hostname = c->myhostname,
-		.mail_name = c->mail_name,
-		.with = smtp_server_with(s->engine),
-		.id = id,
-		.time = now,
-		.zone = date_local_zone(now) };
-
-	smtp_trace_literal(s->client, literal);
-	snprintf(id, sizeof(id), "%s.%u", s->id, s->tx_count);
-	if (s->service->kind == SMTP_SUBMISSION && !c->submission_client_header)
-		t.hello = SLICE_NULL;
-	if (s->local) {
-		snprintf(local, sizeof(local), "userid %u", s->uid);
-		t.local = local;
-	}
-	if (tx->rcpt_count == 1)
-		t.rcpt = STAILQ_FIRST(&tx->rcpts)->address;
-	smtp_trace_format(&text, &t);
-	s->trace_length = buf_len(&text);
-	(void)mail_add(&s->mail, buf_slice(&text));
-	buf_free(&text);
-}
-
-static void
-accept_data(struct session *s)
-{
-	s->wait = WAIT_FOR_NOTHING;
-	s->window_start = ev_now_us();
-	s->window_bytes = 0;
-	s->head_done = false;
-	mail_begin(&s->mail);
-	s->mail.hold_in_memory = true;
-	add_trace(s);
-	smtp_server_answer_data(s->engine, NULL);
-}
-
-static void
-on_bcc(void *ctx, const struct rcpt_answer *a)
-{
-	struct session *s = ctx;
-	struct smtp_tx *tx = smtp_server_tx(s->engine);
-
-	session_enter(s);
-	if (reply_is_good(&a->reply))
-		s->bcc = keep_finals(tx, a);
-	else
-		log_event(LOG_W, "always-bcc",
-		    "sid=%s address=%s reason=%s remedy=\"correct always_bcc\"", s->id,
-		    log_cstr(session_conf(s)->always_bcc), log_value(a->reply.text));
-	if (a->reply.code / 100 == 4) {
-		s->wait = WAIT_FOR_NOTHING;
-		smtp_server_answer_data(s->engine, &a->reply);
-	} else {
-		accept_data(s);
-	}
-	session_leave(s);
-}
-
-void
-session_data_begin(void *ctx, struct smtp_server *e)
-{
-	struct session *s = ctx;
-	const struct conf *c = session_conf(s);
-
-	if (!s->service->d->peers[ROLE_QMGR]) {
-		smtp_server_answer_data(
-		    e, &REPLY(451, "4.3.0", "Error: the queue is not available, try again later"));
-		return;
-	}
-	if (!c->always_bcc[0]) {
-		accept_data(s);
-		return;
-	}
-	session_waits(s, WAIT_FOR_BCC);
-	rcpt_ask(&s->service->receiver, &s->question, &smtp_server_tx(e)->arena,
-	    slice_str(c->always_bcc), smtp_server_tx(e)->sender, s->client,
-	    RCPT_MAY_RELAY | RCPT_LOCAL, on_bcc, s);
-}
-
-/* What a submitted message lacks stands behind our trace field; content that does not begin with a
- * header gets the empty line that makes it a body. */
-static void
-complete_head(struct session *s)
-{
-	const struct conf *c = session_conf(s);
-	const struct header_scan *h = &smtp_server_tx(s->engine)->header;
-	struct buf text = { 0 };
-	char date[DATE_BUF_SIZE];
-	int64_t now = s->tx_began / 1000000;
-
-	s->head_done = true;
-	if (s->service->kind == SMTP_SUBMISSION && c->submission_add_headers) {
-		date_format(now, date_local_zone(now), date);
-		if (!(h->seen & HEADER_DATE))
-			buf_addf(&text, "Date: %s\r\n", date);
-		if (!(h->seen & HEADER_MESSAGE_ID))
-			buf_addf(&text, "Message-ID: <%llX.%s.%u@%s>\r\n",
-			    (unsigned long long)s->tx_began, s->id, s->tx_count, c->myhostname);
-	}
-	if (h->no_header)
-		buf_add_str(&text, "\r\n");
-	if (buf_len(&text))
-		mail_insert(&s->mail, s->trace_length, buf_slice(&text));
-	buf_free(&text);
-	mail_release(&s->mail);
-}
-
-static void
-pass_failure(struct session *s)
-{
-	const struct reply *r = mail_failure(&s->mail);
-
-	if (r)
-		smtp_server_fail_data(s->engine, r);
-}
-
-void
-session_data_bytes(void *ctx, struct smtp_server *e, struct slice bytes)
-{
-	struct session *s = ctx;
-	bool more = mail_add(&s->mail, bytes);
-
-	if (!s->head_done && smtp_server_tx(e)->header.done) {
-		complete_head(s);
-		more = more && !s->mail.wait;
-	}
-	pass_failure(s);
-	if (!more)
-		smtp_server_pause(e);
-}
-
-/* --- the end of data --- */
-
-static uint32_t
-envelope_flags(const struct session *s, const struct smtp_tx *tx)
-{
-	uint32_t flags = 0;
-
-	if (tx->body == SMTP_BODY_8BITMIME)
-		flags |= MAIL_8BIT;
-	if (tx->body == SMTP_BODY_BINARYMIME)
-		flags |= MAIL_BINARY;
-	if (tx->smtputf8)
-		flags |= MAIL_UTF8;
-	if (s->local)
-		flags |= MAIL_LOCAL;
-	if (smtp_server_authenticated(s->engine))
-		flags |= MAIL_AUTHENTICATED;
-	if (s->service->kind == SMTP_LMTP)
-		flags |= MAIL_PER_RCPT;
-	return flags;
-}
-
-static size_t
-add_finals(struct mail_rcpt *out, size_t n, struct rcpt_finals *f, const struct mail_rcpt *like)
-{
-	struct cursor c = cursor(f->list);
-	struct item_final_addr item;
-
-	f->first = (uint32_t)n;
-	while (item_final_addr_next(&c, &item)) {
-		out[n] = *like;
-		out[n++].address = item.address;
-	}
-	return n;
-}
-
-static struct mail_rcpt *
-gather_rcpts(struct session *s, struct smtp_tx *tx, size_t *n_r)
-{
-	struct mail_rcpt *out = arena_alloc(
-	    &tx->arena, (final_count(tx) + (s->bcc ? s->bcc->count : 0) + 1) * sizeof(*out));
-	struct smtp_rcpt *rcpt;
-	size_t n = 0;
-
-	STAILQ_FOREACH(rcpt, &tx->rcpts, next) {
-		struct mail_rcpt like = {
-			.orcpt = rcpt->orcpt, .original = rcpt->address, .notify = rcpt->notify
-		};
-		n = add_finals(out, n, rcpt->user, &like);
-	}
-	if (s->bcc) {
-		struct mail_rcpt like = { .original = slice_str(session_conf(s)->always_bcc),
-			.notify = NOTIFY_NEVER };
-		n = add_finals(out, n, s->bcc, &like);
-	}
-	*n_r = n;
-	return out;
-}
-
-static void
-send_envelope(struct session *s)
-{
-	struct smtp_tx *tx = smtp_server_tx(s->engine);
-	char client[320];
-	struct mail_envelope env = { .session = s->id,
-		.client = slice_str(client),
-		.sender = tx->sender,
-		.flags = envelope_flags(s, tx),
-		.ret = tx->ret,
-		.envid = tx->envid,
-		.token = slice(s->login_token, s->login_token_n),
-		.arrival = (uint64_t)s->tx_began };
-
-	snprintf(client, sizeof(client), "%s[%s]", s->name, s->client);
-	env.rcpts = gather_rcpts(s, tx, &env.count);
-	session_waits(s, WAIT_FOR_COMMIT);
-	mail_commit(&s->mail, &env);
-}
-
-void
-session_commit(void *ctx, struct smtp_server *e)
-{
-	struct session *s = ctx;
-
-	(void)e;
-	if (!s->head_done)
-		complete_head(s);
-	if (s->mail.state == MAIL_OPENING) {
-		s->mail.wait = true;
-		session_waits(s, WAIT_FOR_FILE);
-		return;
-	}
-	send_envelope(s);
-}
-
-/* ready: the spool file is there, or will not be. */
-static void
-on_ready(void *ctx)
-{
-	struct session *s = ctx;
-
-	session_enter(s);
-	if (s->wait == WAIT_FOR_FILE) {
-		send_envelope(s);
-	} else {
-		pass_failure(s);
-		smtp_server_resume(s->engine);
-	}
-	session_leave(s);
-}
-
-/* LMTP: what became of one recipient, which may stand for several addresses. It is accepted when
- * one of them is: the others are then the queue's to report. */
-static struct reply
-rcpt_reply(const struct rcpt_finals *f, const struct reply *whole, const struct msg_list *results)
-{
-	struct cursor c = cursor(results->raw);
-	struct item_rcpt_result item;
-	struct reply bad = { 0 };
-
-	for (uint32_t i = 0; item_rcpt_result_next(&c, &item); i++) {
-		if (i < f->first || i >= f->first + f->count)
-			continue;
-		if (item.status == RESULT_FAILED)
-			bad = (struct reply){ 550, item.enhanced, item.text };
-		else if (item.status == RESULT_DEFERRED || item.status == RESULT_UNREACHED)
-			bad = (struct reply){ 450, item.enhanced, item.text };
-		else
-			return *whole;
-	}
-	return bad.code ? bad : *whole;
-}
-
-static void
-answer_each(struct session *s, const struct reply *r, const struct msg_list *results)
-{
-	struct smtp_rcpt *rcpt = STAILQ_FIRST(&smtp_server_tx(s->engine)->rcpts), *next;
-
-	for (; rcpt; rcpt = next) {
-		struct reply each = rcpt_reply(rcpt->user, r, results);
-		next = STAILQ_NEXT(rcpt, next); /* the last answer ends the transaction */
-		smtp_server_answer_commit_rcpt(s->engine, &each);
-	}
-}
-
-static void
-log_result(struct session *s, const struct reply *r, struct slice queue_id)
-{
-	struct smtp_tx *tx = smtp_server_tx(s->engine);
-
-	if (reply_is_good(r)) {
-		s->messages++;
-		count(COUNT_messages_received, 1);
-	} else {
-		count(COUNT_messages_rejected, 1);
-	}
-	log_event(LOG_I, "smtp-message",
-	    "sid=%s qid=%s client=%s[%s] user=%s from=%s size=%llu nrcpt=%u with=%s code=%u "
-	    "text=%s",
-	    s->id, queue_id.n ? log_value(queue_id) : "-", s->name, s->client,
-	    s->user[0] ? log_cstr(s->user) : "-", log_value(tx->sender),
-	    (unsigned long long)tx->size, tx->rcpt_count, smtp_server_with(s->engine), r->code,
-	    log_value(r->text));
-}
-
-static void
-on_result(void *ctx, const struct reply *r, struct slice queue_id, const struct msg_list *results)
-{
-	struct session *s = ctx;
-	struct reply good = { 250, SLICE_LIT("2.0.0"), SLICE_NULL };
-	char text[64];
-
-	session_enter(s);
-	s->wait = WAIT_FOR_NOTHING;
-	log_result(s, r, queue_id);
-	if (reply_is_good(r)) {
-		snprintf(text, sizeof(text), "Ok: queued as %.*s", SLICE_ARG(queue_id));
-		good.text = queue_id.n ? slice_str(text) : SLICE_LIT("Ok");
-		r = &good;
-	}
-	if (s->service->kind == SMTP_LMTP && results->n)
-		answer_each(s, r, results);
-	else
-		smtp_server_answer_commit(s->engine, r);
-	session_leave(s);
-}
-
-const struct mail_ops session_mail_ops = { .ready = on_ready, .result = on_result };
-
-void
-session_tx_end(void *ctx, struct smtp_server *e)
-{
-	struct session *s = ctx;
-
-	(void)e;
-	rcpt_cancel(&s->question);
-	mail_abort(&s->mail);
-	s->bcc = NULL;
-}
-
-/* --- time is up --- */
-
-void
-session_wait_expired(struct session *s)
-{
-	const struct reply late =
-	    REPLY(451, "4.3.0", "Error: no answer from inside, try again later");
-	enum session_wait w = s->wait;
-
-	log_event(LOG_E, "peer-silent",
-	    "sid=%s waiting=%d reason=\"no answer within policy_timeout\" remedy=\"look at the log "
-	    "of that daemon\"",
-	    s->id, (int)w);
-	s->wait = WAIT_FOR_NOTHING;
-	switch (w) {
-	case WAIT_FOR_NAME:
-		request_end(&s->name_request);
-		s->name_known = true;
-		session_name_done(s);
-		break;
-	case WAIT_FOR_RATE:
-		request_end(&s->request);
-		check_sender(s);
-		break;
-	case WAIT_FOR_SENDER:
-		rcpt_cancel(&s->question);
-		smtp_server_answer_mail(s->engine, &late);
-		break;
-	case WAIT_FOR_RCPT:
-		rcpt_cancel(&s->question);
-		smtp_server_answer_rcpt(s->engine, &late);
-		break;
-	case WAIT_FOR_BCC:
-		rcpt_cancel(&s->question);
-		smtp_server_answer_data(s->engine, &late);
-		break;
-	case WAIT_FOR_AUTH:
-		request_end(&s->request);
-		smtp_server_answer_auth_failed(
-		    s->engine, &REPLY(454, "4.7.0", "Temporary authentication failure"));
-		break;
-	case WAIT_FOR_FILE:
-	case WAIT_FOR_COMMIT:
-		mail_abort(&s->mail);
-		smtp_server_answer_commit(s->engine, &late);
-		break;
-	case WAIT_FOR_NOTHING:
-		break;
-	}
 }
