@@ -91,7 +91,12 @@ target_new(struct daemon *d, const struct msg_deliver_start *m, struct target **
 		t->groups[t->ngroups++] = g.gid;
 	if (!t->ngroups)
 		t->groups[t->ngroups++] = t->gid;
-	*why_r = parse_spec(t) ? "the mailbox spec of the user is invalid" : check(d, t);
+	*why_r = parse_spec(t) ? "the mailbox spec of the user is invalid" : NULL;
+	/* In the instance of an ordinary user one uid stands for all but system users. */
+	if (d->unprivileged && (t->kind == TARGET_ALIAS || (t->flags & ROUTE_VIRTUAL)))
+		t->uid = getuid();
+	if (!*why_r)
+		*why_r = check(d, t);
 	if (*why_r) {
 		target_free(&t);
 		return ERR_DENIED;

@@ -15,6 +15,7 @@
 	14000u /* of recipients in one job: the content needs the rest of the message              \
 		*/
 #define SOON_MS 2000
+#define EXPANSION_BYTES (8u << 20) /* of the addresses that one job may expand to */
 
 /* --- the table of jobs --- */
 
@@ -301,6 +302,7 @@ job_end(struct qmgr *q, struct job *j, enum sched_outcome outcome, bool soon)
 		settle(q, m, sj, soon);
 	}
 	route_drop(q, &j->route);
+	buf_free(&j->parts);
 	free(j);
 }
 
@@ -349,7 +351,7 @@ one_result(struct qmgr *q, struct job *j, const struct item_rcpt_result *r, cons
 		count(COUNT_deliveries, 1);
 		break;
 	case RESULT_EXPANDED:
-		expand_result(q, m, r->slot, msg->deliver_result.expansions);
+		expand_result(q, m, r->slot, msg_list(&j->parts, j->n_parts));
 		word = "expanded";
 		break;
 	case RESULT_FAILED:
@@ -365,6 +367,24 @@ one_result(struct qmgr *q, struct job *j, const struct item_rcpt_result *r, cons
 	log_result(q, m, r->slot, word, j, connect_ms, transfer_ms);
 }
 
+/* Keeps the expansions of one part; all parts of a report together are bounded. */
+static void
+take_expansions(struct job *j, const struct msg_deliver_result *part)
+{
+	if (buf_len(&j->parts) + part->expansions.raw.n > EXPANSION_BYTES)
+		return;
+	buf_add(&j->parts, part->expansions.raw);
+	j->n_parts += part->expansions.n;
+}
+
+/* Says nothing of the recipient: the way there is broken (RFC 3463: X.4.X, network and routing). */
+static bool
+unreached(const struct item_rcpt_result *r)
+{
+	return r->status == RESULT_UNREACHED ||
+	       (r->status == RESULT_DEFERRED && slice_has_prefix(r->enhanced, "4.4."));
+}
+
 void
 deliver_result(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 {
@@ -373,7 +393,7 @@ deliver_result(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 	    msg->type == MSG_SEND_RESULT ? msg->send_result.results : msg->deliver_result.results;
 	struct cursor c = cursor(list.raw);
 	struct item_rcpt_result r;
-	enum sched_outcome outcome = OUTCOME_OK;
+	bool answered = false; /* by anybody at the destination */
 	struct message *m;
 
 	if (!j || !j->agent || j->agent->chan != ch) {
@@ -383,24 +403,30 @@ deliver_result(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 		return;
 	}
 	m = j->msg;
+	if (msg->type == MSG_DELIVER_RESULT)
+		take_expansions(j, &msg->deliver_result);
 	message_pin(q, m);
 	while (item_rcpt_result_next(&c, &r)) {
 		if (!holds(j, r.slot)) {
 			q->odd++;
 			continue;
 		}
-		if (r.status == RESULT_UNREACHED)
-			outcome = OUTCOME_UNREACHED;
+		if (!unreached(&r))
+			answered = true;
 		if (r.status == RESULT_EXPANDED && msg->type != MSG_DELIVER_RESULT)
 			r.status = RESULT_DEFERRED;
 		one_result(q, j, &r, msg);
+	}
+	if (msg->type == MSG_DELIVER_RESULT && msg->deliver_result.more) {
+		message_unpin(q, m);
+		return;
 	}
 	/* What was not reported did not happen, as far as we know. */
 	for (uint32_t i = 0; i < j->n; i++)
 		if (m->env.rcpts[j->rcpts[i]].status->state == RCPT_IN_FLIGHT &&
 		    !m->rcpts[j->rcpts[i]].expanded)
 			message_rcpt(q, m, j->rcpts[i], RCPT_AGENT_DIED);
-	job_end(q, j, outcome, false);
+	job_end(q, j, answered ? OUTCOME_OK : OUTCOME_UNREACHED, false);
 	after(q, m);
 }
 

@@ -118,6 +118,8 @@ struct job {
 	struct heap_node deadline;
 	int64_t started;
 	bool direct, again, slow;
+	struct buf parts; /* expansions of a report that comes in several parts */
+	uint32_t n_parts;
 	uint32_t n;
 	uint32_t rcpts[];
 };
@@ -153,6 +155,7 @@ struct transaction {
 struct expansion_job;
 struct site_entry;
 struct token_entry;
+struct sender_question;
 struct question;
 struct control_list;
 
@@ -170,6 +173,7 @@ struct qmgr {
 	TAILQ_HEAD(, question) asked;
 	TAILQ_HEAD(site_lru, site_entry) site_lru;
 	TAILQ_HEAD(token_lru, token_entry) token_lru;
+	TAILQ_HEAD(, sender_question) senders;
 	TAILQ_HEAD(, agent) agents;
 	struct job **jobs; /* by the low bits of their id */
 	size_t n_jobs, jobs_free, jobs_running;
@@ -259,6 +263,10 @@ void route_drop(struct qmgr *q, struct route **r);
 struct sched_site *route_site(struct qmgr *q, const struct route *r);
 void token_ask(struct qmgr *q, struct message *m, struct slice token);
 void token_answer(struct qmgr *q, const struct msg *m);
+/* sender.c: the sender is none of the login's own addresses: asks smtpd_sender_login_maps. */
+void sender_judge(struct qmgr *q, struct message *m, struct slice user);
+void sender_answer(struct qmgr *q, const struct msg *m);
+void sender_link_up(struct qmgr *q);
 /* receive.c: the user of a token, or why there is none (code 0: ok). */
 void receive_checked(struct qmgr *q, struct message *m, struct slice user, unsigned int code,
     const char *enhanced, const char *text);

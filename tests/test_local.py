@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from instance import SLOW, Instance
+from instance import BIN, SLOW
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs to become other users")
 DOMAIN = "sys.test"
@@ -444,7 +444,7 @@ def test_mailbox_command(users, make_instance, tmp_path):
     tool.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\" > got\ncat >> got\n")
     tool.chmod(0o755)
     i = start(make_instance, recipient_delimiter="+", mailbox_command=f"{tool} -a $EXTENSION 'x $USER' $$")
-    send(i, f"{a}+it;rm@{DOMAIN}" if False else f"{a}+it@{DOMAIN}")
+    send(i, f"{a}+it@{DOMAIN}")
     wait(lambda: (users.homes[a] / "got").exists() and "hello" in (users.homes[a] / "got").read_text(), 10, "the program")
     assert (users.homes[a] / "got").read_text().splitlines()[:4] == ["-a", "it", f"x {a}", "$$"]
 
@@ -511,3 +511,81 @@ def test_many_messages_at_once(make_instance):
     assert all(p.wait(120) == 0 for p in procs)
     texts = i.wait_messages("u1@example.test", 200, 30)
     assert len({re.search(rb"Subject: (\S+)", t)[1] for t in texts}) == len(texts) == 200
+
+
+# --- large lists and kinds of tables ---
+
+
+@root_only
+def test_large_list_comes_in_parts(users, make_instance, tmp_path):
+    """More addresses than one message between processes holds."""
+    a = users.add()
+    count = 1300
+    members = tmp_path / "members"
+    members.write_text("".join(f"{a}+a-long-extension-that-fills-the-message-soon-{n}@{DOMAIN}\n" for n in range(count)))
+    members.chmod(0o644)
+    i = start(make_instance, aliases=f"list: :include:{members}\n", recipient_delimiter="+",
+              local_destination_concurrency_limit="20")
+    send(i, f"list@{DOMAIN}")
+    files = maildir(users.homes[a], count, 60)
+    assert len(files) == count
+
+
+@root_only
+def test_table_types(users, make_instance, tmp_path):
+    a, b = users.add(), users.add()
+    i = make_instance(
+        main={"mydestination": f"{DOMAIN}, localhost", "myorigin": DOMAIN, "home_mailbox": "Maildir/",
+              "alias_maps": f"lmdb:{tmp_path}/tables/aliases, hash:{tmp_path}/tables/more",
+              "virtual_alias_domains": "v.test, inline:{in.test=x}",
+              "virtual_alias_maps": f"regexp:{tmp_path}/tables/re, pcre:{tmp_path}/tables/pcre, "
+                                    f"inline:{{{{x@v.test = {a}, {b}}}}}, lmdb:{tmp_path}/tables/virtual"},
+        aliases="x: y\n", start=False)
+    tables = tmp_path / "tables"
+    tables.mkdir(mode=0o755)
+    tables.chmod(0o755)
+    (tables / "aliases").write_text(f"fromlmdb: {a}\n")
+    (tables / "more").write_text(f"frommore: {b}\n")
+    (tables / "re").write_text(f"/^r-(.*)@v\\.test$/ $1@{DOMAIN}\n")
+    (tables / "pcre").write_text(f"/^p-(?<n>[a-z0-9]+)@in\\.test$/ $1\n/^(a+)+$@/ x\n")
+    (tables / "virtual").write_text(f"l@v.test {a}\n")
+    i.tool("map", "build", tables / "virtual")
+    done = subprocess.run([BIN / "newaliases"], env={**os.environ, "MAIL_CONFIG": str(i.etc)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    i.start()
+    assert rcpt(i, f"fromlmdb@{DOMAIN}")[0] == 250
+    assert rcpt(i, f"frommore@{DOMAIN}")[0] == 250
+    for address in (f"r-{a}@v.test", f"p-{a}@in.test", "x@v.test", "l@v.test"):
+        send(i, address)
+    maildir(users.homes[a], 4)
+    maildir(users.homes[b], 1)
+    assert rcpt(i, "nosuch@v.test") == (550, "5.1.1 <nosuch@v.test>: Recipient address rejected: User unknown in "
+                                             "virtual alias table")
+    # a new lmdb file is published by rename and seen
+    (tables / "virtual").write_text(f"new@v.test {a}\n")
+    i.tool("map", "build", tables / "virtual")
+    assert wait(lambda: rcpt(i, "new@v.test")[0] == 250, 10, "the new table")
+    assert rcpt(i, "l@v.test")[0] == 550
+
+
+@root_only
+def test_reload_with_a_table_elsewhere(users, make_instance, tmp_path):
+    a = users.add()
+    i = start(make_instance)
+    other = tmp_path / "other"
+    other.mkdir(mode=0o755)
+    other.chmod(0o755)
+    (other / "virtual").write_text(f"moved@far.test {a}\n")
+    i.set(virtual_alias_maps=f"hash:{other}/virtual")
+    i.reload()
+
+    def taken():
+        try:
+            return send(i, "moved@far.test") == {}
+        except smtplib.SMTPException:
+            return False
+
+    wait(taken, 20, "the new table")
+    maildir(users.homes[a])
+    i.wait_log("restart reason=.a table lies in a directory")
+    assert "table-open" not in i.log()

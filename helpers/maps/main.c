@@ -483,40 +483,21 @@ maps_link_down(struct daemon *d, struct ipc_chan *ch)
 	free(p);
 }
 
-/* Landlock was drawn for the tables of the start: tables elsewhere need a new process. */
-static bool
-is_covered(const struct daemon *d, const struct tables *tables)
-{
-	size_t n;
-	const char *const *dirs = tables_directories(tables, &n);
-
-	for (size_t i = 0; i < n; i++) {
-		bool found = false;
-
-		for (size_t k = 0; k < d->nread_paths; k++)
-			found = found || !strcmp(dirs[i], d->read_paths[k]);
-		if (!found)
-			return false;
-	}
-	return true;
-}
-
 static void
 maps_reload(struct daemon *d, const struct conf *old)
 {
 	struct maps *maps = d->ctx;
-	struct tables *tables = tables_open(d->conf);
 
 	(void)old;
-	if (!is_covered(d, tables)) {
+	/* Landlock was drawn for the tables of the start: tables elsewhere need a new process. */
+	if (!tables_below(d->conf, d->read_paths, d->nread_paths)) {
 		log_event(LOG_I, "restart",
 		    "reason=\"a table lies in a directory that was not named before\"");
-		tables_free(&tables);
 		daemon_renew(d);
 		return;
 	}
 	tables_free(&maps->tables);
-	maps->tables = tables;
+	maps->tables = tables_open(d->conf);
 	maps->resolver.conf = d->conf;
 	watch_all(maps);
 	push_changed(maps);

@@ -128,24 +128,69 @@ open_tables(
 	}
 }
 
+/* Whether a word of a list of domains or networks names a table; the word without its "!". */
+static bool
+names_table(const char *text, struct slice *word_r)
+{
+	struct slice word = slice_str(text), rest;
+
+	if (word.n && word.p[0] == '!')
+		word = slice_sub(word, 1, word.n);
+	*word_r = rest = word;
+	if (slice_find(word, ':') <= 0 || word.p[0] == '[')
+		return false;
+	slice_split(&rest, ':');
+	return rest.n &&
+	       (rest.p[0] == '/' || rest.p[0] == '{' || slice_has_prefix(word, "static:"));
+}
+
 /* Words of lists of domains and networks that name a table. */
 static void
 open_words(struct tables *t, const struct conf_list *value)
 {
-	for (size_t i = 0; i < value->n; i++) {
-		struct slice word = slice_str(value->v[i]), rest;
+	struct slice word;
 
-		if (word.n && word.p[0] == '!')
-			word = slice_sub(word, 1, word.n);
-		rest = word;
-		if (slice_find(word, ':') <= 0 || word.p[0] == '[' || tables_named(t, word))
-			continue;
-		slice_split(&rest, ':');
-		if (rest.n &&
-		    (rest.p[0] == '/' || rest.p[0] == '{' || slice_has_prefix(word, "static:")))
+	for (size_t i = 0; i < value->n; i++)
+		if (names_table(value->v[i], &word) && !tables_named(t, word))
 			list_add(
 			    &add_named(t, arena_dup(&t->arena, word))->list, open_one(t, word, 0));
+}
+
+static bool
+is_below(struct slice path, const char *const *directories, size_t n)
+{
+	ptrdiff_t slash = slice_rfind(path, '/');
+
+	if (!path.n || path.p[0] != '/')
+		return true; /* no file */
+	path = slice_sub(path, 0, slash ? (size_t)slash : 1);
+	for (size_t i = 0; i < n; i++)
+		if (slice_eq_str(path, directories[i]))
+			return true;
+	return false;
+}
+
+bool
+tables_below(const struct conf *conf, const char *const *directories, size_t n)
+{
+	for (size_t i = 0; i < CONF_PARAM_COUNT; i++) {
+		const void *member = (const char *)conf + conf_params[i].offset;
+		const struct conf_tables *tables = member;
+		const struct conf_list *list = member;
+		struct slice word;
+
+		for (size_t k = 0; conf_params[i].type == CONF_TABLES && k < tables->n; k++)
+			if (!is_below(slice_str(tables->v[k].name), directories, n))
+				return false;
+		for (size_t k = 0; conf_params[i].type == CONF_LIST && k < list->n; k++) {
+			if (!names_table(list->v[k], &word))
+				continue;
+			slice_split(&word, ':');
+			if (!is_below(word, directories, n))
+				return false;
+		}
 	}
+	return true;
 }
 
 static void

@@ -22,6 +22,9 @@ const struct db_list *tables_named(const struct tables *t, struct slice name);
 
 /* Directories of all files of tables, each once; owned by t. */
 const char *const *tables_directories(const struct tables *t, size_t *n_r);
+/* Whether every file of a table that conf names lies directly in one of these directories. Opens
+ * nothing. */
+bool tables_below(const struct conf *conf, const char *const *directories, size_t n);
 /* Reads again what has changed: true if an answer may be different now. */
 bool tables_refresh(struct tables *t);
 /* For `bulkhead status`: number of tables, and of those that could not be opened. */
