@@ -181,7 +181,7 @@ int read_file(int dirfd, const char *path, size_t max, struct buf *out) CHECKED;
 int replace_file(struct store *s, int dirfd, const char *path, struct slice content) CHECKED;
 int write_all(int fd, struct slice s) CHECKED;
 
-/* folder.c: the state of one folder */
+/* folder.c, open.c: the state of one folder */
 int folder_get(struct store *s, const char *name, struct folder **out_r) CHECKED;
 void folder_put(struct folder **fp);
 struct slot *folder_slot(struct folder *f, uint32_t uid); /* alive, or NULL */
@@ -197,7 +197,7 @@ void folder_note_change(struct folder *f, uint32_t uid, bool expunge, uint64_t m
 void folder_trim_changes(struct folder *f);
 void folder_clear(struct folder *f);
 
-/* log.c: the journal as a file */
+/* log.c, snapshot.c: the journal as a file */
 /* Exclusive lock with the tail applied; nests. */
 int folder_lock(struct folder *f) CHECKED;
 void folder_unlock(struct folder *f);
@@ -209,9 +209,11 @@ int folder_commit(
 /* Opens the journal or makes one (from dovecot-uidlist, or afresh). */
 int folder_open_journal(struct folder *f) CHECKED;
 int folder_compact(struct folder *f) CHECKED;
+/* Makes the first journal; -EEXIST if another process was first. */
+int folder_make_journal(struct folder *f, bool use_uidlist) CHECKED;
 void folder_compact_if_due(struct folder *f);
 
-/* scan.c: the state of the directories */
+/* scan.c, refresh.c: the state of the directories */
 /* Under the lock: compares with the directories, gives UIDs, commits. */
 int folder_scan(struct folder *f) CHECKED;
 /* What is cheap if nothing changed: hints, mtimes, then a scan if one is due. */
@@ -264,7 +266,7 @@ int folder_open_file(struct folder *f, uint32_t uid, int *fd_r) CHECKED;
 int folder_keyword(struct folder *f, struct slice name, bool create);
 int folder_write_keywords(struct folder *f) CHECKED;
 
-/* status.c */
+/* manage.c */
 int quota_check(struct store *s, uint64_t bytes, uint64_t messages) CHECKED;
 uint64_t email_id(struct slice base);
 /* list.c */

@@ -15,7 +15,7 @@
  * - UIDs go by the names' order (the time in front first), are in the journal and synced before
  *   anybody hears of them; a crash in between leaves a file without UID, which the next scan sees.
  */
-#include "store/internal.h"
+#include "store/scan.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,50 +23,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define TICK_NS 12000000 /* a little over a tick of the slowest usual clock */
 enum { BATCH = 1 << 20 };
-
-struct found {
-	char *name;
-	uint8_t dir;
-	int64_t stamp; /* the number in front of the name */
-};
-
-struct scan {
-	struct folder *f;
-	struct buf records;
-	struct found *fresh;
-	size_t fresh_count, fresh_size;
-	uint64_t modseq; /* for all changes of this scan */
-	bool take_new, moved;
-	bool second; /* reading once more: only what the first did not show */
-};
-
-/* --- what a directory looks like --- */
-
-void
-dir_state_read(int dirfd, const char *sub, struct dir_state *out)
-{
-	struct stat st;
-	struct timespec now;
-
-	*out = (struct dir_state){ 0 };
-	if (fstatat(dirfd, sub, &st, 0) < 0)
-		return;
-	clock_gettime(CLOCK_REALTIME, &now);
-	out->sec = st.st_mtim.tv_sec;
-	out->nsec = st.st_mtim.tv_nsec;
-	int64_t age = (int64_t)(now.tv_sec - st.st_mtim.tv_sec) * 1000000000 +
-		      (now.tv_nsec - st.st_mtim.tv_nsec);
-	out->known = age > (st.st_mtim.tv_nsec ? TICK_NS : 2000000000);
-}
-
-/* b is what stands there now. Whether b's mtime is old enough does not matter: a was. */
-bool
-dir_state_same(const struct dir_state *a, const struct dir_state *b)
-{
-	return a->known && a->sec == b->sec && a->nsec == b->nsec;
-}
 
 /* --- one file --- */
 
@@ -82,13 +39,13 @@ wants_new(const struct folder *f)
 	return false;
 }
 
-static void
+void
 scan_init(struct scan *s, struct folder *f)
 {
 	*s = (struct scan){ .f = f, .modseq = f->modseq + 1, .take_new = wants_new(f) };
 }
 
-static int
+int
 scan_flush(struct scan *s, bool always)
 {
 	if (!always && buf_len(&s->records) < BATCH)
@@ -111,8 +68,8 @@ fresh_add(struct scan *s, uint8_t dir, const char *name)
 		fd->stamp = fd->stamp * 10 + (*p - '0');
 }
 
-static bool
-file_exists(struct folder *f, const char *path, struct stat *st)
+bool
+folder_file_exists(struct folder *f, const char *path, struct stat *st)
 {
 	return fstatat(f->dirfd, path, st, AT_SYMLINK_NOFOLLOW) == 0;
 }
@@ -128,9 +85,9 @@ duplicate(struct scan *s, struct slot *sl, uint8_t dir, const char *name)
 
 	slot_path(f, sl, old_path);
 	snprintf(path, sizeof(path), "%s/%s", dir == DIR_NEW ? "new" : "cur", name);
-	if (!file_exists(f, path, &b))
+	if (!folder_file_exists(f, path, &b))
 		return true;
-	if (!file_exists(f, old_path, &a))
+	if (!folder_file_exists(f, old_path, &a))
 		return false;
 	if (a.st_ino == b.st_ino && a.st_dev == b.st_dev) {
 		if (strcmp(path, old_path) != 0)
@@ -180,8 +137,8 @@ mark_recent(struct folder *f, uint32_t uid)
 }
 
 /* A file with a known base name stands at dir/name. */
-static void
-update_known(struct scan *s, struct slot *sl, uint8_t dir, const char *name)
+void
+scan_update(struct scan *s, struct slot *sl, uint8_t dir, const char *name)
 {
 	struct folder *f = s->f;
 	struct file_name fn;
@@ -217,8 +174,8 @@ update_known(struct scan *s, struct slot *sl, uint8_t dir, const char *name)
 	journal_put(&s->records, &r);
 }
 
-static void
-see(struct scan *s, uint8_t dir, const char *name)
+void
+scan_see(struct scan *s, uint8_t dir, const char *name)
 {
 	struct folder *f = s->f;
 	struct file_name fn;
@@ -239,7 +196,7 @@ see(struct scan *s, uint8_t dir, const char *name)
 	if (sl->state & SLOT_MARK && duplicate(s, sl, dir, name))
 		return;
 	sl->state |= SLOT_MARK;
-	update_known(s, sl, dir, name);
+	scan_update(s, sl, dir, name);
 }
 
 /* --- new messages --- */
@@ -254,8 +211,8 @@ fresh_order(const void *a, const void *b)
 	return strverscmp(x->name, y->name); /* "M9" before "M10" */
 }
 
-static bool
-same_base(const char *a, const char *b)
+bool
+names_same_base(const char *a, const char *b)
 {
 	size_t n = strcspn(a, ":");
 
@@ -300,11 +257,11 @@ still_there(struct scan *s, const struct found *fd)
 	struct stat st;
 
 	snprintf(path, sizeof(path), "%s/%s", fd->dir == DIR_NEW ? "new" : "cur", fd->name);
-	return file_exists(s->f, path, &st) && S_ISREG(st.st_mode);
+	return folder_file_exists(s->f, path, &st) && S_ISREG(st.st_mode);
 }
 
-static int
-assign_all(struct scan *s)
+int
+scan_assign(struct scan *s)
 {
 	uint32_t uid = s->f->uidnext;
 	int rc = 0;
@@ -312,14 +269,14 @@ assign_all(struct scan *s)
 	if (s->fresh_count)
 		qsort(s->fresh, s->fresh_count, sizeof(*s->fresh), fresh_order);
 	for (size_t i = 0; i < s->fresh_count && rc == 0; i++) {
-		bool twin =
-		    (i > 0 && same_base(s->fresh[i - 1].name, s->fresh[i].name)) ||
-		    (i + 1 < s->fresh_count && same_base(s->fresh[i + 1].name, s->fresh[i].name));
+		bool twin = (i > 0 && names_same_base(s->fresh[i - 1].name, s->fresh[i].name)) ||
+			    (i + 1 < s->fresh_count &&
+				names_same_base(s->fresh[i + 1].name, s->fresh[i].name));
 		if (twin) {
 			s->f->scan_due = true; /* the next reading has the rest */
 			if (!still_there(s, &s->fresh[i]))
 				continue;
-			if (i > 0 && same_base(s->fresh[i - 1].name, s->fresh[i].name))
+			if (i > 0 && names_same_base(s->fresh[i - 1].name, s->fresh[i].name))
 				continue;
 		}
 		if (uid >= UINT32_MAX - 1)
@@ -329,7 +286,7 @@ assign_all(struct scan *s)
 	return rc;
 }
 
-static void
+void
 scan_free(struct scan *s)
 {
 	for (size_t i = 0; i < s->fresh_count; i++)
@@ -364,7 +321,7 @@ read_dir(struct scan *s, uint8_t dir)
 			file = fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
 			       S_ISREG(st.st_mode);
 		if (file)
-			see(s, dir, e->d_name);
+			scan_see(s, dir, e->d_name);
 	}
 	int rc = errno ? err_errno() : 0;
 	closedir(d);
@@ -381,8 +338,8 @@ unmarked(struct folder *f)
 	return n;
 }
 
-static void
-clear_marks(struct folder *f)
+void
+scan_clear_marks(struct folder *f)
 {
 	for (size_t i = 0; i < f->slot_count; i++)
 		f->slots[i].state &= (uint8_t)~SLOT_MARK;
@@ -416,7 +373,7 @@ scan_once(struct folder *f)
 	struct scan s;
 
 	folder_pack(f);
-	clear_marks(f);
+	scan_clear_marks(f);
 	scan_init(&s, f);
 	f->scan_due = false;
 	dir_state_read(f->dirfd, "cur", &f->cur);
@@ -428,9 +385,9 @@ scan_once(struct folder *f)
 		if (rc == 0)
 			expunge_missing(&s);
 	}
-	clear_marks(f);
+	scan_clear_marks(f);
 	if (rc == 0)
-		rc = assign_all(&s);
+		rc = scan_assign(&s);
 	if (rc == 0)
 		rc = scan_flush(&s, true);
 	if (s.moved)
@@ -462,145 +419,5 @@ folder_rescan(struct folder *f)
 		rc = folder_scan(f);
 		folder_unlock(f);
 	}
-	return rc;
-}
-
-/* --- names that inotify told --- */
-
-/* Nothing to do: our own rename, or a file that we know by another name by now. */
-static bool
-hint_idle(struct folder *f, const struct hint *h)
-{
-	size_t len = strlen(h->name), base_len = strcspn(h->name, ":");
-	const struct slot *s = folder_find_base(f, h->name, base_len);
-
-	if (!s)
-		return h->gone;
-	bool same = (s->state & SLOT_NEW) == (h->dir == DIR_NEW ? SLOT_NEW : 0) &&
-		    s->name_len == len && memcmp(slot_name(f, s), h->name, len) == 0;
-	return h->gone ? !same : same;
-}
-
-static bool
-hint_exists(struct folder *f, const struct hint *h)
-{
-	char path[272];
-	struct stat st;
-
-	snprintf(path, sizeof(path), "%s/%.255s", h->dir == DIR_NEW ? "new" : "cur", h->name);
-	return file_exists(f, path, &st) && S_ISREG(st.st_mode);
-}
-
-static int
-hints_under_lock(struct folder *f)
-{
-	struct scan s;
-	int rc;
-
-	folder_pack(f);
-	scan_init(&s, f);
-	for (size_t i = 0; i < f->hint_count; i++) {
-		const struct hint *h = &f->hints[i];
-		bool again = false;
-		for (size_t j = i + 1; j < f->hint_count && !again && f->hint_count < 200; j++)
-			again = !f->hints[j].gone && same_base(h->name, f->hints[j].name);
-		if (h->gone || again || hint_idle(f, h) || !hint_exists(f, h))
-			continue;
-		see(&s, h->dir, h->name);
-	}
-	clear_marks(f);
-	rc = assign_all(&s);
-	if (rc == 0)
-		rc = scan_flush(&s, true);
-	for (size_t i = 0; i < f->hint_count && rc == 0; i++) {
-		const struct hint *h = &f->hints[i];
-		if (h->gone && !hint_idle(f, h) && !hint_exists(f, h))
-			f->scan_due = true;
-	}
-	scan_free(&s);
-	hints_clear(f);
-	if (rc < 0)
-		f->scan_due = true;
-	return rc == 0 && f->scan_due ? folder_scan(f) : rc;
-}
-
-static bool
-hints_all_idle(struct folder *f)
-{
-	for (size_t i = 0; i < f->hint_count; i++)
-		if (!hint_idle(f, &f->hints[i]))
-			return false;
-	hints_clear(f);
-	return true;
-}
-
-/* Call when the state is known to be that of the directories (all events read). */
-void
-folder_note_dirs(struct folder *f)
-{
-	if (f->wd_cur < 0 || f->wd_new < 0 || f->scan_due || f->gone)
-		return;
-	dir_state_read(f->dirfd, "cur", &f->cur);
-	dir_state_read(f->dirfd, "new", &f->new);
-	(void)watch_read(f->store);
-	if (f->hint_count && !hints_all_idle(f))
-		f->cur.known = f->new.known = false;
-}
-
-int
-folder_refresh(struct folder *f, bool force)
-{
-	struct dir_state cur, new;
-	int rc = folder_tail(f);
-
-	if (rc < 0)
-		return rc;
-	(void)watch_read(f->store);
-	if (f->wd_cur < 0 || f->wd_new < 0) {
-		dir_state_read(f->dirfd, "cur", &cur);
-		dir_state_read(f->dirfd, "new", &new);
-		if (!dir_state_same(&f->cur, &cur) || !dir_state_same(&f->new, &new))
-			f->scan_due = true;
-	}
-	if (force)
-		f->scan_due = true;
-	if (!f->scan_due && (f->hint_count == 0 || hints_all_idle(f)))
-		return 0;
-	rc = folder_lock(f);
-	if (rc < 0)
-		return rc;
-	rc = f->scan_due ? folder_scan(f) : hints_under_lock(f);
-	folder_unlock(f);
-	return rc;
-}
-
-/* At the opening of a read-write view: files that got their UIDs in new/ go to cur/. */
-int
-folder_take_new(struct folder *f)
-{
-	struct scan s;
-	bool any = false;
-	int rc;
-
-	for (size_t i = 0; i < f->slot_count && !any; i++)
-		any = (f->slots[i].state & (SLOT_DEAD | SLOT_NEW)) == SLOT_NEW;
-	if (!any)
-		return 0;
-	rc = folder_lock(f);
-	if (rc < 0)
-		return rc;
-	scan_init(&s, f);
-	for (size_t i = 0; i < f->slot_count; i++) {
-		struct slot *sl = &f->slots[i];
-		char name[256];
-		if ((sl->state & (SLOT_DEAD | SLOT_NEW)) != SLOT_NEW)
-			continue;
-		memcpy(name, slot_name(f, sl), sl->name_len);
-		name[sl->name_len] = '\0';
-		update_known(&s, sl, DIR_NEW, name);
-	}
-	rc = scan_flush(&s, true);
-	scan_free(&s);
-	folder_unlock(f);
 	return rc;
 }
