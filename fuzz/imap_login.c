@@ -11,7 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const struct imap_login_limits limits = { 300, 200, 5, 30, 3 };
+	static const struct imap_login_limits limits = { 300, 200, 5, 30, 3, NULL };
 	struct slice in = slice(data, size);
 	bool tls = size && data[0] & 1;
 	struct imap_login *l = imap_login_new(&limits, tls ? "PLAIN SCRAM-SHA-256" : "", !tls, tls);

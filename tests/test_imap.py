@@ -306,6 +306,80 @@ def test_a_session_that_dies_is_started_anew(make_instance):
     b.logout()
 
 
+def test_what_was_answered_survives_kill_minus_9(make_instance):
+    """APPEND, STORE, COPY, MOVE, EXPUNGE under kill -9: each OK that came is true afterwards, nothing is there twice."""
+    i = make_instance(allow_deaths=True)
+    login(i).logout()
+    zygote = min(i.pids("imapd"))
+    stop = threading.Event()
+
+    def killer():
+        while not stop.is_set():
+            time.sleep(0.15)
+            for pid in i.pids("imapd"):
+                if pid != zygote:
+                    os.kill(pid, 9)
+
+    kept, flagged, gone, moved, n = {}, set(), set(), set(), 0  # by subject; kept has the UID that was told
+    thread = threading.Thread(target=killer)
+    thread.start()
+    end = time.monotonic() + 6
+    while time.monotonic() < end:
+        try:
+            m = login(i, "INBOX")
+            while time.monotonic() < end:
+                n += 1
+                subject = f"n{n}"
+                answer = m.append("INBOX", None, None, message(subject))
+                uid = re.search(rb"APPENDUID \d+ (\d+)", answer[1][0])[1].decode()
+                kept[subject] = uid
+                if n % 4 == 1 and m.uid("STORE", uid, "+FLAGS", "(\\Flagged)")[0] == "OK":
+                    flagged.add(subject)
+                if n % 4 == 2:
+                    gone.add(subject)  # may be gone from now on
+                    m.uid("STORE", uid, "+FLAGS", "(\\Deleted)")
+                    m.uid("EXPUNGE", uid)
+                if n % 4 == 3:
+                    moved.add(subject)  # may be in either
+                    m.uid("MOVE", uid, "Archive")
+        except (imaplib.IMAP4.error, OSError, TypeError):
+            continue
+    stop.set()
+    thread.join()
+    m = login(i)
+    found = {}
+    for folder in ("INBOX", "Archive"):
+        ok(m.select(folder))
+        if not int(m.response("EXISTS")[1][-1] or 0):
+            continue
+        data = ok(m.fetch("1:*", "(UID FLAGS BODY.PEEK[HEADER.FIELDS (SUBJECT)])"))
+        for part in data:
+            if isinstance(part, tuple):
+                subject = re.search(rb"Subject: (\S+)", part[1])[1].decode()
+                found.setdefault(subject, []).append((folder, re.search(rb"UID (\d+)", part[0])[1].decode(),
+                                                      b"\\Flagged" in part[0]))
+    m.logout()
+    assert len(kept) > 50, (len(kept), n)
+    for subject, uid in kept.items():
+        copies = found.get(subject, [])
+        if subject not in gone:
+            assert copies, f"{subject} is lost"
+        if subject not in gone and subject not in moved:
+            assert [c[:2] for c in copies] == [("INBOX", uid)], (subject, uid, copies)
+            assert copies[0][2] or subject not in flagged, subject
+        assert len(copies) <= 1 or subject in moved, (subject, copies)
+
+
+def test_quota(make_instance):
+    i = make_instance(main={"mailbox_size_limit": "20000"})
+    m = login(i)
+    ok(m.append("INBOX", None, None, message("fits", "x" * 10000)))
+    kind, text = m.append("INBOX", None, None, message("does not", "x" * 15000))
+    assert kind == "NO" and b"OVERQUOTA" in text[0], text
+    ok(m.append("INBOX", None, None, message("fits too", "x" * 5000)))
+    m.logout()
+
+
 # --- curl ---
 
 def test_curl(instance, tmp_path):

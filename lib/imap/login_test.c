@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
-static const struct imap_login_limits limits = { 8192, 12288, 3, 100, 3 };
+static const struct imap_login_limits limits = { 8192, 12288, 3, 100, 3, NULL };
 
 /* Feeds text, n bytes a turn, until an action other than MORE comes; the rest is left in *in. */
 static enum imap_login_want
@@ -160,6 +160,33 @@ test_dialogues(void **state)
 		}
 }
 
+/* What belongs behind the login is refused before it, whatever its arguments. */
+static void
+test_not_yet(void **state)
+{
+	static const char *const commands[] = { "APPEND INBOX {3+}\r\nabc", "CHECK", "CLOSE",
+		"COPY 1 x", "CREATE x", "DELETE x", "ENABLE IMAP4rev2", "EXAMINE INBOX", "EXPUNGE",
+		"FETCH 1 FLAGS", "IDLE", "LIST \"\" *", "LSUB \"\" *", "MOVE 1 x", "NAMESPACE",
+		"RENAME a b", "SEARCH ALL", "SELECT INBOX", "STATUS INBOX (MESSAGES)",
+		"STORE 1 FLAGS ()", "SUBSCRIBE x", "UNSELECT", "UNSUBSCRIBE x", "UID FETCH 1 FLAGS",
+		"COMPRESS DEFLATE", "X-FOO" };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
+		struct imap_login *l = imap_login_new(&limits, "PLAIN", false, true);
+		struct imap_login_action a;
+		struct buf b = { 0 };
+		struct slice in;
+
+		buf_addf(&b, "a %s\r\nb NOOP\r\n", commands[i]);
+		in = buf_slice(&b);
+		assert_int_equal(feed(l, &in, 1000, &a), IMAP_LOGIN_MORE);
+		expect(l, "a BAD Unknown command, or not before login\r\nb OK Done\r\n");
+		buf_free(&b);
+		imap_login_free(&l);
+	}
+}
+
 static void
 test_limits(void **state)
 {
@@ -225,7 +252,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_plain_way),
 		cmocka_unit_test(test_authenticate), cmocka_unit_test(test_dialogues),
-		cmocka_unit_test(test_limits) };
+		cmocka_unit_test(test_not_yet), cmocka_unit_test(test_limits) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,13 +20,13 @@
 struct imap_session_config {
 	struct store *store;
 	struct charsets *charsets; /* NULL: UTF-8 and US-ASCII only */
-	size_t max_command;  /* bytes of a command with its literals, but APPEND's; default 65536 */
-	size_t max_literal;  /* bytes of one literal, but APPEND's; 0: max_command */
-	unsigned max_depth;  /* nested parentheses of a SEARCH; 0: 50 */
+	size_t max_command; /* bytes of a command with its literals, but APPEND's; default 65536 */
+	size_t max_literal; /* bytes of one literal, but APPEND's; 0: max_command */
+	unsigned max_depth; /* nested parentheses of a SEARCH; 0: 50 */
 	unsigned max_nesting; /* of MIME parts; deeper ones are leaves; 0: 100 */
-	size_t watermark;    /* bytes of output at which FETCH and SEARCH stop; default 65536 */
-	uint64_t max_append; /* bytes of one appended message; 0: no limit */
-	unsigned max_errors; /* BAD replies in a row before BYE; default 20 */
+	size_t watermark;     /* bytes of output at which FETCH and SEARCH stop; default 65536 */
+	uint64_t max_append;  /* bytes of one appended message; 0: no limit */
+	unsigned max_errors;  /* BAD replies in a row before BYE; default 20 */
 };
 
 struct imap_session;
