@@ -48,13 +48,27 @@ expire(struct qmgr *q, struct sched_msg *sm)
 	message_unpin(q, m);
 }
 
+/* An upgrade: the successor runs, and this process commits what its receivers still bring. */
+bool
+qmgr_hands_over(const struct qmgr *q)
+{
+	return q->d->stopping && q->d->stop_how == 2;
+}
+
+static bool
+is_receiver(enum role role)
+{
+	return msg_allowed(MSG_MAIL_COMMIT, role, ROLE_QMGR);
+}
+
 static void
 stop_if_idle(struct qmgr *q, int64_t now)
 {
 	if (!q->d->stopping)
 		return;
-	if (now >= q->stop_at || (TAILQ_EMPTY(&q->direct) && !pool_pending(q->pool) &&
-				     !q->jobs_running && !q->transactions.count))
+	if (now >= q->stop_at ||
+	    (TAILQ_EMPTY(&q->direct) && !pool_pending(q->pool) && !q->jobs_running &&
+		!q->transactions.count && !(qmgr_hands_over(q) && q->receivers)))
 		daemon_exit(q->d);
 	else
 		qmgr_arm(q, now + 20);
@@ -112,9 +126,12 @@ reserve(struct qmgr *q)
 queue_id
 qmgr_new_id(struct qmgr *q)
 {
-	queue_id id = queue_id_next(&q->ids, (uint64_t)ev_wall_us());
+	uint64_t wall = (uint64_t)ev_wall_us(), now = queue_id_units(wall);
+	queue_id id = queue_id_next(&q->ids, wall);
 
-	if (!q->clock_asked && q->ids.last + CLOCK_AHEAD_UNITS / 2 > q->ids.ceiling) {
+	if (now < q->ids.last)
+		now = q->ids.last;
+	if (!q->clock_asked && now + CLOCK_AHEAD_UNITS / 2 > q->ids.ceiling) {
 		q->clock_asked = true;
 		pool_submit(q->pool, &reserve(q)->op);
 	}
@@ -167,7 +184,7 @@ qmgr_refuses(struct qmgr *q, uint64_t size, const char **enhanced_r, const char 
 		*text_r = "Message size exceeds fixed limit";
 		return 552;
 	}
-	if (q->d->stopping) {
+	if (q->d->stopping && !qmgr_hands_over(q)) {
 		*enhanced_r = "4.3.2";
 		*text_r = "System is shutting down";
 		return 451;
@@ -244,6 +261,9 @@ on_message(struct daemon *d, struct ipc_chan *ch, struct msg *m)
 	case MSG_SITE_ANSWER:
 		site_answer(q, m);
 		return;
+	case MSG_MAP_VALUE:
+		sender_answer(q, m);
+		return;
 	case MSG_TOKEN_USER:
 		token_answer(q, m);
 		return;
@@ -270,6 +290,7 @@ on_link_up(struct daemon *d, struct ipc_chan *ch)
 
 	if (!q)
 		return;
+	q->receivers += is_receiver(peer);
 	if (peer == ROLE_SMTP_CLIENT)
 		agents_link_up(q, ch);
 	route_link_up(q, peer);
@@ -281,6 +302,7 @@ on_link_down(struct daemon *d, struct ipc_chan *ch)
 {
 	struct qmgr *q = d->ctx;
 
+	q->receivers -= is_receiver(ipc_chan_peer(ch));
 	switch (ipc_chan_peer(ch)) {
 	case ROLE_SMTPD_CHILD:
 	case ROLE_SUBMISSION_CHILD:
@@ -335,7 +357,7 @@ start(struct daemon *d)
 	struct qmgr *q = xcalloc(1, sizeof(*q));
 	struct sched_limits limits = limits_of(d->conf);
 	uint64_t floor;
-	uint16_t random;
+	uint32_t random[2];
 	char why[256];
 	struct spool_op *o;
 	int err;
@@ -347,6 +369,7 @@ start(struct daemon *d)
 	TAILQ_INIT(&q->asked);
 	TAILQ_INIT(&q->site_lru);
 	TAILQ_INIT(&q->token_lru);
+	TAILQ_INIT(&q->senders);
 	TAILQ_INIT(&q->agents);
 	TAILQ_INIT(&q->lists);
 	q->clock_offset = ev_wall_us() / 1000 - ev_now_us() / 1000;
@@ -357,9 +380,11 @@ start(struct daemon *d)
 		log_event(LOG_E, "queue-open", "reason=%s", log_cstr(why));
 		return err;
 	}
-	if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
+	if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
 		return ERR_TEMPORARY;
-	queue_id_source_init(&q->ids, floor, random);
+	queue_id_source_init(&q->ids, floor, random[0]);
+	/* An answer to a question of the qmgr before must not fit one of ours. */
+	q->next_id = random[1];
 	/* The first IDs must be reserved before any is given; nothing runs yet, so this may block.
 	 */
 	o = reserve(q);
@@ -396,7 +421,7 @@ stop(struct daemon *d)
 {
 	struct qmgr *q = d->ctx;
 
-	q->stop_at = qmgr_now(q) + STOP_WAIT_MS;
+	q->stop_at = qmgr_now(q) + (qmgr_hands_over(q) ? d->conf->upgrade_timeout : STOP_WAIT_MS);
 	stop_if_idle(q, qmgr_now(q));
 }
 

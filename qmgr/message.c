@@ -104,6 +104,22 @@ has_ready_job(const struct message *m)
 	return false;
 }
 
+static unsigned int
+count_dirty(const struct message *m)
+{
+	unsigned int n = 0;
+
+	for (size_t i = 0; m->rcpts && i < m->env.n_rcpts; i++)
+		n += m->rcpts[i].dirty;
+	return n;
+}
+
+static bool
+needs_flush(const struct message *m)
+{
+	return m->on_disk && (m->set_mtime || m->set_mode || count_dirty(m));
+}
+
 /* Frees what is over; keeps a while what will soon be sent; else only the scheduler remembers it.
  */
 static void
@@ -117,7 +133,8 @@ settle_memory(struct qmgr *q, struct message *m)
 	}
 	if (m->state != MSG_QUEUED && m->state != MSG_HELD)
 		return;
-	if (m->flush_again) {
+	/* What the disk does not know yet goes there first; this comes back when it has. */
+	if (m->flush_again || needs_flush(m)) {
 		message_flush(q, m);
 		return;
 	}
@@ -152,7 +169,9 @@ message_evict(struct qmgr *q)
 {
 	size_t limit = (size_t)q->d->conf->qmgr_inflight_limit / 4;
 
-	while (q->memory > limit && !TAILQ_EMPTY(&q->idle)) {
+	while ((q->memory > limit ||
+		   q->messages.count > (size_t)q->d->conf->qmgr_message_active_limit) &&
+	       !TAILQ_EMPTY(&q->idle)) {
 		struct message *m = TAILQ_FIRST(&q->idle);
 
 		TAILQ_REMOVE(&q->idle, m, lru);
@@ -161,16 +180,6 @@ message_evict(struct qmgr *q)
 }
 
 /* --- the disk --- */
-
-static unsigned int
-count_dirty(const struct message *m)
-{
-	unsigned int n = 0;
-
-	for (size_t i = 0; i < m->env.n_rcpts; i++)
-		n += m->rcpts[i].dirty;
-	return n;
-}
 
 static int64_t
 wall_of(const struct qmgr *q, int64_t internal_ms)
@@ -208,7 +217,7 @@ message_flush(struct qmgr *q, struct message *m)
 	struct spool_op *o;
 
 	m->flush_again = false;
-	if (!m->on_disk || (!n && !m->set_mtime && !m->set_mode))
+	if (!needs_flush(m))
 		return;
 	if (m->busy) {
 		m->flush_again = true;

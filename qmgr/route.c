@@ -134,7 +134,7 @@ route_message(struct qmgr *q, struct message *m)
 			TAILQ_REMOVE(&q->route_lru, r, lru);
 			TAILQ_INSERT_TAIL(&q->route_lru, r, lru);
 			set_route(q, m, i, r);
-		} else {
+		} else if (!q->d->stopping) { /* else it is committed as it is: the successor asks */
 			ask(q, m, i);
 		}
 	}
@@ -411,11 +411,7 @@ judge_token(struct qmgr *q, struct message *m, const struct token_entry *t)
 		receive_checked(q, m, t->user, 0, NULL, NULL);
 		return;
 	}
-	log_event(LOG_W, "sender-refused",
-	    "qid=%s user=%s sender=%s reason=\"not an address of this login\"", m->name,
-	    log_value(t->user), log_value(m->env.sender));
-	receive_checked(
-	    q, m, SLICE_NULL, 553, "5.7.1", "Sender address is not owned by this login");
+	sender_judge(q, m, t->user);
 }
 
 static void
@@ -514,6 +510,7 @@ route_link_up(struct qmgr *q, enum role peer)
 
 	if (peer == ROLE_MAPS) {
 		route_changed(q);
+		sender_link_up(q);
 		TAILQ_FOREACH(x, &q->asked, link)
 			send_question(q, x);
 	}

@@ -291,7 +291,6 @@ add_status(const struct notice *n, const struct notice_rcpt *r, struct buf *out,
 		add_date(out, "Last-Attempt-Date", r->last_attempt);
 	if (n->kind == NOTICE_DELAY)
 		add_date(out, "Will-Retry-Until", n->expires);
-	buf_add_str(out, "\r\n");
 }
 
 static void
@@ -314,9 +313,10 @@ add_report(const struct notice *n, struct buf *out, bool utf8)
 		buf_add_str(out, "\r\n");
 	}
 	add_date(out, "Arrival-Date", n->arrival);
-	buf_add_str(out, "\r\n");
-	for (size_t i = 0; i < n->n_rcpts; i++)
+	for (size_t i = 0; i < n->n_rcpts; i++) {
+		buf_add_str(out, "\r\n");
 		add_status(n, &n->rcpts[i], out, utf8);
+	}
 }
 
 static void
