@@ -162,6 +162,9 @@ struct control_list;
 struct qmgr {
 	struct daemon *d;
 	struct sched *sched;
+	size_t receivers;           /* channels of receivers that are up */
+	struct ev_timer lock_timer; /* until the former qmgr lets go of the spool */
+	bool lock_waited;
 	struct pool *pool;
 	struct spool spool;
 	struct queue_id_source ids;
@@ -317,6 +320,9 @@ void expand_link_down(struct qmgr *q);
 
 /* recover.c */
 void recover_start(struct qmgr *q);
+/* An upgrade is under way: a successor runs, this process commits what its receivers still bring.
+ */
+bool qmgr_hands_over(const struct qmgr *q);
 
 /* control.c */
 void control_request(struct daemon *d, struct ipc_chan *ch, uint32_t id, uint32_t uid,

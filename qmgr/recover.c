@@ -7,8 +7,10 @@
 #include "qmgr/qmgr.h"
 
 #include <stdlib.h>
+#include <sys/file.h>
 
 #define FOLDERS_AT_ONCE 4u
+#define LOCK_EVERY_MS 50
 
 static void
 gone(struct pool_op *op)
@@ -127,9 +129,32 @@ next_folder(struct qmgr *q)
 	    q->walked.found, q->walked.recovered, q->walked.removed, q->walked.corrupt);
 }
 
+/*
+ * The lock on the spool belongs to one qmgr at a time. In an upgrade the former one still commits
+ * what its receivers bring: until it has ended, the files of its time are its own, and the walk
+ * waits. New mail does not.
+ */
+static void
+try_lock(void *ctx)
+{
+	struct qmgr *q = ctx;
+
+	if (flock(q->spool.root, LOCK_EX | LOCK_NB)) {
+		if (!q->lock_waited)
+			log_event(LOG_I, "queue-wait",
+			    "reason=\"the qmgr before still finishes\" effect=\"its messages wait "
+			    "for it\"");
+		q->lock_waited = true;
+		ev_timer_set(q->d->base, &q->lock_timer, LOCK_EVERY_MS, try_lock, q);
+		return;
+	}
+	ev_timer_free(&q->lock_timer);
+	next_folder(q);
+}
+
 void
 recover_start(struct qmgr *q)
 {
 	q->walking = true;
-	next_folder(q);
+	try_lock(q);
 }

@@ -239,6 +239,7 @@ on_stop(struct daemon *d, struct msg *m)
 	bool child = role_table[d->role].parent != ROLE_MASTER;
 
 	d->stopping = true;
+	d->stop_how = m->stop.how;
 	if (m->stop.how == 1)
 		daemon_exit(d);
 	else if (d->desc->stop && (!child || d->private->sessions || !d->private->acceptor))

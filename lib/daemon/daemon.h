@@ -21,9 +21,10 @@ struct daemon {
 	struct ipc_chan *peers[ROLE_COUNT]; /* the latest standing link to each role, or NULL while
 					       there is none */
 	void *ctx;                          /* the daemon's own state */
-	bool stopping;                      /* a stop was asked for: no new work */
-	bool unprivileged;                  /* instance of an ordinary user: one uid, no chroot */
-	uid_t uid;                          /* who the daemon is in its jail (its own number) */
+	uint8_t stop_how;  /* of the stop: 2 is an upgrade, a successor runs already (msgs.def) */
+	bool stopping;     /* a stop was asked for: no new work */
+	bool unprivileged; /* instance of an ordinary user: one uid, no chroot */
+	uid_t uid;         /* who the daemon is in its jail (its own number) */
 	gid_t gid;
 	char root[4096]; /* its root directory as seen from outside, or "" */
 	/* Set by init for the jail: largest file this process may write (bytes), TCP ports it may
