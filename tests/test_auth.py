@@ -270,11 +270,10 @@ def test_one_process_serves_all_connections_of_a_user(shared):
     assert other.command(b"LOGIN bob {10}").startswith(b"+ ")
     other.send(b"secret two\r\n")
     assert other.line().startswith(b"t OK")
-    lines = [line for line in shared.wait_log("session-attached .*service=imap", count=3)][-3:]
     pid = {}
-    for line in lines:
-        user = re.search(r"user=(\S+)", line)[1]
-        pid.setdefault(user, set()).add(re.search(r"pid=(\d+)", line)[1])
+    for user, connections in (("u1@example.test", 2), ("bob", 1)):
+        lines = shared.wait_log(f"session-attached .*service=imap user={user} ")[-connections:]
+        pid[user] = {re.search(r"pid=(\d+)", line)[1] for line in lines}
     assert len(pid["u1@example.test"]) == 1 and len(pid["bob"]) == 1
     assert pid["u1@example.test"] != pid["bob"]
     if os.geteuid() == 0:

@@ -10,6 +10,7 @@
 #include "helpers/auth/pool.h"
 #include "helpers/auth/sasl.h"
 #include "helpers/auth/token.h"
+#include "queue/rate.h"
 
 #define EXCHANGES_MAX 20000u      /* of all front ends */
 #define EXCHANGES_PER_PEER 10000u /* of one process: SASL costs 7 KiB each */
@@ -22,6 +23,7 @@ struct auth {
 	struct pool *pool;
 	struct tokens *tokens;
 	struct penalties *penalties;
+	struct rate_table rates;  /* smtpd_client_auth_rate_limit */
 	struct sasl_shared sasl;  /* what workers read */
 	struct db_list passwords; /* smtp_sasl_password_maps */
 	struct hash waiting;      /* requests to pam and nss, by id */

@@ -8,6 +8,7 @@
  */
 #include "helpers/auth/peer.h"
 
+#include "base/inet.h"
 #include "tls/openssl.h"
 
 #include <stdio.h>
@@ -415,10 +416,32 @@ exchange_new(struct auth *a, const struct msg_auth_start *s)
 	snprintf(plus, sizeof(plus), "%.32s%s", e->x.mechanism,
 	    slice_has_suffix(slice_str(e->x.mechanism), "-PLUS") ? "" : "-PLUS");
 	e->x.plus_offered = offered(a->d->conf, plus);
+	(void)!slice_copy(slice_str(a->d->conf->smtpd_sasl_local_domain), e->x.local_domain,
+	    sizeof(e->x.local_domain));
 	if (a->d->conf->auth_external && s->external.n &&
 	    slice_copy(s->external, e->external, sizeof(e->external)) == 0)
 		e->x.external = e->external;
 	return e;
+}
+
+/* Counts this login of its client; true if there are too many. */
+static bool
+too_often(struct exchange *e)
+{
+	struct auth *a = e->a;
+	const struct conf *conf = a->d->conf;
+	const struct conf_list *spared = &conf->smtpd_client_event_limit_exceptions;
+	struct inet_addr addr;
+	struct slice who;
+	char client[64];
+
+	if (!conf->smtpd_client_auth_rate_limit ||
+	    (!inet_parse(slice_str(e->client), &addr) && inet_in_list(&addr, spared->v, spared->n)))
+		return false;
+	who = penalty_client(
+	    slice_str(e->client), (unsigned)conf->smtpd_client_ipv6_prefix_length, client);
+	return rate_count(&a->rates, who, 0, 1, auth_now_ms()) >
+	       (uint64_t)conf->smtpd_client_auth_rate_limit;
 }
 
 void
@@ -448,6 +471,10 @@ exchange_start(struct auth *a, struct ipc_chan *ch, const struct msg *m)
 		     (a->d->conf->auth_external && strcmp(e->x.mechanism, "EXTERNAL") == 0)))
 		fail(e, DONE_NO_MECHANISM, s->tls ? "mechanism not in auth_mechanisms" : "no TLS",
 		    "mechanism not available");
+	else if (too_often(e))
+		fail(e, DONE_TEMPORARY,
+		    "too many logins of this client: smtpd_client_auth_rate_limit",
+		    "too many logins, try again later");
 	else
 		submit(e, s->initial, s->has_initial);
 }

@@ -21,6 +21,7 @@ take_bounds(struct auth *a)
 
 	atomic_store(&a->sasl.rounds, (unsigned)conf->auth_scram_rounds);
 	atomic_store(&a->sasl.system_users, conf->auth_system_users);
+	a->rates.unit_ms = conf->anvil_rate_time_unit;
 	cache_bounds(a->sasl.cache, (size_t)conf->auth_cache_size, conf->auth_cache_time);
 }
 
@@ -79,6 +80,7 @@ init(struct daemon *d)
 		return err;
 	a->tokens = tokens_new();
 	a->penalties = penalties_new(PENALTIES_MAX);
+	rate_init(&a->rates, PENALTIES_MAX, d->conf->anvil_rate_time_unit);
 	a->sasl.users = a->users;
 	a->sasl.cache = cache_new();
 	take_bounds(a);

@@ -2,7 +2,7 @@
  * All use of libsasl2, in auth (bh-auth): start-up in the loop's thread before the jail, steps in
  * workers. Hostile: what clients send to a mechanism, and what smarthosts answer.
  *
- * Quirks that live here: only three plugin files are loaded (the directory's others bring Kerberos
+ * Quirks that live here: only two plugin files are loaded (the directory's others bring Kerberos
  * and Berkeley DB); no configuration file is read; verifiers are served as "authPassword", so no
  * plain password exists; an unknown user gets a verifier that nobody has a password for, because
  * SCRAM would end one step early otherwise; the channel binding is chosen by what the client's
@@ -65,7 +65,7 @@ get_option(
 	} options[] = {
 		{ "pwcheck_method", "auxprop" },
 		{ "auxprop_plugin", "bulkhead" },
-		{ "mech_list", "PLAIN LOGIN EXTERNAL SCRAM-SHA-1 SCRAM-SHA-256" },
+		{ "mech_list", "PLAIN EXTERNAL SCRAM-SHA-1 SCRAM-SHA-256" },
 		{ "canon_user_plugin", "INTERNAL" },
 		{ "auto_transition", "no" },
 		{ "log_level", "0" },
@@ -95,7 +95,7 @@ no_log(void *context, int level, const char *message)
 static int
 verify_file(void *context, const char *file, sasl_verify_type_t type)
 {
-	static const char *const wanted[] = { "libplain.", "liblogin.", "libscram." };
+	static const char *const wanted[] = { "libplain.", "libscram." };
 	const char *base = strrchr(file, '/');
 
 	(void)context;
@@ -110,6 +110,19 @@ verify_file(void *context, const char *file, sasl_verify_type_t type)
 
 /* --- users --- */
 
+/* By the name as it was given, or else at the domain of names without one. */
+static int
+user_of(struct sasl_exchange *x, struct slice name)
+{
+	int err = users_get(x->shared->users, name, &x->arena, &x->user);
+
+	if (err == ERR_NOT_FOUND && x->local_domain[0] && slice_find(name, '@') < 0)
+		err = users_get(x->shared->users,
+		    slice_str(arena_printf(&x->arena, "%.*s@%s", SLICE_ARG(name), x->local_domain)),
+		    &x->arena, &x->user);
+	return err;
+}
+
 static void
 look_up(struct sasl_exchange *x, struct slice name)
 {
@@ -122,7 +135,7 @@ look_up(struct sasl_exchange *x, struct slice name)
 		x->why = "name not usable";
 		return;
 	}
-	switch (users_get(x->shared->users, name, &x->arena, &x->user)) {
+	switch (user_of(x, name)) {
 	case 0:
 		x->found = true;
 		break;
@@ -440,6 +453,41 @@ server_result(struct sasl_exchange *x, int rc)
 	return SASL_STEP_OK;
 }
 
+/*
+ * LOGIN, as its draft has it: two prompts, then what PLAIN would have said in one. Not the
+ * library's plugin: that one loses the memory of a user name that comes twice.
+ */
+static enum sasl_result
+login_step(struct sasl_exchange *x, struct slice in, bool has_in, struct buf *out, bool *has_out)
+{
+	const char *data = NULL;
+	unsigned n = 0;
+	int rc;
+
+	*has_out = true;
+	if (!x->asked && in.n == 0) {
+		x->asked = true;
+		buf_add_str(out, "Username:");
+		return SASL_STEP_CONTINUE;
+	}
+	if (!has_in || slice_find(in, 0) >= 0 || in.n > USERS_NAME_MAX * 4 ||
+	    (in.n == 0 && buf_len(&x->message) == 0))
+		return server_result(x, SASL_BADPROT);
+	if (buf_len(&x->message) == 0) {
+		buf_add_byte(&x->message, 0);
+		buf_add(&x->message, in);
+		buf_add_byte(&x->message, 0);
+		buf_add_str(out, "Password:");
+		return SASL_STEP_CONTINUE;
+	}
+	*has_out = false;
+	buf_add(&x->message, in);
+	rc = sasl_server_start(x->conn, "PLAIN", (const char *)buf_slice(&x->message).p,
+	    (unsigned)buf_len(&x->message), &data, &n);
+	buf_wipe(&x->message);
+	return server_result(x, rc == SASL_CONTINUE ? SASL_FAIL : rc);
+}
+
 static enum sasl_result
 server_step(struct sasl_exchange *x, struct slice in, bool has_in, struct buf *out, bool *has_out)
 {
@@ -448,6 +496,8 @@ server_step(struct sasl_exchange *x, struct slice in, bool has_in, struct buf *o
 	unsigned n = 0;
 	int rc = x->conn ? SASL_OK : open_conn(x);
 
+	if (rc == SASL_OK && strcmp(x->mechanism, "LOGIN") == 0)
+		return login_step(x, in, has_in, out, has_out);
 	/* Without the client's first message the empty challenge is ours, not the library's: the
 	 * binding has to be known before it starts. */
 	if (rc == SASL_OK && scram && !x->started && in.n == 0) {
@@ -549,5 +599,6 @@ sasl_exchange_free(struct sasl_exchange *x)
 	free(x->binding);
 	x->callbacks = x->binding = NULL;
 	buf_wipe(&x->password);
+	buf_wipe(&x->message);
 	arena_free(&x->arena);
 }

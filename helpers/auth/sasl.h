@@ -39,6 +39,7 @@ struct sasl_exchange {
 	unsigned ssf;                    /* bits of TLS */
 	struct slice exporter, endpoint; /* channel binding; empty: not available */
 	bool plus_offered;               /* the -PLUS form is on our list */
+	char local_domain[256];          /* server: tried for a name without one; "": none */
 	const char *external;            /* identity of the client certificate, or NULL */
 	/* server: what the step found out */
 	struct arena arena;
@@ -46,6 +47,7 @@ struct sasl_exchange {
 	bool looked_up, found;
 	char claimed[USERS_NAME_MAX + 1]; /* the name that the client gave, for the log */
 	struct buf password;              /* SASL_STEP_PAM */
+	struct buf message;               /* LOGIN: what PLAIN will say */
 	bool cached;
 	const char *why; /* a constant text for the log */
 	/* client: what it logs in with */

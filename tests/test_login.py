@@ -1,0 +1,219 @@
+"""login after the login: the pump, certificates that change, deaths on either side, system users by PAM."""
+import os
+import pathlib
+import re
+import shutil
+import signal
+import smtplib
+import socket
+import subprocess
+import time
+
+import pytest
+
+from instance import SLOW
+from test_auth import Imap
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+def fetch_size(c, tag=b"f"):
+    """Reads one FETCH answer with a literal; the literal's bytes."""
+    line = c.line()
+    size = int(re.search(rb"\{(\d+)\}", line)[1])
+    data = c.file.read(size)
+    while not c.line().startswith(tag + b" OK"):
+        pass
+    return data
+
+
+def test_slow_reader_stalls_nobody(instance):
+    body = b"Subject: big\r\n\r\n" + b"0123456789abcdef" * 4 * 65536 * 2  # 8 MiB
+    with Imap(instance) as a, Imap(instance) as b:
+        for c in (a, b):
+            assert c.command(b"LOGIN u1@example.test pass1").startswith(b"t OK")
+        assert a.command(b"APPEND INBOX {%d}" % len(body)).startswith(b"+ ")
+        a.send(body + b"\r\n")
+        assert a.line().startswith(b"t OK")
+        assert b"t OK" in a.command(b"SELECT INBOX")
+        a.send(b"f FETCH 1 BODY.PEEK[]\r\n")  # and does not read
+        time.sleep(0.5)
+        for _ in range(20):
+            began = time.monotonic()
+            assert b"t OK" in b.command(b"STATUS INBOX (MESSAGES)")
+            assert time.monotonic() - began < 0.5 * SLOW
+        if os.geteuid() == 0 and SLOW == 1:
+            for pid in instance.pids("login"):
+                text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+                assert int(re.search(r"Private_Dirty:\s+(\d+)", text)[1]) < 2048, "the pump holds too much"
+        assert fetch_size(a) == body
+
+
+def test_idle_clients_cost_little(instance):
+    clients = [Imap(instance) for _ in range(10)]
+    for c in clients:
+        assert c.command(b"LOGIN u1@example.test pass1").startswith(b"t OK")
+    time.sleep(0.3)
+    if SLOW > 1:
+        return
+    sizes = []
+    for pid in instance.pids("login"):
+        text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+        sizes.append(int(re.search(r"Private_Dirty:\s+(\d+)", text)[1]))
+    print("private KiB of login processes:", sizes)
+    assert sorted(sizes)[len(sizes) // 2] < 700, sizes
+    for c in clients:
+        c.close()
+
+
+def peer_certificate(i, port="imaps"):
+    with Imap(i, port) as c:
+        return c.sock.getpeercert(True)
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl here")
+def test_certificate_is_replaced_without_a_restart(make_instance, tmp_path):
+    pem = tmp_path / "server.pem"
+
+    def make(name):
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days",
+                        "2", "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name},DNS:localhost", "-keyout", "key",
+                        "-out", "cert"], cwd=tmp_path, check=True, stderr=subprocess.DEVNULL)
+        pem.write_text((tmp_path / "key").read_text() + (tmp_path / "cert").read_text())
+        pem.chmod(0o600)
+
+    make("one.test")
+    i = make_instance(main={"smtpd_tls_chain_files": pem, "login_sessions_per_process": "10"}, start=False)
+    i.data.mkdir(exist_ok=True)
+    (i.data / "self-made.pem").write_text((tmp_path / "cert").read_text())
+    i.start()
+    first = peer_certificate(i)
+    login = set(i.pids("login"))
+    with Imap(i) as c:
+        assert c.command(b"LOGIN u1@example.test pass1").startswith(b"t OK")
+        make("two.test")
+        (i.data / "self-made.pem").write_text((tmp_path / "cert").read_text())
+        i.reload()
+        end = time.monotonic() + 5 * SLOW
+        second = first
+        while second == first:
+            assert time.monotonic() < end, "the old certificate is still served"
+            try:
+                second = peer_certificate(i)
+            except OSError:  # the old one, which this client does not trust any more
+                time.sleep(0.05)
+        assert c.command(b"NOOP").startswith(b"t OK")
+        pem.write_text("rubbish")
+        i.tool("reload", check=False)
+        time.sleep(0.3)
+        assert peer_certificate(i) == second
+        assert c.command(b"NOOP").startswith(b"t OK")
+    assert login & set(i.pids("login"))
+
+
+def session_pids(i, user):
+    return [int(re.search(r"pid=(\d+)", line)[1]) for line in i.log().splitlines()
+            if "session-attached" in line and f"user={user}" in line]
+
+
+def test_a_crash_of_one_session_spares_the_others(make_instance):
+    i = make_instance(users={"u1@example.test": "pass1", "u2@example.test": "pass2"}, allow_deaths=True)
+    with Imap(i) as a, Imap(i) as b:
+        assert a.command(b"LOGIN u1@example.test pass1").startswith(b"t OK")
+        assert b.command(b"LOGIN u2@example.test pass2").startswith(b"t OK")
+        i.wait_log("session-attached .*user=u2@example.test")
+        os.kill(session_pids(i, "u1@example.test")[-1], signal.SIGSEGV)
+        assert a.line().startswith(b"* BYE")
+        assert a.line() == b""
+        assert b.command(b"NOOP").startswith(b"t OK")
+        end = time.monotonic() + 5 * SLOW
+        while True:  # and logs in again
+            with Imap(i) as c:
+                if c.command(b"LOGIN u1@example.test pass1").startswith(b"t OK"):
+                    break
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert b.command(b"NOOP").startswith(b"t OK")
+
+
+def test_a_crash_of_one_login_process_spares_the_others(make_instance):
+    i = make_instance(allow_deaths=True)
+    before = set(i.pids("login"))
+    with Imap(i) as a:
+        assert a.command(b"LOGIN u1@example.test pass1").startswith(b"t OK")
+        mine = set(i.pids("login")) - before
+        with Imap(i) as b:
+            assert b.command(b"LOGIN u1@example.test pass1").startswith(b"t OK")
+            other = set(i.pids("login")) - before - mine
+            assert len(other) == 1
+            os.kill(other.pop(), signal.SIGSEGV)
+            assert b.line() == b""
+        assert a.command(b"NOOP").startswith(b"t OK")
+        end = time.monotonic() + 5 * SLOW
+        while True:
+            try:
+                with Imap(i) as c:
+                    assert c.command(b"LOGIN u1@example.test pass1").startswith(b"t OK")
+                    break
+            except (OSError, EOFError, AssertionError):
+                assert time.monotonic() < end
+                time.sleep(0.05)
+        assert a.command(b"NOOP").startswith(b"t OK")
+
+
+def test_broker_dies(make_instance):
+    i = make_instance(allow_deaths=True)
+    with Imap(i) as a, Imap(i) as b:
+        assert a.command(b"LOGIN u1@example.test pass1").startswith(b"t OK")
+        os.kill(i.pids("broker")[0], signal.SIGKILL)
+        assert a.command(b"NOOP").startswith(b"t OK")
+        end = time.monotonic() + 5 * SLOW
+        while not b.command(b"LOGIN u1@example.test pass1").startswith(b"t OK"):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert a.command(b"NOOP").startswith(b"t OK")
+
+
+@root_only
+def test_system_user_by_pam(make_instance, tmp_path):
+    """As nobody: PAM's rules are a script that knows one password."""
+    script, rules = tmp_path / "check", pathlib.Path(f"/etc/pam.d/bulkhead-test-{os.getpid()}")
+    script.write_text('#!/bin/sh\n[ "$PAM_USER" = nobody ] && [ "$(tr -d "\\0")" = "the password" ]\n')
+    script.chmod(0o755)
+    rules.write_text(f"auth sufficient pam_exec.so quiet expose_authtok {script}\nauth required pam_deny.so\n"
+                     "account required pam_permit.so\n")
+    try:
+        i = make_instance(main={"auth_system_users": "yes", "auth_pam_service": rules.name, "auth_failure_delay": "0"},
+                          start=False)
+        rows = i.front_ends() + ["pam unix n n n - 1 pam"]
+        i.services = rows
+        i.write()
+        i.start()
+        for user, password, ok in (("nobody", "the password", True), ("nobody", "wrong", False), ("root", "the password", False),
+                                   ("nobody", "pass1", False), ("u1@example.test", "pass1", True)):
+            s = smtplib.SMTP("127.0.0.1", i.port["submission"], timeout=20 * SLOW)
+            context = i.tls()
+            context.check_hostname = False
+            s.starttls(context=context)
+            if ok:
+                s.login(user, password)
+            else:
+                with pytest.raises(smtplib.SMTPAuthenticationError):
+                    s.login(user, password)
+            s.close()
+        assert i.wait_log("auth-ok .*user=nobody") and i.wait_log('auth-failed .*user=nobody .*PAM refuses')
+        assert "the password" not in i.log()
+    finally:
+        rules.unlink()
+
+
+def test_many_connections_in_a_row(instance):
+    for _ in range(100):
+        with socket.create_connection(("127.0.0.1", instance.port["imap"]), 10 * SLOW) as s:
+            assert s.recv(200).startswith(b"* OK")
+    with Imap(instance) as c:
+        assert c.command(b"LOGIN u1@example.test pass1").startswith(b"t OK")
+    end = time.monotonic() + 5 * SLOW
+    while len(instance.pids("login")) > 5:
+        assert time.monotonic() < end, instance.pids("login")
+        time.sleep(0.1)
