@@ -141,6 +141,7 @@ struct search_key {
 struct search_keys {
 	struct search_key *root;
 	struct search_key *texts;
+	unsigned text_count;
 	size_t longest; /* needle of a BODY or TEXT key */
 };
 /* search-key *(SP search-key). charset: of the strings, empty for UTF-8. */

@@ -7,14 +7,19 @@
  */
 #include "imap/command.h"
 
-enum { MAX_KEYS = 1000 };
+enum {
+	MAX_KEYS = 1000,
+	MAX_STRINGS = 200,    /* keys that look for text */
+	MAX_LISTED = 4 << 20, /* UIDs that the sets of all keys stand for */
+};
 
 struct reader {
 	struct imap_session *s;
 	struct imap_parse *p;
 	struct slice charset;
 	struct search_keys *keys;
-	unsigned count;
+	unsigned count, strings;
+	size_t listed;
 };
 
 static struct search_key *
@@ -85,6 +90,8 @@ needle(struct reader *r, struct slice *out_r)
 
 	if (!imap_sp(r->p) || !imap_astring(r->p, &raw))
 		return false;
+	if (++r->strings > MAX_STRINGS)
+		return imap_fail(r->p, "[LIMIT] Search for too many strings");
 	(void)charset_decode(
 	    r->s->config.charsets, r->charset.n ? r->charset : SLICE_LIT("UTF-8"), raw, &utf8);
 	casemap_fold(buf_slice(&utf8), &folded);
@@ -101,6 +108,7 @@ text_key(struct reader *r, enum search_type type)
 
 	if (!needle(r, &k->needle))
 		return NULL;
+	r->keys->text_count++;
 	k->next_text = r->keys->texts;
 	r->keys->texts = k;
 	if (k->needle.n > r->keys->longest)
@@ -165,6 +173,9 @@ set_key(struct reader *r, bool uid)
 	if ((uid && !imap_sp(r->p)) || !imap_set(r->p, &set))
 		return NULL;
 	imap_resolve_key(r->s, &set, uid, &k->uids);
+	r->listed += k->uids.count;
+	if (r->listed > MAX_LISTED)
+		imap_fail(r->p, "[LIMIT] Search of too many messages");
 	return k;
 }
 

@@ -163,7 +163,8 @@ is_text(const struct mime_part *p)
 int
 imap_body_scan(struct imap_session *s, struct body_scan *b, struct search_keys *keys)
 {
-	size_t budget = IMAP_BYTES_A_STEP;
+	/* Each string is looked for in each byte. */
+	size_t budget = IMAP_BYTES_A_STEP / (1 + keys->text_count / 4);
 	unsigned char chunk[16384];
 
 	if (!b->begun) {
