@@ -142,7 +142,9 @@ zygote_init(struct daemon *d)
 static void
 zygote_stop(struct daemon *d)
 {
-	if (!zygote_count(d))
+	/* An upgrade cuts no session: its process goes on without a zygote until the user leaves.
+	 */
+	if (!zygote_count(d) || d->stop_how == 2)
 		daemon_exit(d);
 	else
 		zygote_stop_children(d, 0);

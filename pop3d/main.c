@@ -87,7 +87,9 @@ message(struct daemon *d, struct ipc_chan *ch, struct msg *m)
 static void
 stop(struct daemon *d)
 {
-	if (zygote_count(d) == 0)
+	/* An upgrade cuts no session: its process goes on without a zygote until the user leaves.
+	 */
+	if (zygote_count(d) == 0 || d->stop_how == 2)
 		daemon_exit(d);
 	else
 		zygote_stop_children(d, 0);
