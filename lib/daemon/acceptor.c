@@ -1,7 +1,8 @@
 /*
  * Acceptors. Runs in the zygotes of smtpd, submission and login, as the service's uid without
  * capabilities; holds the listening sockets and reads no byte of a client. Hostile: how fast and
- * how often clients connect. Counts per client live here, beside the children, and outlive them.
+ * how often clients connect. Counts per client live here, beside the children, and outlive them;
+ * while a rate is limited, those of clients without a session stay for the time unit, bounded.
  * Invariants: a descriptor that accept4 gave is handed on or closed in the same turn; connections
  * per child never exceed the sessions per process.
  */
@@ -19,6 +20,7 @@
 
 #define LISTENERS 32
 #define ACCEPT_BURST 16
+#define QUIET_MAX 65536 /* clients without a session whose connections are remembered */
 #define SPREAD                                                                                     \
 	8 /* sessions of the emptiest process before another one is started, up to the number of   \
 	     cores */
@@ -32,9 +34,12 @@ struct listener {
 };
 
 struct client {
-	struct hash_node node; /* by masked address */
+	struct hash_node node;    /* by masked address */
+	TAILQ_ENTRY(client) next; /* among the quiet, while it has no session */
 	struct inet_addr key;
 	unsigned sessions;
+	int64_t since;        /* ms: begin of its time unit, */
+	uint64_t connections; /* and its connections in it */
 };
 
 struct session {
@@ -60,6 +65,8 @@ struct acceptor_state {
 	struct listener listeners[LISTENERS];
 	size_t nlisteners;
 	struct hash clients, sessions;
+	TAILQ_HEAD(, client) quiet; /* quiet longest first */
+	size_t nquiet;
 	TAILQ_HEAD(, worker) workers;
 	size_t nworkers;
 	uint64_t next_token;
@@ -70,20 +77,58 @@ struct acceptor_state {
 
 /* ---------------------------------------------------------------- counts per client */
 
+static void
+forget(struct acceptor_state *a, struct client *c)
+{
+	hash_remove(&a->clients, &c->node);
+	free(c);
+}
+
+/* Of the quiet, those that are over: their time unit has passed, or there are too many. */
+static void
+forget_quiet(struct acceptor_state *a, int64_t now)
+{
+	struct client *c;
+
+	while ((c = TAILQ_FIRST(&a->quiet)) &&
+	       (a->nquiet > QUIET_MAX || now - c->since >= a->d->conf->anvil_rate_time_unit)) {
+		TAILQ_REMOVE(&a->quiet, c, next);
+		a->nquiet--;
+		forget(a, c);
+	}
+}
+
+/* Counts a connection of that address. */
 static struct client *
-client_find(struct acceptor_state *a, const struct inet_addr *addr)
+client_enter(struct acceptor_state *a, const struct inet_addr *addr)
 {
 	unsigned bits =
 	    inet_is_v4(addr) ? 128 : (unsigned)a->d->conf->smtpd_client_ipv6_prefix_length;
 	struct inet_addr key = inet_mask(addr, bits ? bits : 128);
-	struct hash_node *n = hash_find(&a->clients, slice(&key, sizeof(key)));
+	int64_t now = ev_now_us() / 1000;
+	struct hash_node *n;
 	struct client *c;
 
-	if (n)
-		return HASH_ELEMENT(n, struct client, node);
-	c = xcalloc(1, sizeof(*c));
-	c->key = key;
-	hash_insert(&a->clients, &c->node, slice(&c->key, sizeof(c->key)));
+	forget_quiet(a, now);
+	n = hash_find(&a->clients, slice(&key, sizeof(key)));
+	if (n) {
+		c = HASH_ELEMENT(n, struct client, node);
+		if (!c->sessions) {
+			TAILQ_REMOVE(&a->quiet, c, next);
+			a->nquiet--;
+		}
+	} else {
+		c = xcalloc(1, sizeof(*c));
+		c->key = key;
+		c->since = now;
+		hash_insert(&a->clients, &c->node, slice(&c->key, sizeof(c->key)));
+	}
+	if (now - c->since >= a->d->conf->anvil_rate_time_unit) {
+		c->since = now;
+		c->connections = 0;
+	}
+	c->sessions++;
+	c->connections++;
 	return c;
 }
 
@@ -92,8 +137,12 @@ client_release(struct acceptor_state *a, struct client *c)
 {
 	if (!c || --c->sessions)
 		return;
-	hash_remove(&a->clients, &c->node);
-	free(c);
+	if (!a->d->conf->smtpd_client_connection_rate_limit) {
+		forget(a, c);
+		return;
+	}
+	TAILQ_INSERT_TAIL(&a->quiet, c, next);
+	a->nquiet++;
 }
 
 static bool
@@ -239,17 +288,24 @@ describe(struct listener *l, int fd, const struct sockaddr_storage *peer, struct
 	return 0;
 }
 
-static bool
+/* NULL, or the limit that this connection is beyond. */
+static const char *
 over_limit(struct acceptor_state *a, struct session *s, const struct inet_addr *addr)
 {
-	int64_t limit =
-	    a->desc->connections_per_client ? a->desc->connections_per_client(a->d->conf) : 0;
+	int64_t most = a->desc->connections_per_client ? a->desc->connections_per_client(a->d->conf)
+						       : 0,
+		rate = a->d->conf->smtpd_client_connection_rate_limit;
 
 	if (spared(a, addr))
-		return false;
-	s->client = client_find(a, addr);
-	s->client->sessions++;
-	return limit && s->client->sessions > (unsigned)limit;
+		return NULL;
+	s->client = client_enter(a, addr);
+	if (most && s->client->sessions > (unsigned)most)
+		return "too many connections of this client at once: "
+		       "smtpd_client_connection_count_limit";
+	if (rate && s->client->connections > (uint64_t)rate)
+		return "too many connections of this client within anvil_rate_time_unit: "
+		       "smtpd_client_connection_rate_limit";
+	return NULL;
 }
 
 static void
@@ -259,6 +315,7 @@ accepted(struct listener *l, int fd, const struct sockaddr_storage *peer)
 	struct msg m = MSG_INIT(MSG_CONNECTION, 0);
 	struct inet_addr addr, local;
 	char who[INET_TEXT] = "local";
+	const char *why;
 	struct session *s;
 	struct worker *w;
 	int err;
@@ -272,10 +329,9 @@ accepted(struct listener *l, int fd, const struct sockaddr_storage *peer)
 	s->token = m.connection.token = ++a->next_token;
 	hash_insert(&a->sessions, &s->node, slice(&s->token, sizeof(s->token)));
 	count(COUNT_connections, 1);
-	if (!l->local && over_limit(a, s, &addr)) {
-		refuse(a, l, fd,
-		    "too many connections of this client: smtpd_client_connection_count_limit",
-		    who);
+	why = l->local ? NULL : over_limit(a, s, &addr);
+	if (why) {
+		refuse(a, l, fd, why, who);
 		session_free(a, s);
 		return;
 	}
@@ -462,10 +518,13 @@ on_stop(struct daemon *d)
 {
 	struct acceptor_state *a = state_of(d);
 
-	if (a->nlisteners)
+	/* An upgrade cuts no session of a mailbox; a receiver's ends with its transaction, and the client tries again. */
+	bool leave_them = d->stop_how == 2 && d->role == ROLE_LOGIN;
+
+	if (a->nlisteners && !leave_them)
 		zygote_stop_children(d, 0);
 	close_listeners(a);
-	if (!zygote_count(d))
+	if (!zygote_count(d) || leave_them)
 		daemon_exit(d);
 }
 
@@ -521,6 +580,7 @@ acceptor_run(int argc, char **argv, const struct acceptor_desc *desc)
 	state.desc = desc;
 	state.cores = cores > 0 ? (int)cores : 1;
 	TAILQ_INIT(&state.workers);
+	TAILQ_INIT(&state.quiet);
 	daemon.init = on_init;
 	daemon.start = on_start;
 	daemon.message = on_message;
