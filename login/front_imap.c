@@ -13,7 +13,8 @@ engine_new(const struct conf *conf, const char *mechanisms, bool can_starttls, b
 		.max_command = 8192,
 		.max_errors = 3,
 		.max_commands = 100,
-		.max_auth_failures = (unsigned)conf->auth_failure_limit };
+		.max_auth_failures = (unsigned)conf->auth_failure_limit,
+		.greeting = conf->login_greeting };
 
 	return imap_login_new(&limits, mechanisms, can_starttls, tls);
 }

@@ -12,7 +12,8 @@ engine_new(const struct conf *conf, const char *mechanisms, bool can_starttls, b
 	struct pop3_login_limits limits = { .max_auth = 12288,
 		.max_errors = 3,
 		.max_commands = 100,
-		.max_auth_failures = (unsigned)conf->auth_failure_limit };
+		.max_auth_failures = (unsigned)conf->auth_failure_limit,
+		.greeting = conf->login_greeting };
 
 	return pop3_login_new(&limits, mechanisms, can_starttls, tls);
 }

@@ -79,7 +79,8 @@ put(struct pop3_login *l, const char *text)
 void
 pop3_login_greet(struct pop3_login *l)
 {
-	put(l, "+OK POP3 ready");
+	buf_add_str(&l->out, "+OK ");
+	put(l, l->limits.greeting && *l->limits.greeting ? l->limits.greeting : "POP3 ready");
 }
 
 void

@@ -30,6 +30,7 @@ struct pop3_login_limits {
 	unsigned max_errors;        /* bad commands before the end; default 3 */
 	unsigned max_commands;      /* commands of any kind before login; default 100 */
 	unsigned max_auth_failures; /* failed logins before the end; default 3 */
+	const char *greeting; /* text of the greeting, borrowed for the life; NULL: "POP3 ready" */
 };
 
 enum pop3_login_want {
