@@ -102,6 +102,7 @@ service_policy_new(struct daemon *d, enum smtp_service kind)
 	p->hello_required = kind != SMTP_SMTPD || c->smtpd_helo_required;
 	p->vrfy_disabled = c->disable_vrfy_command;
 	p->strict_pipelining = c->smtpd_forbid_unauth_pipelining;
+	p->mend_bare_lf = c->smtpd_forbid_bare_newline == CONF_BARE_NEWLINE_NO;
 	p->auth_mechanisms = "";
 	p->auth_mechanisms_tls = join_mechanisms(&sp->arena, &c->auth_mechanisms);
 	p->forbidden = forbidden;

@@ -2,7 +2,8 @@
  * Lines and message content from strangers: the only code that decides where a line ends. Runs in
  * every process that speaks a line protocol. Allocates nothing and keeps no input. Invariants: a
  * line that is returned holds no CR and no LF; a run of content without bare_cr and bare_lf set has
- * CR and LF in pairs only.
+ * CR and LF in pairs only; with mend_lf a bare LF comes out as CRLF, but only CRLF.CRLF of the wire
+ * ends the content.
  */
 #include "smtp/line.h"
 
@@ -94,6 +95,10 @@ read_text(struct content_reader *r, struct slice in, size_t at)
 	r->state = CONTENT_TEXT;
 	if (end == in.n)
 		return end;
+	if (in.p[end] == '\n' && r->mend_lf) {
+		r->state = CONTENT_LF;
+		return end;
+	}
 	if (in.p[end] == '\n') {
 		r->bare_lf = true;
 		return end + 1;
@@ -129,8 +134,17 @@ content_read(struct content_reader *r, struct slice in, struct slice *run_r, boo
 			at = read_text(r, in, at);
 			break;
 		case CONTENT_TEXT:
+		case CONTENT_MENDED:
 			at = read_text(r, in, at);
 			break;
+		case CONTENT_LF:
+			if (at > start) {
+				*run_r = slice_sub(in, start, at);
+				return at;
+			}
+			*run_r = SLICE_LIT("\r\n");
+			r->state = CONTENT_MENDED;
+			return at + 1;
 		case CONTENT_CR:
 			if (c == '\n') {
 				r->state = CONTENT_START;

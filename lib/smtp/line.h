@@ -38,15 +38,25 @@ void line_reset(struct line_reader *r);
  * for dots it stands at the start of the content.
  */
 struct content_reader {
-	bool dots;             /* unstuff, and end at CRLF.CRLF */
-	bool bare_cr, bare_lf; /* seen: the content must be refused */
-	enum { CONTENT_START, CONTENT_TEXT, CONTENT_CR, CONTENT_DOT, CONTENT_DOT_CR } state;
+	bool dots;    /* unstuff, and end at CRLF.CRLF */
+	bool mend_lf; /* a bare LF becomes CRLF; it still begins no line where a dot counts */
+	bool bare_cr, bare_lf; /* seen: the content must be refused; bare_lf not with mend_lf */
+	enum {
+		CONTENT_START,
+		CONTENT_TEXT,
+		CONTENT_CR,
+		CONTENT_DOT,
+		CONTENT_DOT_CR,
+		CONTENT_LF,     /* the next octet is a bare LF to mend */
+		CONTENT_MENDED, /* as TEXT, behind a mended one */
+	} state;
 };
 
 /*
- * Reads the next run: octets used of in, at least one if there is one. *run_r lies inside in and is
- * content (it may be empty). *end_r is set when CRLF.CRLF was read; nothing behind it is touched.
- * Only CRLF "." CRLF ends: a dot after a bare LF or CR does not stand at the start of a line.
+ * Reads the next run: octets used of in, at least one if there is one. *run_r is content (it may
+ * be empty) and lies inside in, but for a mended line end. *end_r is set when CRLF.CRLF was read;
+ * nothing behind it is touched. Only CRLF "." CRLF ends: a dot after a bare LF or CR does not stand
+ * at the start of a line.
  */
 size_t content_read(struct content_reader *r, struct slice in, struct slice *run_r, bool *end_r);
 

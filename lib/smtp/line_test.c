@@ -72,9 +72,9 @@ lines(void **state)
 }
 
 static void
-read_content(struct slice text, bool dots, size_t n, struct buf *log)
+read_content(struct slice text, bool dots, bool mend, size_t n, struct buf *log)
 {
-	struct content_reader r = { .dots = dots };
+	struct content_reader r = { .dots = dots, .mend_lf = mend };
 	size_t before_end = 0;
 
 	buf_clear(log);
@@ -107,13 +107,13 @@ read_content(struct slice text, bool dots, size_t n, struct buf *log)
 }
 
 static void
-check_content(struct slice text, bool dots, const char *expected)
+check_content_as(struct slice text, bool dots, bool mend, const char *expected)
 {
 	struct buf log;
 
 	buf_init(&log, 0);
 	for (size_t n = 1; n <= text.n; n++) {
-		read_content(text, dots, n, &log);
+		read_content(text, dots, mend, n, &log);
 		if (!slice_eq_str(buf_slice(&log), expected))
 			fail_msg("in feeds of %zu: %.*s", n, (int)buf_len(&log),
 			    (const char *)buf_slice(&log).p);
@@ -121,14 +121,20 @@ check_content(struct slice text, bool dots, const char *expected)
 	buf_free(&log);
 }
 
+static void
+check_content(struct slice text, bool dots, const char *expected)
+{
+	check_content_as(text, dots, false, expected);
+}
+
 static bool
-ends(struct slice text)
+ends_as(struct slice text, bool mend)
 {
 	struct buf log;
 	bool found;
 
 	buf_init(&log, 0);
-	read_content(text, true, text.n, &log);
+	read_content(text, true, mend, text.n, &log);
 	found = slice_search(buf_slice(&log), SLICE_LIT("|END|")) >= 0;
 	buf_free(&log);
 	return found;
@@ -158,14 +164,31 @@ smuggling(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-		if (ends(slice_str(bad[i])))
+		if (ends_as(slice_str(bad[i]), false) || ends_as(slice_str(bad[i]), true))
 			fail_msg("case %zu ends the data", i);
 	check_content(SLICE_LIT("a\nb\r\n.\r\nX"), true, "|END|X|LF|");
 	check_content(SLICE_LIT("a\rb\r\n.\r\nX"), true, "|END|X|CR|");
 	check_content(SLICE_LIT("\n.\r\n\r\n.\r\nX"), true, "|END|X|LF|");
-	assert_true(ends(SLICE_LIT("a\0\r\n.\r\n")));
-	assert_false(ends(SLICE_LIT("a\r\n\0.\r\n")));
-	assert_false(ends(SLICE_LIT("a\r\n.\0\r\n")));
+	assert_true(ends_as(SLICE_LIT("a\0\r\n.\r\n"), false));
+	assert_false(ends_as(SLICE_LIT("a\r\n\0.\r\n"), false));
+	assert_false(ends_as(SLICE_LIT("a\r\n.\0\r\n"), false));
+}
+
+/* smtpd_forbid_bare_newline = no: what comes out has CRLF only, and a dot behind a mended line end
+ * neither ends the data nor is unstuffed: it is stuffed when it is sent on. */
+static void
+mending(void **state)
+{
+	(void)state;
+	check_content_as(SLICE_LIT("a\nb\r\n.\r\nX"), true, true, "a\r\nb\r\n|END|X");
+	check_content_as(SLICE_LIT("\n\n\r\n.\r\nX"), true, true, "\r\n\r\n\r\n|END|X");
+	check_content_as(SLICE_LIT("a\n.\nMAIL\r\n.\r\nX"), true, true, "a\r\n.\r\nMAIL\r\n|END|X");
+	check_content_as(SLICE_LIT("a\n.\r\nb\r\n.\r\nX"), true, true, "a\r\n.\r\nb\r\n|END|X");
+	check_content_as(SLICE_LIT("a\r\n.\nb\r\n.\r\nX"), true, true, "a\r\n\r\nb\r\n|END|X");
+	check_content_as(SLICE_LIT("a\n..b\r\n.\r\nX"), true, true, "a\r\n..b\r\n|END|X");
+	check_content_as(SLICE_LIT("a\nb\n"), false, true, "a\r\nb\r\n");
+	check_content_as(SLICE_LIT("a\rb\r\n.\r\nX"), true, true, "|END|X|CR|");
+	check_content_as(SLICE_LIT("a\r\r\n.\r\n"), true, true, "|END||CR|");
 }
 
 static void
@@ -286,6 +309,7 @@ main(void)
 		cmocka_unit_test(lines),
 		cmocka_unit_test(content),
 		cmocka_unit_test(smuggling),
+		cmocka_unit_test(mending),
 		cmocka_unit_test(replies),
 		cmocka_unit_test(reads_replies),
 		cmocka_unit_test(xtext),

@@ -51,6 +51,7 @@ struct smtp_policy {
 	bool auth_needs_tls; /* AUTH is offered under TLS only */
 	bool hello_required; /* MAIL only after HELO or EHLO */
 	bool vrfy_disabled;
+	bool mend_bare_lf;      /* a bare LF in content becomes CRLF, else the message is refused */
 	bool strict_pipelining; /* end the session of a client that does not wait where it must */
 	const char *auth_mechanisms;     /* as in EHLO, without TLS */
 	const char *auth_mechanisms_tls; /* under TLS */

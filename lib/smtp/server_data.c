@@ -57,7 +57,7 @@ begin_content(struct smtp_server *s, bool dots)
 	const struct smtp_policy *p = s->policy;
 
 	s->tx.began = true;
-	s->tx.reader = (struct content_reader){ .dots = dots };
+	s->tx.reader = (struct content_reader){ .dots = dots, .mend_lf = p->mend_bare_lf };
 	s->tx.header = (struct header_scan){ .field_limit = p->header_size_limit,
 		.section_limit = p->header_section_limit,
 		.count_limit = p->header_count_limit };
