@@ -282,7 +282,8 @@ agents_started(struct qmgr *q, struct msg *m)
 void
 agents_idle(struct qmgr *q, int64_t now)
 {
-	int64_t limit = q->d->conf->local_child_idle_time, first = INT64_MAX;
+	/* Sooner than the child ends by itself, so that no job meets a process that is leaving. */
+	int64_t limit = q->d->conf->local_child_idle_time * 4 / 5, first = INT64_MAX;
 
 	for (struct agent *a = TAILQ_FIRST(&q->agents), *next; a; a = next) {
 		next = TAILQ_NEXT(a, link);

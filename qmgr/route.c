@@ -134,7 +134,8 @@ route_message(struct qmgr *q, struct message *m)
 			TAILQ_REMOVE(&q->route_lru, r, lru);
 			TAILQ_INSERT_TAIL(&q->route_lru, r, lru);
 			set_route(q, m, i, r);
-		} else if (!q->d->stopping) { /* else it is committed as it is: the successor asks */
+		} else if (!q->d->stopping) { /* else it is committed as it is: the successor asks
+					       */
 			ask(q, m, i);
 		}
 	}

@@ -1,0 +1,533 @@
+"""The queue: direct and queued way, durability, crashes, recovery, bounces, hold, expiry, full disk."""
+import collections
+import email
+import email.policy
+import hashlib
+import os
+import re
+import signal
+import smtplib
+import subprocess
+import threading
+import time
+
+import pytest
+
+from instance import SLOW
+from smtp_sink import SmtpSink
+
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+def relay_to(i):
+    """Parameters that send out.test to the sink."""
+    return {"relay_domains": "out.test", "smtp_client_ports": f"25, {i.port['sink']}, {i.port['dns']}",
+            "smtp_tls_security_level": "none", "transport_maps": f"inline:{{ out.test=smtp:[127.0.0.1]:{i.port['sink']} }}"}
+
+
+@pytest.fixture
+def with_sink(make_instance):
+    """with_sink(direct=..., main={...}) gives an instance that relays out.test to a sink, and the sink."""
+    sinks = []
+
+    def make(**options):
+        main = options.pop("main", {})
+        i = make_instance(start=False, **options)
+        i.set(**{**relay_to(i), **main})
+        sinks.append(SmtpSink(i.port["sink"]))
+        i.start()
+        return i, sinks[-1]
+
+    yield make
+    for s in sinks:
+        s.close()
+
+
+def send(i, to, content="Subject: x\r\n\r\nhello\r\n", sender="s@example.test", mail=(), rcpt=()):
+    to = [to] if isinstance(to, str) else to
+    with smtplib.SMTP("127.0.0.1", i.port["smtp"], timeout=60) as s:
+        s.ehlo("client.test")
+        assert s.mail(sender, list(mail))[0] == 250
+        for address in to:
+            code, text = s.rcpt(address, list(rcpt))
+            assert code == 250, text
+        code, text = s.data(content)
+        return code, text.decode()
+
+
+def queue_id(reply):
+    return re.search(r"as (\w+)", reply[1])[1]
+
+
+def queue_files(i):
+    return sorted(p for d in (i.spool / "queue").iterdir() if len(d.name) == 1 for p in d.iterdir())
+
+
+def wait_empty(i, seconds=20):
+    end = time.monotonic() + seconds * SLOW
+    while time.monotonic() < end:
+        if not queue_files(i) and "empty" in i.tool("queue", "list").stdout:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the queue is not empty: " + i.tool("queue", "list").stdout + i.tail())
+
+
+def status(i):
+    line = next(x for x in i.tool("status").stdout.splitlines() if x.startswith("qmgr["))
+    return collections.Counter({k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", line)})
+
+
+def report_of(content):
+    """The parts of a multipart/report: text, fields per block, returned."""
+    m = email.message_from_bytes(content, policy=email.policy.default)
+    assert m.get_content_type() == "multipart/report"
+    parts = list(m.iter_parts())
+    assert len(parts) == 3
+    return m, parts
+
+
+# --- the two ways ---
+
+@pytest.mark.parametrize("direct", [True, False])
+@pytest.mark.parametrize("size", [100, 300000])
+def test_ways(with_sink, direct, size):
+    i, sink = with_sink(direct=direct)
+    body = "Subject: w\r\n\r\n" + ("x" * 70 + "\r\n") * (size // 72 + 1)
+    assert send(i, ["u1@example.test"], body)[0] == 250
+    assert send(i, ["a@out.test"], body)[0] == 250
+    stored = i.wait_messages("u1@example.test")[0]
+    assert stored.replace(b"\r\n", b"\n").endswith(body.encode().replace(b"\r\n", b"\n"))
+    assert sink.wait()[0][2].endswith(body.encode())
+    wait_empty(i)
+    s = status(i)
+    assert s["messages_direct"] == (2 if direct else 0) and s["messages_queued"] == (0 if direct else 2)
+    assert s["odd"] == 0 and s["open_files"] == 0
+
+
+def test_many_recipients_are_queued(with_sink):
+    i, sink = with_sink()
+    to = [f"r{n}@out.test" for n in range(120)]
+    assert send(i, to)[0] == 250
+    end = time.monotonic() + 20 * SLOW
+    while sum(len(r) for _, r, _ in sink.messages) < 120 and time.monotonic() < end:
+        time.sleep(0.05)
+    got = sorted(re.search("<(.*)>", line)[1] for _, rcpts, _ in sink.messages for line in rcpts)
+    assert got == sorted(to)
+    assert max(len(r) for _, r, _ in sink.messages) <= 50
+    wait_empty(i)
+    assert status(i)["messages_queued"] == 1
+
+
+def test_direct_failure_is_told_to_the_client(with_sink):
+    i, sink = with_sink()
+    sink.replies["bad@out.test"] = "550 5.1.1 no such user here"
+    code, text = send(i, "bad@out.test")
+    assert code == 550 and "no such user here" in text
+    assert not i.messages("s@example.test") and not queue_files(i)
+
+
+def test_deadline_goes_to_the_queue(with_sink):
+    i, sink = with_sink()
+    sink.delay = 1.5
+    start = time.monotonic()
+    assert send(i, "slow@out.test")[0] == 250
+    assert time.monotonic() - start < 1.2 * SLOW
+    assert queue_files(i)
+    sink.wait()
+    wait_empty(i)
+    assert len(sink.messages) == 1
+
+
+# --- durable before 250 ---
+
+@ROOT_ONLY
+@pytest.mark.parametrize("direct", [True, False])
+def test_durable_before_250(make_instance, tmp_path, direct):
+    """Between the final dot and the 250 of each message lies an fsync, by strace of qmgr and the delivery."""
+    i = make_instance(direct=direct)
+    send(i, "u1@example.test")  # the delivery child is there
+    i.wait_messages("u1@example.test")
+    pids = i.pids("qmgr") + i.pids("smtpd") + i.pids("local")
+    trace = tmp_path / "trace"
+    args = ["strace", "-f", "-ttt", "-e", "trace=fsync,fdatasync,sendto,sendmsg,write,writev,recvfrom,read", "-s", "60", "-o", trace]
+    for pid in pids:
+        args += ["-p", str(pid)]
+    tracer = subprocess.Popen(args, stderr=subprocess.PIPE)
+    time.sleep(1.5)
+    for n in range(3):
+        assert send(i, "u1@example.test", f"Subject: traced {n}\r\n\r\nx\r\n")[0] == 250
+    tracer.send_signal(signal.SIGINT)
+    tracer.wait()
+    lines = trace.read_text(errors="replace").splitlines()
+    replies = [k for k, x in enumerate(lines) if '"250 2.0.0 Ok: queued as' in x]
+    assert len(replies) == 3, "\n".join(lines[-80:])
+    before = 0
+    for k in replies:
+        synced = [x for x in lines[before:k] if re.search(r"(fsync|fdatasync)(\(| resumed)", x) and "= 0" in x]
+        assert synced, "\n".join(lines[before:k])
+        before = k
+
+
+# --- crashes ---
+
+class Load(threading.Thread):
+    """Sends until told to stop; remembers what was acknowledged by the hash of its body."""
+
+    def __init__(self, i, number, to):
+        super().__init__(daemon=True)
+        self.i, self.number, self.to, self.acked, self.over = i, number, to, set(), False
+        self.refused = 0
+
+    def run(self):
+        n = 0
+        while not self.over:
+            n += 1
+            body = f"load {self.number} {n} {os.urandom(8).hex()}\r\n"
+            if n % 10 == 0:
+                body += ("y" * 60 + "\r\n") * 500  # beyond small_message_limit
+            try:
+                if send(self.i, self.to(n), f"Subject: l\r\n\r\n{body}")[0] == 250:
+                    self.acked.add(digest(body.encode()))
+                else:
+                    self.refused += 1
+            except (OSError, smtplib.SMTPException, AssertionError):
+                self.refused += 1
+                time.sleep(0.05)
+
+
+def digest(body):
+    return hashlib.sha256(body.replace(b"\r\n", b"\n").strip()).hexdigest()
+
+
+def body_of(content):
+    return content.replace(b"\r\n", b"\n").partition(b"\n\n")[2]
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_kill_qmgr_under_load(with_sink, direct):
+    i, sink = with_sink(direct=direct, allow_deaths=True, main={"minimal_backoff_time": "1s", "maximal_backoff_time": "2s"})
+    to = lambda n: "u1@example.test" if n % 2 else "a@out.test"
+    load = [Load(i, k, to) for k in range(6)]
+    for x in load:
+        x.start()
+    for _ in range(4):
+        time.sleep(0.7 * SLOW)
+        for pid in i.pids("qmgr"):
+            os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + 20 * SLOW
+        while not i.pids("qmgr") and time.monotonic() < end:
+            time.sleep(0.02)
+    time.sleep(1.0 * SLOW)
+    for x in load:
+        x.over = True
+    for x in load:
+        x.join(60)
+    acked = set().union(*(x.acked for x in load))
+    assert len(acked) > 20
+    wait_empty(i, 60)
+    delivered = [digest(body_of(m)) for m in i.messages("u1@example.test")]
+    delivered += [digest(body_of(c)) for _, _, c in sink.messages]
+    lost = acked - set(delivered)
+    assert not lost, f"{len(lost)} of {len(acked)} lost\n{i.tail()}"
+
+
+def test_restart_keeps_what_waits(with_sink):
+    i, sink = with_sink(direct=False)
+    sink.rcpt_default = "450 4.2.0 not now"
+    ids = [queue_id(send(i, f"d{n}@out.test", f"Subject: d\r\n\r\nwaiting {n}\r\n")) for n in range(5)]
+    large = queue_id(send(i, "large@out.test", "Subject: d\r\n\r\n" + "line\r\n" * 20000))
+    i.wait_log("status=deferred", count=6)
+    files = queue_files(i)
+    assert sorted(p.name for p in files) == sorted(ids + [large])
+    time.sleep(0.3)
+    assert all(p.stat().st_mtime > time.time() + 200 for p in files), "the next attempt stands in the mtime"
+    i.stop()
+    i.start()
+    i.wait_log("queue-recovered.* messages=6")
+    attempts = i.log().count("status=deferred")
+    listing = i.tool("queue", "list").stdout
+    for name in ids + [large]:
+        assert name in listing
+    time.sleep(0.5)
+    assert i.log().count("status=deferred") == attempts, "a restart tries nothing before its time"
+    sink.rcpt_default = "250 ok"
+    i.tool("queue", "flush")
+    sink.wait(6)
+    wait_empty(i)
+    assert len(sink.messages) == 6
+
+
+def test_spool_is_cleaned_at_the_start(make_instance):
+    i = make_instance(direct=False, main={"transport_maps": "inline:{ {example.test = retry:not now} }"})
+    names = [queue_id(send(i, "u1@example.test", f"Subject: c\r\n\r\n{n}\r\n")) for n in range(4)]
+    i.wait_log("status=deferred", count=4)
+    i.stop()
+    path = {p.name: p for p in queue_files(i)}
+    whole = path[names[0]].read_bytes()
+    path[names[1]].write_bytes(whole[:-10])  # no footer: was never acknowledged
+    damaged = bytearray(path[names[2]].read_bytes())
+    damaged[len(damaged) - 64 + 20] ^= 1  # a footer that lies
+    path[names[2]].write_bytes(damaged)
+    path[names[3]].chmod(0o200)  # a receiver was writing it
+    i.start()
+    i.wait_log("queue-recovered files=4 messages=1 removed=2 corrupt=1")
+    time.sleep(0.3)
+    assert [p.name for p in queue_files(i)] == [names[0]]
+    assert [p.name for p in (i.spool / "queue" / "corrupt").iterdir()] == [names[2]]
+    log = i.log()
+    i.set(transport_maps="")
+    i.reload()
+    i.tool("queue", "flush")
+    i.wait_messages("u1@example.test", 1)
+    wait_empty(i)
+    assert "queue-corrupt" in log
+
+
+# --- bounces ---
+
+def test_bounce(with_sink):
+    i, sink = with_sink(direct=False)
+    sink.replies["bad@out.test"] = "550 5.1.1 no such user here"
+    sink.replies["worse@out.test"] = "554 5.7.1 go away"
+    assert send(i, ["bad@out.test", "good@out.test", "worse@out.test"], "Subject: b\r\nX-Mark: 1\r\n\r\nsecret\r\n",
+                sender="u1@example.test", mail=["ENVID=QQ+2B1"], rcpt=["ORCPT=rfc822;orig+2Bx@out.test"])[0] == 250
+    content = i.wait_messages("u1@example.test")[0]
+    assert content.startswith(b"Return-Path: <>")
+    m, (text, dsn, returned) = report_of(content)
+    assert m["Auto-Submitted"] == "auto-replied" and "MAILER-DAEMON" in m["From"]
+    assert dsn.get_content_type() == "message/delivery-status"
+    blocks = dsn.get_payload()
+    assert blocks[0]["Reporting-MTA"] == "dns; mx.example.test" and blocks[0]["Original-Envelope-Id"] == "QQ+1"
+    assert [b["Final-Recipient"] for b in blocks[1:]] == ["rfc822; bad@out.test", "rfc822; worse@out.test"]
+    assert [b["Status"] for b in blocks[1:]] == ["5.1.1", "5.7.1"]
+    assert all(b["Action"] == "failed" and b["Original-Recipient"] == "rfc822; orig+x@out.test" for b in blocks[1:])
+    assert "no such user here" in blocks[1]["Diagnostic-Code"]
+    assert returned.get_content_type() == "text/rfc822-headers"
+    assert b"X-Mark: 1" in content and b"secret" not in content
+    wait_empty(i)
+    assert len(sink.messages) == 1
+
+
+@pytest.mark.parametrize("size", [100, 40000, 100000])
+def test_bounce_full(with_sink, size):
+    i, sink = with_sink(direct=False)
+    sink.replies["bad@out.test"] = "550 5.1.1 no"
+    body = "Subject: full\r\n\r\nsecret\r\n" + ("z" * 70 + "\r\n") * (size // 72)
+    send(i, "bad@out.test", body, sender="u1@example.test", mail=["RET=FULL"])
+    content = i.wait_messages("u1@example.test")[0]
+    _, parts = report_of(content)
+    within = size < 50000
+    assert parts[2].get_content_type() == ("message/rfc822" if within else "text/rfc822-headers")
+    assert (b"secret" in content) == within
+    wait_empty(i)
+
+
+def test_notify(with_sink):
+    i, sink = with_sink(direct=False)
+    sink.replies["bad@out.test"] = "550 5.1.1 no"
+    send(i, "bad@out.test", sender="u1@example.test", rcpt=["NOTIFY=NEVER"])
+    send(i, "bad@out.test", sender="u1@example.test", rcpt=["NOTIFY=SUCCESS"])
+    send(i, "bad@out.test", sender="")
+    wait_empty(i)
+    assert not i.messages("u1@example.test")
+    # A success notice: the next hop has no DSN, so it is ours ("relayed"); and of our own mailbox.
+    send(i, "good@out.test", sender="u1@example.test", rcpt=["NOTIFY=SUCCESS"])
+    content = i.wait_messages("u1@example.test", 1)[0]
+    assert [b["Action"] for b in report_of(content)[1][1].get_payload()[1:]] == ["relayed"]
+    wait_empty(i)
+
+
+def test_success_notice_of_a_mailbox(make_instance):
+    i = make_instance(users={"u1@example.test": "p", "u2@example.test": "p"})
+    send(i, "u2@example.test", sender="u1@example.test", rcpt=["NOTIFY=SUCCESS"])
+    content = i.wait_messages("u1@example.test", 1)[0]
+    assert [b["Action"] for b in report_of(content)[1][1].get_payload()[1:]] == ["delivered"]
+    wait_empty(i)
+    assert len(i.messages("u2@example.test")) == 1
+
+
+def test_delay_notice_then_expiry(with_sink):
+    i, sink = with_sink(direct=False, main={"delay_warning_time": "1s", "minimal_backoff_time": "1s",
+                                            "maximal_backoff_time": "1s", "maximal_queue_lifetime": "5s"})
+    sink.rcpt_default = "450 4.2.1 busy"
+    send(i, "later@out.test", sender="u1@example.test")
+    first = i.wait_messages("u1@example.test", 1)[0]
+    block = report_of(first)[1][1].get_payload()[1]
+    assert block["Action"] == "delayed" and block["Will-Retry-Until"] and block["Status"] == "4.2.1"
+    both = i.wait_messages("u1@example.test", 2, 20)
+    blocks = [report_of(c)[1][1].get_payload()[1] for c in both]
+    failed = next(b for b in blocks if b["Action"] == "failed")
+    assert failed["Status"] == "5.4.7" and "busy" in failed["Diagnostic-Code"]
+    wait_empty(i)
+    assert len(i.messages("u1@example.test")) == 2
+
+
+def test_double_bounce(with_sink):
+    i, sink = with_sink(direct=False, main={"notify_classes": "2bounce"}, aliases="postmaster: root\nroot: u1@example.test\n")
+    sink.replies["bad@out.test"] = "550 5.1.1 no"
+    sink.replies["gone@out.test"] = "550 5.1.1 no"
+    send(i, "bad@out.test", sender="gone@out.test")
+    content = i.wait_messages("u1@example.test", 1)[0]
+    assert b"Postmaster" in content and content.startswith(b"Return-Path: <double-bounce@")
+    wait_empty(i)
+
+
+def test_smtputf8_notice(with_sink):
+    i, sink = with_sink(direct=False)
+    sink.rcpt_default = "550 5.1.1 no"
+    with smtplib.SMTP("127.0.0.1", i.port["smtp"], timeout=60) as s:
+        s.ehlo("client.test")
+        s.mail("u1@example.test", ["SMTPUTF8"])
+        s.command_encoding = "utf-8"
+        assert s.docmd("RCPT", "TO:<bü@out.test>")[0] == 250
+        assert s.data("Subject: ü\r\n\r\nx\r\n".encode())[0] == 250
+    content = i.wait_messages("u1@example.test", 1)[0]
+    assert b"message/global-delivery-status" in content and "Final-Recipient: utf-8; bü@out.test".encode() in content
+    wait_empty(i)
+
+
+# --- logins ---
+
+def test_sender_belongs_to_the_login(make_instance):
+    i = make_instance(users={"u1@example.test": "pass1", "u2@example.test": "pass2"})
+
+    def submit(sender):
+        with smtplib.SMTP("localhost", i.port["submission"], timeout=60) as s:
+            s.starttls(context=i.tls())
+            s.login("u1@example.test", "pass1")
+            s.mail(sender)
+            s.rcpt("u2@example.test")
+            return s.data("Subject: t\r\n\r\nx\r\n")
+
+    assert submit("u1@example.test")[0] == 250
+    code, text = submit("u2@example.test")
+    assert code == 553 and b"5.7.1" in text
+    assert len(i.wait_messages("u2@example.test")) == 1
+    i.wait_log("sender-refused.*u2@example.test")
+
+
+# --- the admin ---
+
+def test_hold_release_delete(with_sink):
+    i, sink = with_sink(direct=False)
+    sink.rcpt_default = "450 4.2.0 not now"
+    a, b = (queue_id(send(i, f"{x}@out.test", sender=f"{x}@example.com")) for x in "ab")
+    i.wait_log("status=deferred", count=2)
+    assert "1 message\n" == i.tool("queue", "hold", a).stdout
+    listing = i.tool("queue", "list").stdout
+    assert re.search(f"{a} .* held", listing) and not re.search(f"{b} .* held", listing)
+    i.stop()
+    i.start()
+    i.wait_log("queue-recovered.*messages=2")
+    assert re.search(f"{a} .* held", i.tool("queue", "list").stdout), "a hold outlives a restart"
+    sink.rcpt_default = "250 ok"
+    i.tool("queue", "flush")
+    sink.wait(1)
+    time.sleep(0.5)
+    assert len(sink.messages) == 1 and "b@out.test" in sink.messages[0][1][0]
+    shown = i.tool("queue", "show", a).stdout
+    assert "sender: <a@example.com>" in shown and "to: <a@out.test>" in shown and "not now" in shown
+    i.tool("queue", "release", a)
+    sink.wait(2)
+    wait_empty(i)
+    sink.rcpt_default = "450 4.2.0 not now"
+    c = queue_id(send(i, "c@out.test", sender="c@example.com"))
+    i.wait_log("status=deferred", count=3)
+    for flag, text in (("-d", "127.0.0.1"), ("-s", "c@example.com"), ("-r", "not now")):
+        assert text in i.tool("queue", "list", flag).stdout
+    assert i.tool("queue", "delete", "c@example.com").stdout == "1 message\n"
+    wait_empty(i)
+    assert i.tool("queue", "show", c, check=False).returncode == 1
+    assert i.tool("queue", "hold", check=False).returncode == 64
+
+
+def test_dead_site_does_not_delay_others(with_sink):
+    i, sink = with_sink(direct=False, main={"minimal_backoff_time": "2s"})
+    i.set(transport_maps=f"inline:{{ out.test=smtp:[127.0.0.1]:{i.port['sink']}, dead.test=smtp:[127.0.0.1]:{i.port['dns']} }}",
+          relay_domains="out.test, dead.test")
+    i.reload()
+    for n in range(30):
+        send(i, f"x{n}@dead.test")
+    start = time.monotonic()
+    send(i, "well@out.test")
+    sink.wait(1)
+    assert time.monotonic() - start < 5 * SLOW
+    i.wait_log("to=<x.*status=deferred")
+    attempts = i.log().count("status=deferred")
+    assert attempts <= 12, "a site that does not answer rests"
+    s = i.tool("queue", "list", "-d").stdout
+    assert "resting" in s
+
+
+# --- expansions ---
+
+@ROOT_ONLY
+def test_include_and_owner(make_instance, tmp_path):
+    i = make_instance(start=False, users={"u1@example.test": "p", "u2@example.test": "p"}, direct=True)
+    members = i.folder / "members"
+    members.write_text("u1@example.test\nu2@example.test\nu1@example.test\n")
+    members.chmod(0o644)
+    (i.etc / "aliases").write_text(f"postmaster: root\nroot: u1@example.test\nlist: :include:{members}\n"
+                                   "owner-list: u2@example.test\n")
+    i.start()
+    send(i, "list@mx.example.test", "Subject: to the list\r\n\r\nmembers\r\n", sender="s@example.com")
+    one = i.wait_messages("u1@example.test", 1)
+    two = i.wait_messages("u2@example.test", 1)
+    wait_empty(i)
+    assert len(i.messages("u1@example.test")) == 1 and b"members" in one[0] + two[0]
+    assert status(i)["odd"] == 0
+
+
+# --- a full disk ---
+
+@ROOT_ONLY
+def test_full_disk(make_instance, tmp_path):
+    image, mount = tmp_path / "image", tmp_path / "disk"
+    mount.mkdir()
+    image.write_bytes(b"\0" * (12 << 20))
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+    if subprocess.run(["mount", "-o", "loop", image, mount]).returncode:
+        pytest.skip("no loop mounts here")
+    try:
+        i = make_instance(start=False, direct=False, allow_deaths=True, users={"u1@example.test": "p"},
+                          main={"queue_directory": mount, "queue_minfree": "0", "message_size_limit": "1M",
+                                "transport_maps": "inline:{ {example.test = retry:not now} }"})
+        i.spool = mount
+        mount.chmod(0o755)
+        i.write()
+        i.start()
+        codes, acked, body = [], [], "Subject: f\r\n\r\n" + ("q" * 70 + "\r\n") * 8000
+        for n in range(40):
+            code, text = send(i, "u1@example.test", body + f"{n}\r\n")
+            codes.append(code)
+            if code == 250:
+                acked.append(queue_id((code, text)))
+            elif codes[-3:] == [452, 452, 452]:
+                break
+        assert 452 in codes and acked, codes
+        assert set(codes) == {250, 452}, codes
+        i.wait_log("queue-commit|queue-space-low|code=452")
+        assert sorted(p.name for p in queue_files(i)) == sorted(acked)
+        # Space again: mail flows, and what was acknowledged is all there.
+        i.set(transport_maps="")
+        i.reload()
+        i.tool("queue", "flush")
+        i.wait_messages("u1@example.test", len(acked), 30)
+        assert send(i, "u1@example.test", body)[0] == 250
+        wait_empty(i)
+        i.stop()
+    finally:
+        subprocess.run(["umount", mount], check=False)
+
+
+@ROOT_ONLY
+def test_minfree(make_instance):
+    i = make_instance(direct=False, main={"queue_minfree": str(1 << 50)})
+    codes = []
+    for _ in range(20):
+        codes.append(send(i, "u1@example.test")[0])
+        time.sleep(0.1)
+        if codes[-1] == 452:
+            break
+    assert codes[-1] == 452
+    i.wait_log("queue-space-low")
