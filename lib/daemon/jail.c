@@ -185,8 +185,8 @@ jail_probe(enum role role, struct buf *report)
 	buf_addf(
 	    report, " open:/etc/shadow=%s", outcome(open("/etc/shadow", O_RDONLY | O_CLOEXEC)));
 	buf_addf(report, " open:..=%s", outcome(open("..", O_RDONLY | O_DIRECTORY | O_CLOEXEC)));
-	buf_addf(report, " create:/tmp/x=%s",
-	    outcome(open("/tmp/bulkhead-probe", O_WRONLY | O_CREAT | O_EXCL, 0600)));
+	buf_addf(report, " create:/tmp=%s",
+	    outcome(open("/tmp", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600)));
 	buf_addf(
 	    report, " socket:unix=%s", outcome(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)));
 	buf_addf(
