@@ -27,7 +27,7 @@ class Sink:
                  tls=None, wrapper=False, replies=None, lmtp=False):
         self.features, self.tls, self.wrapper, self.lmtp = features, tls, wrapper, lmtp
         self.replies = dict(replies or {})
-        self.messages, self.commands, self.connections, self.problems = [], [], 0, []
+        self.messages, self.commands, self.connections, self.peers, self.problems = [], [], 0, [], []
         self.lock = threading.Condition()
         self.listener = socket.create_server((host, port), backlog=100)
         self.open = set()
@@ -36,11 +36,12 @@ class Sink:
     def accept(self):
         while True:
             try:
-                client, _ = self.listener.accept()
+                client, peer = self.listener.accept()
             except OSError:
                 return
             with self.lock:
                 self.connections += 1
+                self.peers.append(peer[0])
                 self.open.add(client)
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self.serve, args=(client,), daemon=True).start()

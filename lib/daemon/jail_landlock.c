@@ -92,6 +92,10 @@ build(const struct jail_args *a, int abi)
 		struct net_port_attr rule = { NET_CONNECT_TCP, a->ports[i] };
 		rc = (int)syscall(SYS_landlock_add_rule, fd, RULE_NET_PORT, &rule, 0);
 	}
+	if (!rc && abi >= 4 && promises_of(a->role) & 1u << P_BIND) {
+		struct net_port_attr rule = { NET_BIND_TCP, 0 }; /* a source address, any free port */
+		rc = (int)syscall(SYS_landlock_add_rule, fd, RULE_NET_PORT, &rule, 0);
+	}
 	if (!rc)
 		rc = (int)syscall(SYS_landlock_restrict_self, fd, 0);
 	close(fd);
