@@ -136,6 +136,11 @@ write_out(struct connection *c)
 	}
 	if (buf_len(out))
 		return true;
+	/* What a large answer or an idle client does not need now is given back. */
+	if (out->size > READ_SIZE)
+		buf_free(out);
+	if (!buf_len(&c->in) && imap_session_idling(c->session))
+		buf_free(&c->in);
 	if (imap_session_ended(c->session)) {
 		connection_free(c, "ended");
 		return false;

@@ -84,6 +84,8 @@ imap_cmd_idle(struct imap_session *s, struct imap_parse *p)
 {
 	if (!imap_end(p))
 		return;
+	/* It may last for hours: nothing is kept open for it. */
+	imap_drop_content(s);
 	s->idling = true;
 	imap_put(s, "+ Idling\r\n");
 	imap_sync(s, true);
