@@ -560,6 +560,50 @@ def test_authorized_submit_users(make_instance):
 
 # --- the corpus ---
 
+VECTORS = pathlib.Path(__file__).resolve().parent.parent.parent / "shared/vectors/messages"
+
+
+def corpus():
+    """(name, content as a sender makes it: every CR, LF or CRLF is a line end) of each message of the vectors."""
+    for path in sorted(VECTORS.rglob("*")):
+        if path.suffix in (".eml", ".msg") or (path.suffix == ".txt" and path.parent.name in ("messages", "python-test-email")):
+            data = path.read_bytes().replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            yield str(path.relative_to(VECTORS)), (data if data.endswith(b"\n") else data + b"\n")
+
+
+@pytest.mark.skipif(not VECTORS.is_dir(), reason="the vectors are not there")
+@pytest.mark.parametrize("way", ["DATA", "BDAT"])
+def test_corpus_byte_for_byte(make_instance, way):
+    i = make_instance()
+    sent = {}
+    w = Wire(i.port["smtp"])
+    w.say(EHLO)
+    for n, (name, data) in enumerate(corpus()):
+        sender = f"m{n}@client.example"
+        wire = data.replace(b"\n", b"\r\n")
+        assert w.code(b"MAIL FROM:<%s> BODY=8BITMIME\r\n" % sender.encode()) == 250
+        assert w.code(b"RCPT TO:<u1@example.test>\r\n") == 250
+        if way == "DATA":
+            assert w.code(b"DATA\r\n") == 354
+            stuffed = wire.replace(b"\r\n.", b"\r\n..")
+            reply = w.say((b"." if stuffed.startswith(b".") else b"") + stuffed + b".\r\n")
+        else:
+            half = len(wire) // 2
+            assert w.code(b"BDAT %d\r\n" % half + wire[:half]) == 250
+            reply = w.say(b"BDAT %d LAST\r\n" % (len(wire) - half) + wire[half:])
+        assert reply.startswith(b"250 "), (name, reply)
+        sent[sender] = (name, data)
+    assert len(sent) > 150
+    for m in i.wait_messages("u1@example.test", len(sent), 30):
+        head, _, rest = m.partition(b"\n")
+        name, data = sent.pop(head.split(b"<")[1].split(b">")[0].decode())
+        assert rest.endswith(data) or data in (b"",), name
+        trace = rest[: len(rest) - len(data)]
+        fields = [line.split(b":")[0] for line in trace.split(b"\n") if line and line[:1] not in (b"\t", b" ")]
+        assert fields == [b"X-Original-To", b"Delivered-To", b"Received"], (name, trace)
+    assert not sent
+    w.close()
+
 
 def test_log_tells_the_story(shared):
     with smtplib.SMTP("127.0.0.1", shared.port["smtp"], "story.example", 20) as s:

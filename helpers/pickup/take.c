@@ -406,7 +406,7 @@ begin(struct pickup *p)
 	p->at = 0;
 	p->next_rcpt = 0;
 	p->began = ev_wall_us();
-	p->header = (struct header_scan){ .section_limit = (size_t)c->header_size_limit,
+	p->header = (struct header_scan){ .section_limit = (size_t)c->header_size_limit * 16,
 		.count_limit = (unsigned)c->header_count_limit };
 	p->content = (struct content_reader){ 0 };
 	receiver_session_id(&p->receiver, p->id);

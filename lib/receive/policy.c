@@ -6,6 +6,9 @@
 
 #include <stdlib.h>
 
+/* header_size_limit is what others look at; a header section is refused only far beyond it. */
+#define HEADER_SECTION_FACTOR 16
+
 static const struct slice forbidden[] = { { (const unsigned char *)"CONNECT", 7 },
 	{ (const unsigned char *)"GET", 3 }, { (const unsigned char *)"POST", 4 } };
 
@@ -61,7 +64,8 @@ set_limits(struct smtp_policy *p, const struct conf *c)
 	p->line_limit = limit(c->line_length_limit);
 	p->auth_line_limit = p->line_limit > 12288 ? p->line_limit : 12288;
 	p->hop_limit = limit(c->hopcount_limit);
-	p->header_section_limit = (size_t)c->header_size_limit;
+	p->header_size_limit = 0;
+	p->header_section_limit = (size_t)c->header_size_limit * HEADER_SECTION_FACTOR;
 	p->header_count_limit = limit(c->header_count_limit);
 	p->chunk_limit = limit(c->smtpd_bdat_chunk_limit);
 }

@@ -145,9 +145,11 @@ void
 session_data_bytes(void *ctx, struct smtp_server *e, struct slice bytes)
 {
 	struct session *s = ctx;
+	const struct header_scan *h = &smtp_server_tx(e)->header;
 	bool more = mail_add(&s->mail, bytes);
 
-	if (!s->head_done && smtp_server_tx(e)->header.done) {
+	/* only a submitted message may need something at its head once its first field is known */
+	if (!s->head_done && (h->done || (h->fields && s->service->kind != SMTP_SUBMISSION))) {
 		complete_head(s);
 		more = more && !s->mail.wait;
 	}
