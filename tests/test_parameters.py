@@ -201,3 +201,25 @@ def test_active_limit(make_instance):
             assert time.monotonic() < end, f"{len(sink.messages)}\n{i.tail()}"
             time.sleep(0.1)
         assert {r for m in sink.messages for r in m.recipients} == {f"r{n}@far.example" for n in range(150)}
+
+
+def test_upgrade_timeout(make_instance):
+    """A client that never ends its message does not keep the old smtpd for ever."""
+    i = make_instance(main={"upgrade_timeout": "2s"})
+    s = smtplib.SMTP("127.0.0.1", i.port["smtp"], timeout=20 * SLOW)
+    s.ehlo()
+    s.mail("a@sender.example")
+    s.rcpt("u1@example.test")
+    assert s.docmd("DATA")[0] == 354
+    old = set(i.pids("smtpd"))
+    began = time.monotonic()
+    i.tool("upgrade")
+    assert s.sock.recv(1) == b""
+    assert 1.5 < time.monotonic() - began < 15 * SLOW
+    i.wait_log("upgrade-cut.*upgrade_timeout")
+    end = time.monotonic() + 5 * SLOW
+    while old & set(i.pids("smtpd")):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    i.wait_ready()
+    assert i.messages("u1@example.test") == []

@@ -72,7 +72,7 @@ struct acceptor_state {
 	uint64_t next_token;
 	int cores;
 	bool paused;
-	struct ev_timer resume;
+	struct ev_timer resume, last;
 };
 
 /* ---------------------------------------------------------------- counts per client */
@@ -513,16 +513,30 @@ close_listeners(struct acceptor_state *a)
 	ev_timer_clear(&a->resume);
 }
 
+/* upgrade_timeout is over: what still waits for its client is cut. */
+static void
+on_last(void *arg)
+{
+	struct daemon *d = arg;
+
+	log_event(LOG_W, "upgrade-cut", "service=%s processes=%zu reason=\"upgrade_timeout\"",
+	    log_cstr(d->service), zygote_count(d));
+	zygote_stop_children(d, 1);
+	daemon_exit(d);
+}
+
 static void
 on_stop(struct daemon *d)
 {
 	struct acceptor_state *a = state_of(d);
-
-	/* An upgrade cuts no session of a mailbox; a receiver's ends with its transaction, and the client tries again. */
+	/* An upgrade cuts no session of a mailbox; a receiver's ends with its transaction, and the
+	 * client tries again. */
 	bool leave_them = d->stop_how == 2 && d->role == ROLE_LOGIN;
 
 	if (a->nlisteners && !leave_them)
 		zygote_stop_children(d, 0);
+	if (a->nlisteners && !leave_them && d->stop_how == 2)
+		ev_timer_set(d->base, &a->last, d->conf->upgrade_timeout, on_last, d);
 	close_listeners(a);
 	if (!zygote_count(d) || leave_them)
 		daemon_exit(d);
