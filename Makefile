@@ -118,9 +118,9 @@ help:
 	@echo "make install DESTDIR= PREFIX=$(PREFIX)"
 
 unit: $(TESTS)
-	@scripts/run_units $(TESTS)
+	@scripts/run_tests unit $(TESTS)
 replay: $(FUZZERS)
-	@scripts/run_replay $(FUZZERS)
+	@scripts/run_tests replay --seeds $(FUZZERS)
 system: all
 	@BIN=$(abspath $(BIN)) $(PYTEST) -q -n $(JOBS) --dist loadgroup tests
 tests-bin: $(TESTS) $(FUZZERS)
