@@ -1,0 +1,208 @@
+"""Local delivery when processes are killed and the disk fails: nothing is lost, nothing is there twice."""
+import collections
+import os
+import re
+import shutil
+import signal
+import smtplib
+import subprocess
+import threading
+import time
+
+import pytest
+
+from instance import SLOW
+from test_local import DOMAIN, send, wait
+
+pytestmark = [
+    pytest.mark.skipif(not shutil.which("strace"), reason="needs strace"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="traces processes of other users"),
+]
+USER = "u1@example.test"
+# What a delivery of a small message does, in its order; tests/test_local.py counts on it too.
+PATH = ("openat", "write", "sync_file_range", "renameat2", "fsync", "close", "sendto")
+
+
+def child(i):
+    """The delivery child of the one user."""
+    def look():
+        found = [p for p in i.pids("local") if open(f"/proc/{p}/status").read().split("PPid:\t")[1].split()[0]
+                 != str(i.process.pid)]
+        return found[0] if found else None
+
+    return wait(look, 10, "the delivery child")
+
+
+class Strace:
+    """Injects into all threads of a process; stop() detaches."""
+
+    def __init__(self, pid, *inject, trace=None):
+        words = ["strace", "-f", "-qq", "-o", trace or "/dev/null"]
+        for what in inject:
+            words += ["-e", f"inject={what}"]
+        names = ",".join(sorted({what.partition(":")[0] for what in inject})) or "all"
+        self.process = subprocess.Popen(words + ["-e", f"trace={names}", "-p", str(pid)], stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            tasks = os.listdir(f"/proc/{pid}/task")
+            traced = [re.search(r"TracerPid:\t(\d+)", open(f"/proc/{pid}/task/{t}/status").read())[1] for t in tasks]
+            if all(t != "0" for t in traced):
+                return
+            time.sleep(0.02)
+        raise AssertionError("strace did not attach")
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(10)
+
+
+def bodies(i):
+    return [re.search(rb"Subject: (\S+)", t)[1].decode() for t in i.messages(USER)]
+
+
+def flush(i):
+    i.tool("queue", "flush", check=False)
+
+
+@pytest.fixture
+def warmed(make_instance, request):
+    """An instance whose delivery child for the user is up."""
+    i = make_instance(main={"local_child_idle_time": "5m", "minimal_backoff_time": "1s"},
+                      allow_deaths=True, direct=getattr(request, "param", True))
+    send(i, USER, "Subject: first\n\nx\n")
+    i.wait_messages(USER)
+    return i
+
+
+def test_the_path_is_as_short_as_it_claims(warmed, tmp_path):
+    trace = tmp_path / "trace"
+    s = Strace(child(warmed), trace=str(trace))
+    for n in range(10):
+        send(warmed, USER, f"Subject: n{n}\n\nx\n")
+    warmed.wait_messages(USER, 11)
+    s.stop()
+    calls = collections.Counter(re.findall(r"^\d+ +(\w+)\(", trace.read_text(), re.M))
+    for name in PATH:
+        assert calls[name] == 10, calls
+    assert sum(calls.values()) <= 10 * (len(PATH) + 1) + 12, calls  # one recvmsg each, and the clock
+
+
+@pytest.mark.parametrize("warmed", [False], indirect=True, ids=["queued"])
+@pytest.mark.parametrize("call", PATH)
+def test_killed_at_each_call(warmed, call):
+    """Killed when it makes the call: the message is delivered by a successor, once."""
+    s = Strace(child(warmed), f"{call}:signal=KILL:when=1")
+    send(warmed, USER, "Subject: victim\n\nx\n")
+    wait(lambda: not os.path.exists(f"/proc/{s.process.pid}") or s.process.poll() is not None, 10, "the kill")
+
+    def arrived():
+        flush(warmed)
+        return "victim" in bodies(warmed) and empty(warmed)
+
+    wait(arrived, 30, "the message")
+    assert bodies(warmed).count("victim") == 1
+    assert not list((warmed.home(USER) / "Maildir/tmp").iterdir()) or call in ("write", "sync_file_range", "renameat2")
+
+
+def empty(i):
+    return not [p for p in (i.spool / "queue").rglob("*") if re.fullmatch(r"[0-9A-Z]{12}", p.name)]
+
+
+@pytest.mark.parametrize("warmed", [False], indirect=True, ids=["queued"])
+@pytest.mark.parametrize("call, error, code, text", [
+    ("openat", "EDQUOT", "5.2.2", "quota"),
+    ("write", "EDQUOT", "5.2.2", "quota"),
+    ("write", "ENOSPC", "4.3.1", "(?i)no space"),
+    ("write", "EIO", "4.3.0", "(?i)input/output"),
+    ("openat", "EROFS", "4.2.0", "(?i)read-only"),
+    ("openat", "EMFILE", "4.2.0", "(?i)too many"),
+    ("sync_file_range", "EIO", "4.3.0", "(?i)input/output"),
+    ("renameat2", "ENOSPC", "4.3.1", "(?i)no space"),
+    ("fsync", "EIO", "4.3.0", "(?i)input/output"),
+    ("fsync", "EDQUOT", "5.2.2", "quota"),
+])
+def test_disk_errors(warmed, call, error, code, text):
+    s = Strace(child(warmed), f"{call}:error={error}:syscall=getpid")
+    send(warmed, USER, "Subject: victim\n\nx\n")
+    status = "bounced" if code[0] == "5" else "deferred"
+    line = warmed.wait_log(rf" delivery .*to=<{USER}>.* status={status} ")[-1]
+    s.stop()
+    assert f"dsn={code} " in line and re.search(text, line), line
+    assert not list((warmed.home(USER) / "Maildir/tmp").iterdir())
+    if status == "deferred":
+        def arrived():
+            flush(warmed)
+            return "victim" in bodies(warmed) and empty(warmed)
+
+        wait(arrived, 30, "the message")
+        assert bodies(warmed).count("victim") == 1
+
+
+def test_full_mailbox_is_told_to_the_client(warmed):
+    s = Strace(child(warmed), "write:error=EDQUOT:syscall=getpid")
+    with pytest.raises(smtplib.SMTPDataError) as e:
+        send(warmed, USER, "Subject: victim\n\nx\n")
+    s.stop()
+    assert e.value.smtp_code // 100 == 5 and b"5.2.2" in e.value.smtp_error
+    assert bodies(warmed) == ["first"]
+
+
+class Load(threading.Thread):
+    """One client that sends until it is told to stop; keeps what was acknowledged."""
+
+    def __init__(self, i, name):
+        super().__init__()
+        self.i, self.name_, self.stopping, self.acknowledged, self.n = i, name, False, set(), 0
+
+    def run(self):
+        s = None
+        while not self.stopping:
+            self.n += 1
+            subject = f"{self.name_}-{self.n}"
+            try:
+                s = s or smtplib.SMTP("127.0.0.1", self.i.port["smtp"], timeout=30)
+                s.sendmail("a@far.test", [USER, f"joint@{DOMAIN}"] if self.n % 5 == 0 else [USER],
+                           f"Subject: {subject}\r\n\r\nx\r\n")
+                self.acknowledged.add(subject)
+            except (smtplib.SMTPException, OSError):
+                if s:
+                    s.close()
+                s = None
+                time.sleep(0.02)
+
+
+@pytest.mark.parametrize("victim", ["local", "maps", "nss", "child"])
+def test_killed_under_load(make_instance, victim):
+    i = make_instance(main={"mydestination": f"{DOMAIN}, localhost", "minimal_backoff_time": "1s",
+                            "smtpd_client_connection_count_limit": "0"},
+                      aliases=f"joint: {USER}\n", allow_deaths=True)
+    clients = [Load(i, f"c{k}") for k in range(3)]
+    for c in clients:
+        c.start()
+    for _ in range(6):
+        time.sleep(0.4)
+        pids = i.pids("local" if victim == "child" else victim)
+        zygotes = [p for p in pids if f"PPid:\t{i.process.pid}\n" in open(f"/proc/{p}/status").read()]
+        for pid in zygotes if victim != "child" else set(pids) - set(zygotes):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+    time.sleep(1)
+    for c in clients:
+        c.stopping = True
+    for c in clients:
+        c.join(60)
+    acknowledged = set().union(*(c.acknowledged for c in clients))
+    assert len(acknowledged) > 30
+    end = time.monotonic() + 60 * SLOW
+    while time.monotonic() < end and not (acknowledged <= set(bodies(i)) and empty(i)):
+        flush(i)
+        time.sleep(0.3)
+    found = collections.Counter(bodies(i))
+    assert not acknowledged - set(found), sorted(acknowledged - set(found))[:10]
+    # To both recipients, which are one mailbox: two files for one of five, as the names differ by recipient.
+    twice = [s for s, n in found.items() if n > (2 if int(s.rpartition("-")[2]) % 5 == 0 else 1)]
+    assert not twice, twice
+    name = "local" if victim == "child" else victim
+    wait(lambda: re.search(rf"^\S+ +{name} +\d+ ready", i.tool("status", check=False).stdout, re.M), 30, f"{name} again")
