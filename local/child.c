@@ -292,6 +292,7 @@ set_up(struct workers *w, struct daemon *d, const struct target *t)
 		.lock_ms = conf->mailbox_lock_timeout,
 		.stale_ms = conf->stale_lock_time,
 		.size_limit = conf->mailbox_size_limit,
+		.owned = true,
 	};
 	maildir_init(
 	    &w->child.maildir, t->path, slice_str(conf->myhostname), conf->mailbox_size_limit);

@@ -257,15 +257,17 @@ deliver_file(struct job *j, const struct item_job_rcpt *rcpt, struct slice path,
 	struct child *c = j->child;
 	const struct target *t = c->target;
 	const struct target_file *f = target_file(t, path);
+	struct mbox_options options = c->mbox;
 	struct slice rest;
 	const char *what = arena_printf(&j->arena, "file %.*s", SLICE_ARG(path)), *name;
 	int err;
 
+	options.owned = false; /* the user may have files of others that he can write */
 	if (f) {
 		pthread_mutex_lock(&c->files);
 		err = f->fd < 0 ? f->error
 				: mbox_append(NULL, f->fd, &j->content, job_from_line(j),
-				      job_prelude(j, rcpt), &c->mbox);
+				      job_prelude(j, rcpt), &options);
 		pthread_mutex_unlock(&c->files);
 	} else if (slice_eq(path, t->mailbox.path)) {
 		deliver_mailbox(j, rcpt, o);
@@ -279,7 +281,7 @@ deliver_file(struct job *j, const struct item_job_rcpt *rcpt, struct slice path,
 			return;
 		}
 		err = mbox_append(
-		    name, -1, &j->content, job_from_line(j), job_prelude(j, rcpt), &c->mbox);
+		    name, -1, &j->content, job_from_line(j), job_prelude(j, rcpt), &options);
 	} else {
 		outcome_set(o, RESULT_FAILED, "5.2.0",
 		    arena_printf(&j->arena, "%s does not lie below %s", what,

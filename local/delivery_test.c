@@ -277,6 +277,11 @@ test_maildir_is_file(void **state)
 	assert_int_equal(system("echo x > plain"), 0);
 	maildir_init(&m, "plain", SLICE_LIT("h"), 0);
 	assert_int_equal(maildir_deliver(&m, &mail, &repeated), -ENOTDIR);
+	if (!geteuid()) {
+		assert_int_equal(system("mkdir foreign.d && chown 12345 foreign.d"), 0);
+		maildir_init(&m, "foreign.d", SLICE_LIT("h"), 0);
+		assert_int_equal(maildir_deliver(&m, &mail, &repeated), ERR_DENIED);
+	}
 }
 
 static const struct mbox_options both = {
@@ -313,6 +318,16 @@ test_mbox(void **state)
 	/* Limit of the file. */
 	limited.size_limit = 100;
 	assert_int_equal(mbox_append("box", -1, &c, from, SLICE_NULL, &limited), ERR_LIMIT);
+	/* A file of somebody else is not a mailbox of ours. */
+	if (!geteuid()) {
+		struct mbox_options owned = both;
+
+		owned.owned = true;
+		assert_int_equal(system("touch foreign && chown 12345 foreign"), 0);
+		assert_int_equal(
+		    mbox_append("foreign", -1, &c, from, SLICE_NULL, &owned), ERR_DENIED);
+		assert_int_equal(mbox_append("foreign", -1, &c, from, SLICE_NULL, &both), 0);
+	}
 	/* Links are not followed. */
 	assert_int_equal(symlink("/etc/passwd", "link"), 0);
 	assert_int_equal(mbox_append("link", -1, &c, from, SLICE_NULL, &both), -ELOOP);

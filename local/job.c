@@ -35,7 +35,9 @@ outcome_error(struct job *j, struct outcome *o, int err, const char *what)
 		enhanced = "4.3.0";
 	return outcome_set(o, status, enhanced,
 	    arena_printf(&j->arena, "cannot deliver to %s: %s", what,
-		err == ERR_TEMPORARY ? "it is locked by another program" : err_str(err)));
+		err == ERR_TEMPORARY ? "it is locked by another program"
+		: err == ERR_DENIED  ? "it belongs to somebody else"
+				     : err_str(err)));
 }
 
 /* One header field of one line: what came in an envelope holds no CR, LF or NUL (the decoder). */

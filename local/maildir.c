@@ -100,6 +100,9 @@ open_all(struct maildir *m)
 
 	if (stat(m->path, &st))
 		err = errno == ENOENT ? make_path(m->path) : err_errno();
+	else if (st.st_uid != geteuid())
+		err = ERR_DENIED; /* in a spool that all may write, somebody could have made it
+				     first */
 	if (!err)
 		err = open_part(m, "tmp", &m->tmp);
 	if (!err)

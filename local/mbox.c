@@ -159,7 +159,7 @@ append_locked(const char *path, int fd, const struct content *c, struct slice fr
 
 /* Opens the file, refusing what is no plain file of one name. */
 static int
-open_file(const char *path, int *fd_r)
+open_file(const char *path, bool owned, int *fd_r)
 {
 	struct stat st;
 	bool made = false;
@@ -176,6 +176,8 @@ open_file(const char *path, int *fd_r)
 		err = err_errno();
 	else if (!(S_ISREG(st.st_mode) && st.st_nlink == 1) && !S_ISCHR(st.st_mode))
 		err = -EMLINK;
+	else if (owned && st.st_uid != geteuid())
+		err = ERR_DENIED;
 	if (!err && made) { /* its name must be durable too */
 		char copy[4096];
 		int dir = slice_copy(slice_str(path), copy, sizeof(copy))
@@ -206,7 +208,7 @@ mbox_append(const char *path, int fd, const struct content *c, struct slice from
 		err = locked < 0 ? locked : 0;
 	}
 	if (!err && fd < 0) {
-		err = open_file(path, &own);
+		err = open_file(path, o->owned, &own);
 		fd = own;
 	}
 	if (!err)

@@ -9,6 +9,8 @@ struct mbox_options {
 	int64_t lock_ms;    /* how long a lock is waited for */
 	int64_t stale_ms;   /* a lock file of this age is removed */
 	int64_t size_limit; /* of the file, 0: none */
+	bool owned; /* ERR_DENIED if the file belongs to somebody else: in a spool that all may
+		       write, whoever makes the file first could read what comes */
 };
 
 /*
