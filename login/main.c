@@ -24,13 +24,19 @@ take_tls(struct service *s, const struct daemon *d, const struct msg *m, bool wa
 		return;
 	}
 	err = tls_serving_certificate(s->tls, m->tls_certificate.index, m->tls_certificate.count,
-	    m->tls_certificate.chain, m->tls_certificate.key, error, sizeof(error));
+	    m->tls_certificate.name, m->tls_certificate.chain, m->tls_certificate.key, error,
+	    sizeof(error));
 	if (err < 0)
 		log_event(LOG_E, "certificate",
 		    "service=%s reason=%s remedy=\"see smtpd_tls_cert_file; the former certificate "
 		    "stays in use\"",
 		    log_cstr(d->service), log_cstr(error));
-	else if (err == 1 && warm)
+	else if (err == 1 && error[0])
+		log_event(LOG_E, "certificate-left-out",
+		    "service=%s reason=%s remedy=\"correct tls_server_sni_maps or "
+		    "smtpd_tls_chain_files and reload\"",
+		    log_cstr(d->service), log_cstr(error));
+	if (err == 1 && warm)
 		tls_server_warm(tls_serving_ctx(s->tls));
 }
 

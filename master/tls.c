@@ -5,11 +5,13 @@
  */
 #include "master/master.h"
 
+#include "db/db.h"
 #include "tls/tls.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -35,49 +37,123 @@ read_file(const char *path, struct buf *out)
 	return n < 0 ? (int)n : 0;
 }
 
-static void
-send_one(
-    struct process *p, size_t index, size_t count, const char *chain_file, const char *key_file)
-{
+/* What a service gets: only files that could be read, so that the others are numbered without a
+ * gap.
+ */
+struct pem {
 	struct buf chain, key;
-	struct msg m = MSG_INIT(MSG_TLS_CERTIFICATE, 0);
-	const char *file = chain_file;
-	int err;
+	char *name; /* of tls_server_sni_maps, or NULL */
+};
 
-	buf_init(&chain, 49152);
-	buf_init(&key, 49152);
-	err = read_file(chain_file, &chain);
+struct pems {
+	const struct service *s;
+	struct pem v[TLS_IDENTITIES_MAX];
+	size_t n;
+};
+
+static void
+add_files(struct pems *all, const char *param, const char *name, const char *chain_file,
+    const char *key_file)
+{
+	struct pem *p = &all->v[all->n];
+	const char *file = chain_file;
+	int err = all->n == TLS_IDENTITIES_MAX ? ERR_LIMIT : 0;
+
+	if (!err) {
+		buf_init(&p->chain, 49152);
+		buf_init(&p->key, 8192);
+		err = read_file(chain_file, &p->chain);
+	}
 	if (!err && key_file && strcmp(key_file, chain_file)) {
 		file = key_file;
-		err = read_file(key_file, &key);
+		err = read_file(key_file, &p->key);
 	}
-	if (err) {
-		log_event(LOG_E, "certificate-unreadable",
-		    "service=%s file=%s reason=\"%s\" remedy=\"correct smtpd_tls_cert_file, "
-		    "smtpd_tls_key_file or smtpd_tls_chain_files\"",
-		    p->service->name, log_cstr(file), err_str(err));
-	} else {
-		m.tls_certificate.index = (uint8_t)index;
-		m.tls_certificate.count = (uint8_t)count;
-		m.tls_certificate.chain = buf_slice(&chain);
-		m.tls_certificate.key = buf_slice(&key);
+	if (!err) {
+		p->name = name ? xstrdup(name) : NULL;
+		all->n++;
+		return;
+	}
+	log_event(LOG_E, "certificate-unreadable",
+	    "service=%s file=%s reason=\"%s\" remedy=\"correct %s\"", all->s->name, log_cstr(file),
+	    err_str(err), param);
+	if (all->n < TLS_IDENTITIES_MAX) {
+		buf_wipe(&p->chain);
+		buf_wipe(&p->key);
+	}
+}
+
+static int
+add_entry(void *ctx, struct slice name, struct slice file)
+{
+	char *n = slice_dup(name), *f = slice_dup(slice_trim(file, true));
+
+	if (name.n <= 255)
+		add_files(ctx, "tls_server_sni_maps", n, f, NULL);
+	free(n);
+	free(f);
+	return 0;
+}
+
+static void
+add_table(struct pems *all, const struct conf_table *table)
+{
+	struct buf spec = { 0 }, why = { 0 };
+	struct db *db = NULL;
+	int err;
+
+	buf_addf(&spec, "%s:%s", table->type, table->name);
+	err = db_open(buf_slice(&spec), 0, &db, &why);
+	if (!err)
+		err = db_each(db, add_entry, all);
+	if (err)
+		log_event(LOG_E, "certificate-table",
+		    "service=%s table=%s reason=%s remedy=\"correct "
+		    "tls_server_sni_maps: a hash, texthash, inline or lmdb table\"",
+		    all->s->name, log_value(buf_slice(&spec)),
+		    buf_len(&why) ? log_value(slice_trim(buf_slice(&why), true)) : err_str(err));
+	db_free(&db);
+	buf_free(&spec);
+	buf_free(&why);
+}
+
+static void
+send_all(struct process *p, struct pems *all)
+{
+	struct msg m = MSG_INIT(MSG_TLS_CERTIFICATE, 0);
+
+	for (size_t i = 0; i < all->n; i++) {
+		struct pem *pem = &all->v[i];
+		m.tls_certificate.index = (uint8_t)i;
+		m.tls_certificate.count = (uint8_t)all->n;
+		m.tls_certificate.name = slice_str(pem->name ? pem->name : "");
+		m.tls_certificate.chain = buf_slice(&pem->chain);
+		m.tls_certificate.key = buf_slice(&pem->key);
 		(void)ipc_send(p->chan, &m);
+		buf_wipe(&pem->chain);
+		buf_wipe(&pem->key);
+		free(pem->name);
 	}
-	buf_wipe(&chain);
-	buf_wipe(&key);
 }
 
 void
 tls_send_certificates(struct service *s, struct process *p)
 {
 	const struct conf *c = s->conf;
+	struct pems *all;
 
 	if (!uses_tls(s) || !p->chan)
 		return;
+	all = xcalloc(1, sizeof(*all));
+	all->s = s;
 	for (size_t i = 0; i < c->smtpd_tls_chain_files.n; i++)
-		send_one(p, i, c->smtpd_tls_chain_files.n, c->smtpd_tls_chain_files.v[i], NULL);
+		add_files(all, "smtpd_tls_chain_files", NULL, c->smtpd_tls_chain_files.v[i], NULL);
 	if (!c->smtpd_tls_chain_files.n && c->smtpd_tls_cert_file && *c->smtpd_tls_cert_file)
-		send_one(p, 0, 1, c->smtpd_tls_cert_file, c->smtpd_tls_key_file);
+		add_files(all, "smtpd_tls_cert_file or smtpd_tls_key_file", NULL,
+		    c->smtpd_tls_cert_file, c->smtpd_tls_key_file);
+	for (size_t i = 0; all->n && i < c->tls_server_sni_maps.n; i++)
+		add_table(all, &c->tls_server_sni_maps.v[i]);
+	send_all(p, all);
+	free(all);
 }
 
 static void

@@ -1,8 +1,9 @@
 """Parameters that no other test turns: each does what main.cf(5) says, at its limit and one past it."""
 import imaplib
-import poplib
+import re
 import smtplib
 import socket
+import subprocess
 import time
 
 import pytest
@@ -223,3 +224,52 @@ def test_upgrade_timeout(make_instance):
         time.sleep(0.05)
     i.wait_ready()
     assert i.messages("u1@example.test") == []
+
+
+# --- certificates by server name ---
+
+
+def make_certificate(folder, name):
+    key, cert = folder / f"{name}.key", folder / f"{name}.crt"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
+                    "-subj", f"/CN={name}", "-keyout", key, "-out", cert], check=True, capture_output=True)
+    pem = folder / f"{name}.pem"
+    pem.write_text(key.read_text() + cert.read_text())
+    pem.chmod(0o600)
+    return pem
+
+
+def presented(i, service, name, starttls=None):
+    """The common name in the certificate that a client which asks for name gets."""
+    line = ["openssl", "s_client", "-connect", f"127.0.0.1:{i.port[service]}", "-servername", name]
+    out = subprocess.run(line + (["-starttls", starttls] if starttls else []), input="", capture_output=True, text=True,
+                         timeout=30 * SLOW, check=False).stdout
+    return re.search(r"^subject=.*CN ?= ?(\S+)", out, re.M)[1]
+
+
+def test_sni_maps(make_instance, tmp_path):
+    tmp_path.chmod(0o755)
+    one, two, many = (make_certificate(tmp_path, n) for n in ("one.test", "two.test", "many.test"))
+    table = tmp_path / "sni"
+    table.write_text(f"one.test {one}\n.sub.test {two}\nbroken.test {tmp_path}/none.pem\n" +
+                     "".join(f"n{n}.test {many}\n" for n in range(150)))
+    i = make_instance(main={"tls_server_sni_maps": f"hash:{table}"})
+    for service, starttls in (("smtp", "smtp"), ("submissions", None), ("imaps", None), ("pop3", "pop3")):
+        got = [presented(i, service, n, starttls) for n in ("one.test", "a.b.sub.test", "sub.test", "n77.test", "else.test")]
+        assert got == ["one.test", "two.test", "mx.example.test", "many.test", "mx.example.test"], service
+    assert i.wait_log("certificate-unreadable.*none.pem.*tls_server_sni_maps")
+    check = i.tool("check", check=False)
+    assert "none.pem: No such file" in check.stdout + check.stderr
+    table.write_text(f"else.test {two}\n")
+    i.reload()
+    end = time.monotonic() + 10 * SLOW
+    while (presented(i, "imaps", "else.test"), presented(i, "smtp", "one.test", "smtp")) != ("two.test", "mx.example.test"):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def test_sni_maps_must_be_listable(make_instance, tmp_path):
+    (tmp_path / "rules").write_text("/./ /nowhere\n")
+    i = make_instance(start=False, main={"tls_server_sni_maps": f"regexp:{tmp_path}/rules"})
+    done = i.tool("check", check=False)
+    assert done.returncode and "does not tell which names it has" in done.stdout + done.stderr

@@ -3,6 +3,7 @@
  * who else may write to them. Folders that master makes at a start need only a place to stand.
  */
 #include "tools/check.h"
+#include "db/db.h"
 #include "tls/tls.h"
 
 #include <errno.h>
@@ -198,12 +199,42 @@ out:
 	buf_wipe(&key);
 }
 
+static int
+check_sni_entry(void *ctx, struct slice name, struct slice file)
+{
+	char *path = slice_dup(slice_trim(file, true));
+
+	(void)name;
+	check_pair(ctx, "tls_server_sni_maps", path, NULL);
+	free(path);
+	return 0;
+}
+
+static void
+check_sni_table(struct tool *t, const struct conf_table *table)
+{
+	struct buf spec = { 0 }, why = { 0 };
+	struct db *db = NULL;
+
+	(void)buf_addf(&spec, "%s:%s", table->type, table->name);
+	if (!db_open(buf_slice(&spec), 0, &db, &why) &&
+	    db_each(db, check_sni_entry, t) == ERR_STATE)
+		check_at(t, false, "tls_server_sni_maps",
+		    "use a hash, texthash, inline or lmdb table",
+		    "tls_server_sni_maps: %s does not tell which names it has", db_spec(db));
+	db_free(&db); /* what cannot be opened is told with all tables */
+	buf_free(&spec);
+	buf_free(&why);
+}
+
 void
 check_certificates(struct tool *t)
 {
 	const struct conf *c = t->set->conf;
 	size_t i;
 
+	for (i = 0; i < c->tls_server_sni_maps.n; i++)
+		check_sni_table(t, &c->tls_server_sni_maps.v[i]);
 	for (i = 0; i < c->smtpd_tls_chain_files.n; i++)
 		check_pair(t, "smtpd_tls_chain_files", c->smtpd_tls_chain_files.v[i], NULL);
 	if (c->smtpd_tls_chain_files.n || !c->smtpd_tls_cert_file[0])

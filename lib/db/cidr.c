@@ -148,4 +148,5 @@ cidr_get(const void *state, struct slice key, struct buf *value)
 	return ERR_NOT_FOUND;
 }
 
-const struct db_type db_cidr = { "cidr", DB_PATTERN, "", true, cidr_load, cidr_get, cidr_unload };
+const struct db_type db_cidr = { "cidr", DB_PATTERN, "", true, cidr_load, cidr_get, cidr_unload,
+	NULL };

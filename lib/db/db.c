@@ -184,6 +184,15 @@ db_get(const struct db *db, struct slice key, struct buf *value)
 	return db->type->get(db->state, key, value);
 }
 
+int
+db_each(
+    const struct db *db, int (*each)(void *ctx, struct slice key, struct slice value), void *ctx)
+{
+	if (!db->type->each)
+		return ERR_STATE;
+	return db->open ? db->type->each(db->state, each, ctx) : ERR_TEMPORARY;
+}
+
 unsigned
 db_traits(const struct db *db)
 {

@@ -35,6 +35,10 @@ void db_free(struct db **db);
  * that say so.
  */
 int db_get(const struct db *db, struct slice key, struct buf *value) CHECKED;
+/* Calls each for every entry, in no order, until it returns something else than 0, which is
+ * returned. ERR_STATE: a kind of table whose entries cannot be told (pattern tables, unix). */
+int db_each(const struct db *db, int (*each)(void *ctx, struct slice key, struct slice value),
+    void *ctx) CHECKED;
 unsigned db_traits(const struct db *db);
 /* The spec as it was given, for messages. */
 const char *db_spec(const struct db *db);

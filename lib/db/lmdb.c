@@ -91,7 +91,25 @@ lmdb_get(const void *state, struct slice key, struct buf *value)
 	return buf_add(value, slice(v.mv_data, v.mv_size));
 }
 
-const struct db_type db_lmdb = { "lmdb", 0, ".lmdb", false, lmdb_load, lmdb_get, lmdb_unload };
+static int
+lmdb_each(
+    const void *state, int (*each)(void *ctx, struct slice key, struct slice value), void *ctx)
+{
+	const struct table *t = state;
+	MDB_cursor *cursor;
+	MDB_val k, v;
+	int err = 0, rc = mdb_cursor_open(t->txn, t->dbi, &cursor);
+
+	if (rc)
+		return ERR_TEMPORARY;
+	while (!err && !(rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)))
+		err = each(ctx, slice(k.mv_data, k.mv_size), slice(v.mv_data, v.mv_size));
+	mdb_cursor_close(cursor);
+	return err ? err : rc == MDB_NOTFOUND ? 0 : ERR_TEMPORARY;
+}
+
+const struct db_type db_lmdb = { "lmdb", 0, ".lmdb", false, lmdb_load, lmdb_get, lmdb_unload,
+	lmdb_each };
 
 /* --- building --- */
 

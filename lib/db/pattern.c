@@ -288,6 +288,6 @@ patterns_get(const void *state, struct slice key, struct buf *value)
 }
 
 const struct db_type db_regexp = { "regexp", DB_PATTERN, "", true, regexp_load, patterns_get,
-	patterns_unload };
+	patterns_unload, NULL };
 const struct db_type db_pcre = { "pcre", DB_PATTERN, "", true, pcre_load, patterns_get,
-	patterns_unload };
+	patterns_unload, NULL };

@@ -48,7 +48,7 @@ syntax:
 }
 
 const struct db_type db_inline = { "inline", 0, NULL, false, inline_load, db_text_get,
-	db_text_unload };
+	db_text_unload, db_text_each };
 
 /* --- static:value --- */
 
@@ -70,8 +70,8 @@ static_get(const void *state, struct slice key, struct buf *value)
 	return buf_add_str(value, state);
 }
 
-const struct db_type db_static = { "static", DB_PATTERN, NULL, false, static_load, static_get,
-	free };
+const struct db_type db_static = { "static", DB_PATTERN, NULL, false, static_load, static_get, free,
+	NULL };
 
 /* --- unix:passwd.byname --- */
 
@@ -92,4 +92,4 @@ unix_get(const void *state, struct slice key, struct buf *value)
 	return -EAGAIN;
 }
 
-const struct db_type db_unix = { "unix", DB_NSS, NULL, false, unix_load, unix_get, free };
+const struct db_type db_unix = { "unix", DB_NSS, NULL, false, unix_load, unix_get, free, NULL };

@@ -62,6 +62,19 @@ db_text_unload(void *state)
 	free(t);
 }
 
+int
+db_text_each(
+    const void *state, int (*each)(void *ctx, struct slice key, struct slice value), void *ctx)
+{
+	const struct db_text *t = state;
+	int err = 0;
+
+	for (struct hash_node *n = hash_next(&t->entries, NULL); !err && n;
+	     n = hash_next(&t->entries, n))
+		err = each(ctx, n->key, HASH_ELEMENT(n, struct entry, node)->value);
+	return err;
+}
+
 /* Takes the quotes off a key that is quoted as a whole, as aliases(5) allows. */
 static struct slice
 unquote(struct slice key)
@@ -135,6 +148,7 @@ text_load(const struct db_source *src, void **state_r, struct buf *why)
 	return err;
 }
 
-const struct db_type db_hash = { "hash", 0, "", true, text_load, db_text_get, db_text_unload };
+const struct db_type db_hash = { "hash", 0, "", true, text_load, db_text_get, db_text_unload,
+	db_text_each };
 const struct db_type db_texthash = { "texthash", 0, "", true, text_load, db_text_get,
-	db_text_unload };
+	db_text_unload, db_text_each };

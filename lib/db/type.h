@@ -23,6 +23,9 @@ struct db_type {
 	int (*load)(const struct db_source *src, void **state_r, struct buf *why);
 	int (*get)(const void *state, struct slice key, struct buf *value);
 	void (*unload)(void *state);
+	/* NULL: the entries cannot be told. */
+	int (*each)(const void *state, int (*each)(void *ctx, struct slice key, struct slice value),
+	    void *ctx);
 };
 
 extern const struct db_type db_hash, db_texthash, db_inline, db_static, db_unix, db_cidr, db_regexp,
@@ -68,6 +71,8 @@ struct db_text {
 bool db_text_add(struct db_text *t, struct slice key, struct slice value);
 int db_text_get(const void *state, struct slice key, struct buf *value);
 void db_text_unload(void *state);
+int db_text_each(
+    const void *state, int (*each)(void *ctx, struct slice key, struct slice value), void *ctx);
 /* Reads "key value" or aliases(5) lines; each_r is told each entry; warnings go to why. */
 typedef int db_entry_fn(void *ctx, struct slice key, struct slice value, unsigned line);
 int db_text_parse(struct slice text, const char *name, unsigned flags, db_entry_fn *each, void *ctx,

@@ -1,11 +1,9 @@
 /*
  * Certificates of a front end. Runs in the zygotes of smtpd and submission, and in their children
- * when certificates are renewed; master is believed. Private keys stay in buffers that are wiped
- * when a new set comes. Invariant: ctx, once there, is always usable.
+ * when certificates are renewed; master is believed. PEM bytes are wiped when the context is made
+ * of a whole set. Invariant: ctx, once there, is always usable.
  */
 #include "receive/tls_set.h"
-
-#define SET_US 2000000 /* a certificate later than this begins a new set */
 
 /* A handshake with a throw-away certificate loads algorithms, configuration and random state. */
 void
@@ -33,8 +31,9 @@ static void
 forget(struct tls_set *t)
 {
 	for (size_t i = 0; i < t->count; i++) {
-		buf_wipe(&t->chains[i]);
-		buf_wipe(&t->keys[i]);
+		buf_wipe(&t->items[i].chain);
+		buf_wipe(&t->items[i].key);
+		buf_wipe(&t->items[i].name);
 	}
 	t->count = 0;
 }
@@ -42,7 +41,7 @@ forget(struct tls_set *t)
 static void
 rebuild(struct tls_set *t, const struct conf *conf)
 {
-	struct tls_identity identities[TLS_SET_MAX];
+	struct tls_identity identities[TLS_IDENTITIES_MAX];
 	struct tls_server_opts opts = { .service = t->service,
 		.alpn = t->alpn,
 		.identities = identities,
@@ -57,14 +56,19 @@ rebuild(struct tls_set *t, const struct conf *conf)
 	char why[256];
 
 	for (size_t i = 0; i < t->count; i++)
-		identities[i] =
-		    (struct tls_identity){ buf_slice(&t->chains[i]), buf_slice(&t->keys[i]) };
+		identities[i] = (struct tls_identity){ buf_slice(&t->items[i].chain),
+			buf_slice(&t->items[i].key), buf_slice(&t->items[i].name) };
 	if (tls_server_new(&opts, &fresh, why, sizeof(why))) {
 		log_event(LOG_E, "certificate-unusable",
 		    "service=%s reason=%s remedy=\"correct smtpd_tls_cert_file and reload\"",
 		    t->service, log_cstr(why));
 		return;
 	}
+	if (why[0])
+		log_event(LOG_E, "certificate-left-out",
+		    "service=%s reason=%s remedy=\"correct tls_server_sni_maps or "
+		    "smtpd_tls_chain_files and reload\"",
+		    t->service, log_cstr(why));
 	tls_ctx_free(&t->ctx);
 	t->ctx = fresh;
 	tls_server_warm(fresh);
@@ -73,17 +77,20 @@ rebuild(struct tls_set *t, const struct conf *conf)
 static void
 add_certificate(struct tls_set *t, const struct conf *conf, const struct msg_tls_certificate *c)
 {
-	int64_t now = ev_now_us();
+	struct tls_set_item *item;
 
-	if (t->count && now - t->last_us > SET_US)
+	if (c->index == 0)
 		forget(t);
-	t->last_us = now;
-	if (t->count == TLS_SET_MAX)
+	if (c->index != t->count || c->count > TLS_IDENTITIES_MAX || c->index >= c->count)
 		return;
-	buf_add(&t->chains[t->count], c->chain);
-	buf_add(&t->keys[t->count], c->key);
-	t->count++;
+	item = &t->items[t->count++];
+	buf_add(&item->chain, c->chain);
+	buf_add(&item->key, c->key);
+	buf_add(&item->name, c->name);
+	if (t->count < c->count)
+		return;
 	rebuild(t, conf);
+	forget(t);
 }
 
 void

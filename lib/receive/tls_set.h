@@ -8,16 +8,15 @@
 #include "daemon/daemon.h"
 #include "tls/tls.h"
 
-#define TLS_SET_MAX 32
-
 struct tls_set {
 	const char *service; /* tickets of another service are refused */
 	const char *alpn;
 	struct tls_tickets *tickets;
 	struct tls_ctx *ctx; /* NULL: no usable certificate */
-	struct buf chains[TLS_SET_MAX], keys[TLS_SET_MAX];
+	struct tls_set_item {
+		struct buf chain, key, name;
+	} items[TLS_IDENTITIES_MAX]; /* the set that is coming in */
 	size_t count;
-	int64_t last_us; /* of the last certificate: master sends a set in one go */
 };
 
 /* Before the jail: loads what OpenSSL loads lazily. */

@@ -220,11 +220,43 @@ read_hello(SSL *ssl, struct tls_conn *conn)
 	}
 }
 
+/* Whether the identity has this name, or a name of which it is a part. */
+static bool
+is_named(const struct tls_identity_ctx *id, struct slice sni, bool whole)
+{
+	struct slice name = id->name ? slice_str(id->name) : SLICE_NULL;
+
+	if (whole)
+		return name.n && slice_eq(sni, name);
+	return name.n && name.p[0] == '.' && sni.n > name.n && slice_has_suffix(sni, id->name);
+}
+
+/* The identity for a server name: by its own name, by the longest one above, by certificate. */
+static size_t
+pick_identity(const struct tls_ctx *ctx, const char *sni)
+{
+	size_t best = ctx->count;
+
+	for (size_t i = 0; i < ctx->count; i++)
+		if (is_named(&ctx->ids[i], slice_str(sni), true))
+			return i;
+	for (size_t i = 0; i < ctx->count; i++)
+		if (is_named(&ctx->ids[i], slice_str(sni), false) &&
+		    (best == ctx->count || strlen(ctx->ids[i].name) > strlen(ctx->ids[best].name)))
+			best = i;
+	for (size_t i = 0; i < ctx->count && best == ctx->count; i++)
+		if (!ctx->ids[i].name && X509_check_host(ctx->ids[i].cert, sni, 0,
+					     X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, NULL) == 1)
+			best = i;
+	return best == ctx->count ? 0 : best;
+}
+
 static int
 client_hello_cb(SSL *ssl, int *alert, void *arg)
 {
 	struct tls_conn *conn = SSL_get_app_data(ssl);
 	const struct tls_ctx *ctx;
+	size_t i;
 
 	(void)alert;
 	(void)arg;
@@ -232,13 +264,9 @@ client_hello_cb(SSL *ssl, int *alert, void *arg)
 		return SSL_CLIENT_HELLO_SUCCESS;
 	read_hello(ssl, conn);
 	ctx = conn->ctx;
-	for (size_t i = 0; conn->sni && i < ctx->count; i++)
-		if (X509_check_host(ctx->ids[i].cert, conn->sni, 0,
-			X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, NULL) == 1) {
-			if (i > 0)
-				SSL_set_SSL_CTX(ssl, ctx->ids[i].ctx);
-			break;
-		}
+	i = conn->sni ? pick_identity(ctx, conn->sni) : 0;
+	if (i > 0)
+		SSL_set_SSL_CTX(ssl, ctx->ids[i].ctx);
 	return SSL_CLIENT_HELLO_SUCCESS;
 }
 
@@ -267,9 +295,10 @@ accept_any(int ok, X509_STORE_CTX *store)
 }
 
 static int
-server_identity(struct tls_ctx *t, const struct tls_server_opts *o, size_t i, struct complaint *c)
+server_identity(struct tls_ctx *t, const struct tls_server_opts *o, size_t i,
+    struct tls_identity_ctx *id, struct complaint *c)
 {
-	SSL_CTX *ctx = t->ids[i].ctx = base_new(TLS_SERVER);
+	SSL_CTX *ctx = id->ctx = base_new(TLS_SERVER);
 	struct tm tm;
 	int64_t end;
 	int err;
@@ -281,8 +310,13 @@ server_identity(struct tls_ctx *t, const struct tls_server_opts *o, size_t i, st
 		err = use_identity(ctx, &o->identities[i], c);
 	if (err)
 		return err;
-	t->ids[i].cert = SSL_CTX_get0_certificate(ctx);
-	if (ASN1_TIME_to_tm(X509_get0_notAfter(t->ids[i].cert), &tm) == 1) {
+	id->cert = SSL_CTX_get0_certificate(ctx);
+	if (o->identities[i].name.n) {
+		id->name = slice_dup(o->identities[i].name);
+		for (char *s = id->name; *s; s++)
+			*s = (char)ascii_lower((unsigned char)*s);
+	}
+	if (ASN1_TIME_to_tm(X509_get0_notAfter(id->cert), &tm) == 1) {
 		end = (int64_t)timegm(&tm);
 		if (t->expiry == 0 || end < t->expiry)
 			t->expiry = end;
@@ -322,13 +356,26 @@ tls_server_new(const struct tls_server_opts *o, struct tls_ctx **ctx_r, char *er
 		t->alpn[0] = (unsigned char)n;
 		memcpy(t->alpn + 1, o->alpn, n);
 	}
-	t->count = o->identity_count;
-	t->ids = xcalloc(t->count, sizeof(*t->ids));
+	if (error && size)
+		*error = '\0';
+	t->ids = xcalloc(o->identity_count + 1, sizeof(*t->ids));
 	ERR_clear_error();
-	if (t->count == 0)
+	if (o->identity_count == 0)
 		err = complain(&c, "no certificate given");
-	for (size_t i = 0; !err && i < t->count; i++)
-		err = server_identity(t, o, i, &c);
+	for (size_t i = 0; !err && i < o->identity_count; i++) {
+		struct tls_identity_ctx *id = &t->ids[t->count];
+
+		err = server_identity(t, o, i, id, &c);
+		if (!err) {
+			t->count++;
+			continue;
+		}
+		SSL_CTX_free(id->ctx);
+		free(id->name);
+		*id = (struct tls_identity_ctx){ 0 };
+		if (i > 0)
+			err = 0;
+	}
 	if (err)
 		tls_ctx_free(&t);
 	*ctx_r = t;
@@ -466,8 +513,10 @@ tls_ctx_free(struct tls_ctx **ctx)
 	*ctx = NULL;
 	if (!t || --t->refs > 0)
 		return;
-	for (size_t i = 0; i < t->count; i++)
+	for (size_t i = 0; i < t->count; i++) {
 		SSL_CTX_free(t->ids[i].ctx);
+		free(t->ids[i].name);
+	}
 	tls_tickets_free(&t->tickets);
 	free(t->ids);
 	free(t->alpn);

@@ -9,6 +9,7 @@
 struct tls_identity_ctx {
 	SSL_CTX *ctx;
 	X509 *cert; /* borrowed from ctx */
+	char *name; /* in lower case; NULL: the names in cert pick it */
 };
 
 struct tls_ctx {

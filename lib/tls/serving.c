@@ -9,13 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define CERTIFICATES_MAX 64
-
 struct tls_serving {
 	struct tls_server_opts opts;
 	struct tls_tickets *tickets;
 	struct tls_ctx *ctx;
-	struct buf pems[CERTIFICATES_MAX][2]; /* chain, key: of the set that is coming in */
+	struct coming {
+		struct buf chain, key, name;
+	} coming[TLS_IDENTITIES_MAX]; /* the set that is coming in */
 };
 
 struct tls_serving *
@@ -23,18 +23,25 @@ tls_serving_new(const struct tls_server_opts *opts)
 {
 	struct tls_serving *s = xcalloc(1, sizeof(*s));
 
-	s->opts = *opts;
 	s->tickets = tls_tickets_new();
-	s->opts.tickets = s->tickets;
+	tls_serving_options(s, opts);
 	return s;
+}
+
+void
+tls_serving_options(struct tls_serving *s, const struct tls_server_opts *opts)
+{
+	s->opts = *opts;
+	s->opts.tickets = s->tickets;
 }
 
 static void
 wipe(struct tls_serving *s)
 {
-	for (size_t i = 0; i < CERTIFICATES_MAX; i++) {
-		buf_wipe(&s->pems[i][0]);
-		buf_wipe(&s->pems[i][1]);
+	for (size_t i = 0; i < TLS_IDENTITIES_MAX; i++) {
+		buf_wipe(&s->coming[i].chain);
+		buf_wipe(&s->coming[i].key);
+		buf_wipe(&s->coming[i].name);
 	}
 }
 
@@ -51,29 +58,36 @@ tls_serving_free(struct tls_serving **s)
 }
 
 int
-tls_serving_certificate(struct tls_serving *s, unsigned index, unsigned count, struct slice chain,
-    struct slice key, char *error, size_t size)
+tls_serving_certificate(struct tls_serving *s, unsigned index, unsigned count, struct slice name,
+    struct slice chain, struct slice key, char *error, size_t size)
 {
-	struct tls_identity ids[CERTIFICATES_MAX];
+	struct tls_identity ids[TLS_IDENTITIES_MAX];
 	struct tls_server_opts opts = s->opts;
 	struct tls_ctx *ctx;
+	struct coming *c;
 	int err;
 
-	if (count == 0 || count > CERTIFICATES_MAX || index >= count) {
-		snprintf(error, size, "more than %d certificates", CERTIFICATES_MAX);
+	if (size)
+		*error = '\0';
+	if (count == 0 || count > TLS_IDENTITIES_MAX || index >= count) {
+		snprintf(error, size, "more than %d certificates", TLS_IDENTITIES_MAX);
 		return ERR_LIMIT;
 	}
 	if (index == 0)
 		wipe(s);
-	buf_wipe(&s->pems[index][0]);
-	buf_wipe(&s->pems[index][1]);
-	buf_add(&s->pems[index][0], chain);
-	buf_add(&s->pems[index][1], key);
+	c = &s->coming[index];
+	buf_wipe(&c->chain);
+	buf_wipe(&c->key);
+	buf_wipe(&c->name);
+	buf_add(&c->chain, chain);
+	buf_add(&c->key, key);
+	buf_add(&c->name, name);
 	for (unsigned i = 0; i < count; i++) {
-		if (buf_len(&s->pems[i][0]) == 0)
+		c = &s->coming[i];
+		if (buf_len(&c->chain) == 0)
 			return 0;
-		ids[i] =
-		    (struct tls_identity){ buf_slice(&s->pems[i][0]), buf_slice(&s->pems[i][1]) };
+		ids[i] = (struct tls_identity){ buf_slice(&c->chain), buf_slice(&c->key),
+			buf_slice(&c->name) };
 	}
 	opts.identities = ids;
 	opts.identity_count = count;

@@ -51,7 +51,11 @@ struct tls_identity {
 	struct slice
 	    chain; /* PEM: the certificate, then intermediates; may hold the private key as well */
 	struct slice key; /* PEM private key; empty: it stands in chain */
+	/* Server name that picks it, or ".example.org" for all names below; then the names in the
+	 * certificate do not. Empty: those do. */
+	struct slice name;
 };
+#define TLS_IDENTITIES_MAX 250 /* of one server */
 
 struct tls_server_opts {
 	const char *service; /* "smtp", "submission", "imap", "pop3": tickets of another service are
@@ -59,7 +63,8 @@ struct tls_server_opts {
 	const char *alpn;    /* the one ALPN name of the service, or NULL; a client that offers only
 				others is refused */
 	const struct tls_identity
-	    *identities;       /* the first is the default; SNI picks the first whose names match */
+	    *identities;       /* the first is the default; SNI picks the one with that name, else
+				  the first whose certificate names it */
 	size_t identity_count; /* at least 1 */
 	struct tls_tickets *tickets; /* NULL: no resumption; shared, see above */
 	unsigned ticket_lifetime;    /* seconds; 0: 7200 */
@@ -77,7 +82,8 @@ struct tls_server_opts {
 };
 
 /* Builds a context. On failure *ctx_r is NULL and error (if not NULL) gets a text that names
- * file-independent thing and reason. The PEM bytes are not kept. */
+ * file-independent thing and reason; so it has, with 0, when identities but the first could not be
+ * used and are left out. The PEM bytes are not kept. */
 int tls_server_new(
     const struct tls_server_opts *opts, struct tls_ctx **ctx_r, char *error, size_t size) CHECKED;
 /* Runs one handshake with itself in memory, so that whatever OpenSSL loads lazily is loaded before

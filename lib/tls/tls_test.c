@@ -34,8 +34,8 @@ make_pems(void)
 static struct tls_ctx *
 server_ctx(const char *service, const char *alpn, struct tls_tickets *tickets, enum tls_version max)
 {
-	struct tls_identity ids[2] = { { buf_slice(&pem_a), SLICE_NULL },
-		{ buf_slice(&pem_b), buf_slice(&pem_b) } };
+	struct tls_identity ids[2] = { { .chain = buf_slice(&pem_a) },
+		{ .chain = buf_slice(&pem_b), .key = buf_slice(&pem_b) } };
 	struct tls_server_opts opts = { .service = service,
 		.alpn = alpn,
 		.identities = ids,
@@ -209,6 +209,50 @@ test_sni_picks_the_certificate(void **state)
 	assert_true(tls_server_expiry(s) > time(NULL) + 29 * 86400);
 	assert_true(tls_server_expiry(s) < time(NULL) + 31 * 86400);
 	tls_ctx_free(&s);
+	tls_ctx_free(&c);
+}
+
+/* tls_server_sni_maps: a name of its own picks an identity, the longest one above it does, and what
+ * is in its certificate does not; one that cannot be used is left out. */
+static void
+test_sni_picks_by_name(void **state)
+{
+	static const struct {
+		const char *sni, *subject;
+	} rows[] = {
+		{ "MAIL.example.com", "CN=other.example.net" },
+		{ "x.y.example.com", "CN=other.example.net" },
+		{ "in.deep.example.com", "CN=mail.example.org" },
+		{ "other.example.net", "CN=mail.example.org" },
+		{ "example.com", "CN=mail.example.org" },
+		{ NULL, "CN=mail.example.org" },
+	};
+	struct tls_identity ids[] = { { .chain = buf_slice(&pem_a) },
+		{ .chain = buf_slice(&pem_b), .name = SLICE_LIT("mail.example.com") },
+		{ .chain = SLICE_LIT("no PEM"), .name = SLICE_LIT("broken.example.com") },
+		{ .chain = buf_slice(&pem_b), .name = SLICE_LIT(".Example.com") },
+		{ .chain = buf_slice(&pem_a), .name = SLICE_LIT(".deep.example.com") } };
+	struct tls_server_opts opts = { .service = "smtp", .identities = ids, .identity_count = 5 };
+	struct tls_ctx *s, *c = client_ctx(TLS_ENCRYPT, SLICE_NULL, 0);
+	char error[200];
+
+	(void)state;
+	assert_int_equal(tls_server_new(&opts, &s, error, sizeof(error)), 0);
+	assert_true(strlen(error) > 0);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct tls_peer peer = { .sni = rows[i].sni };
+		struct tls_info info;
+		struct pair p;
+		assert_int_equal(pair_open(&p, s, c, &peer), 0);
+		assert_int_equal(shake(&p), 0);
+		exchange(&p);
+		tls_info(p.client, &info);
+		assert_string_equal(info.peer_subject, rows[i].subject);
+		pair_close(&p);
+	}
+	tls_ctx_free(&s);
+	opts.identities = ids + 2; /* the first one has to be good */
+	assert_int_not_equal(tls_server_new(&opts, &s, error, sizeof(error)), 0);
 	tls_ctx_free(&c);
 }
 
@@ -494,7 +538,7 @@ test_large_write_and_backpressure(void **state)
 static void
 test_bad_input_to_contexts(void **state)
 {
-	struct tls_identity id = { SLICE_LIT("garbage"), SLICE_NULL }, mixed;
+	struct tls_identity id = { .chain = SLICE_LIT("garbage") }, mixed;
 	struct tls_server_opts opts = { .service = "smtp", .identities = &id, .identity_count = 1 };
 	const char *evil[] = { "a,DNS:b" }, *empty[] = { "" };
 	struct tls_ctx *ctx;
@@ -510,11 +554,11 @@ test_bad_input_to_contexts(void **state)
 	id.chain = slice_sub(buf_slice(&pem_a), at, buf_len(&pem_a));
 	assert_int_equal(tls_server_new(&opts, &ctx, error, sizeof(error)), ERR_SYNTAX);
 	assert_non_null(strstr(error, "private key"));
-	mixed = (struct tls_identity){ buf_slice(&pem_a), buf_slice(&pem_b) };
+	mixed = (struct tls_identity){ .chain = buf_slice(&pem_a), .key = buf_slice(&pem_b) };
 	opts.identities = &mixed;
 	assert_int_equal(tls_server_new(&opts, &ctx, error, sizeof(error)), ERR_SYNTAX);
 	assert_non_null(strstr(error, "does not fit"));
-	mixed = (struct tls_identity){ buf_slice(&pem_a), SLICE_NULL };
+	mixed = (struct tls_identity){ .chain = buf_slice(&pem_a) };
 	opts.ciphers = "NOSUCH";
 	assert_int_equal(tls_server_new(&opts, &ctx, error, sizeof(error)), ERR_SYNTAX);
 	assert_int_equal(tls_selfsigned(evil, 1, 1, &b), ERR_SYNTAX);
@@ -534,24 +578,24 @@ test_serving_replaces_whole_sets(void **state)
 
 	(void)state;
 	assert_null(tls_serving_ctx(s));
-	assert_int_equal(
-	    tls_serving_certificate(s, 0, 2, buf_slice(&pem_a), SLICE_NULL, error, sizeof(error)),
+	assert_int_equal(tls_serving_certificate(s, 0, 2, SLICE_NULL, buf_slice(&pem_a), SLICE_NULL,
+			     error, sizeof(error)),
 	    0);
 	assert_null(tls_serving_ctx(s));
-	assert_int_equal(
-	    tls_serving_certificate(s, 1, 2, buf_slice(&pem_b), SLICE_NULL, error, sizeof(error)),
+	assert_int_equal(tls_serving_certificate(s, 1, 2, SLICE_NULL, buf_slice(&pem_b), SLICE_NULL,
+			     error, sizeof(error)),
 	    1);
 	first = tls_serving_ctx(s);
 	assert_non_null(first);
-	assert_int_equal(
-	    tls_serving_certificate(s, 0, 1, SLICE_LIT("x"), SLICE_NULL, error, sizeof(error)),
+	assert_int_equal(tls_serving_certificate(
+			     s, 0, 1, SLICE_NULL, SLICE_LIT("x"), SLICE_NULL, error, sizeof(error)),
 	    ERR_SYNTAX);
 	assert_ptr_equal(tls_serving_ctx(s), first);
-	assert_int_equal(
-	    tls_serving_certificate(s, 0, 0, buf_slice(&pem_a), SLICE_NULL, error, sizeof(error)),
+	assert_int_equal(tls_serving_certificate(s, 0, 0, SLICE_NULL, buf_slice(&pem_a), SLICE_NULL,
+			     error, sizeof(error)),
 	    ERR_LIMIT);
-	assert_int_equal(tls_serving_certificate(
-			     s, 0, 1, buf_slice(&pem_b), buf_slice(&pem_b), error, sizeof(error)),
+	assert_int_equal(tls_serving_certificate(s, 0, 1, SLICE_NULL, buf_slice(&pem_b),
+			     buf_slice(&pem_b), error, sizeof(error)),
 	    1);
 	assert_ptr_not_equal(tls_serving_ctx(s), first);
 	tls_serving_free(&s);
@@ -583,6 +627,7 @@ main(void)
 		cmocka_unit_test(test_plain_way),
 		cmocka_unit_test(test_truncation_is_not_a_close),
 		cmocka_unit_test(test_sni_picks_the_certificate),
+		cmocka_unit_test(test_sni_picks_by_name),
 		cmocka_unit_test(test_levels),
 		cmocka_unit_test(test_dane),
 		cmocka_unit_test(test_resumption_13),
