@@ -134,7 +134,7 @@ file_opened(struct mail *m, struct msg *msg)
 	}
 	m->fd = msg->fd;
 	msg->fd = -1;
-	m->limit = msg->mail_file.limit;
+	m->limit = m->r->d->conf->message_size_limit ? msg->mail_file.limit : UINT64_MAX;
 	m->state = MAIL_FILE;
 	write_out(m, 0);
 }

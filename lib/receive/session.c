@@ -326,7 +326,7 @@ begin(struct session *s)
 	int64_t wait =
 	    s->service->kind == SMTP_SMTPD && !s->trusted ? session_conf(s)->smtpd_greet_wait : 0;
 
-	if (s->local && !may_submit(s)) {
+	if (s->local && s->service->kind == SMTP_SUBMISSION && !may_submit(s)) {
 		smtp_server_refuse(s->engine,
 		    &REPLY(554, "5.7.1", "You may not submit mail: see authorized_submit_users"));
 	} else if (s->policy->wrapper && !s->local) {
