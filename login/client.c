@@ -503,6 +503,10 @@ advance(struct client *c)
 	/* While auth or broker think, the client is read a little ahead at most: its end must be
 	 * seen. */
 	watch_want(&c->net, buf_len(&c->in) < c->s->front->input, false);
+	/* Records that TLS holds already raise no event: the other clients have their turn, then
+	 * these. */
+	if (c->state == CLIENT_DIALOGUE && c->tls && tls_pending(c->tls))
+		event_active(c->net.readable, EV_READ, 0);
 }
 
 /* The descriptor is ready. Also called by the pump's descriptors through pump_run. */

@@ -219,6 +219,8 @@ zygote_fork(struct daemon *d, const struct zygote_spec *spec, int *err_r)
 	if (*err_r)
 		return NULL;
 	zygote_watch_children(d);
+	if (jail_compile(spec->desc->role)) /* once: the children inherit it */
+		log_event(LOG_D, "filter-late", "role=%s", role_table[spec->desc->role].name);
 	log_flush();
 	pid = fork();
 	if (pid < 0) {
