@@ -122,7 +122,9 @@ unit: $(TESTS)
 replay: $(FUZZERS)
 	@scripts/run_tests replay --seeds $(FUZZERS)
 system: all
-	@BIN=$(abspath $(BIN)) $(PYTEST) -q -n $(JOBS) --dist loadgroup tests
+	@t=$$(mktemp -d /tmp/bulkhead-tests-XXXXXX) && chmod 755 $$t && rc=0; \
+	BIN=$(abspath $(BIN)) $(PYTEST) -q -n $(JOBS) --dist loadgroup -p no:cacheprovider --basetemp=$$t/run tests || rc=$$?; \
+	rm -rf $$t; exit $$rc
 tests-bin: $(TESTS) $(FUZZERS)
 
 check:
