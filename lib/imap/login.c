@@ -523,23 +523,6 @@ imap_login_unavailable(struct imap_login *l, enum imap_login_failure why)
 		refuse(l, why);
 }
 
-/* --- the preamble --- */
-
-void
-imap_handover_encode(const struct imap_handover *h, struct buf *out)
-{
-	struct buf body = { 0 };
-
-	buf_add_u8(&body, 1);
-	buf_add_u8(&body, h->tls);
-	buf_add_counted(&body, h->tag);
-	buf_add_counted(&body, slice_sub(h->peer, 0, 255));
-	buf_add_counted(&body, slice_sub(h->id, 0, 255));
-	buf_add_u16(out, (uint16_t)buf_len(&body));
-	buf_add(out, buf_slice(&body));
-	buf_free(&body);
-}
-
 void
 imap_login_handover(
     const struct imap_login *l, struct slice peer, struct slice session_id, struct buf *out)
@@ -549,27 +532,4 @@ imap_login_handover(
 	};
 
 	imap_handover_encode(&h, out);
-}
-
-int
-imap_handover_decode(struct slice in, struct imap_handover *h_r)
-{
-	struct cursor c = cursor(in);
-	size_t n = cursor_u16(&c);
-
-	*h_r = (struct imap_handover){ 0 };
-	if (c.err)
-		return 0;
-	if (n > IMAP_HANDOVER_MAX)
-		return ERR_LIMIT;
-	if (in.n < n + 2)
-		return 0;
-	c = cursor(slice_sub(in, 2, n + 2));
-	if (cursor_u8(&c) != 1)
-		return ERR_SYNTAX;
-	h_r->tls = cursor_u8(&c) != 0;
-	h_r->tag = cursor_counted(&c, TAG_MAX);
-	h_r->peer = cursor_counted(&c, 255);
-	h_r->id = cursor_counted(&c, 255);
-	return cursor_end(&c) < 0 ? ERR_SYNTAX : (int)n + 2;
 }
