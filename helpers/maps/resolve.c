@@ -36,7 +36,6 @@ struct expansion {
 };
 
 enum {
-	CANONICAL_LIMIT = 10,    /* passes of the canonical tables */
 	FINAL_BYTES = 48 * 1024, /* of all final addresses: they travel in one message */
 };
 
@@ -60,92 +59,18 @@ trouble(struct resolve_verdict *out, int err)
 	return reply(out, 451, "4.3.0", "Temporary lookup failure");
 }
 
-/* --- rewriting --- */
-
-/* One pass of one table: 1 if the address changed. */
-static int
-rewrite_once(const struct resolver *r, enum resolve_table table, struct arena *a,
-    struct resolve_address *addr)
-{
-	struct resolve_address to;
-	enum resolve_form form;
-	struct slice value;
-	int err = resolve_lookup(r, table, addr, a, &value, &form);
-
-	if (err)
-		return err == ERR_NOT_FOUND ? 0 : err;
-	if (value.n && value.p[0] == '@') /* @domain: the local-part stays */
-		value = slice_str(
-		    arena_printf(a, "%.*s%.*s", SLICE_ARG(addr->local), SLICE_ARG(value)));
-	else if (addr->extension.p && form != FORM_ADDRESS && form != FORM_LOCAL &&
-		 r->conf->recipient_delimiter[0] &&
-		 conf_list_has(&r->conf->propagate_unmatched_extensions, SLICE_LIT("canonical"))) {
-		if (resolve_parse(r, value, a, &to))
-			return ERR_TEMPORARY;
-		value = slice_str(arena_printf(a, "%.*s%c%.*s@%.*s", SLICE_ARG(to.local),
-		    r->conf->recipient_delimiter[0], SLICE_ARG(addr->extension),
-		    SLICE_ARG(to.domain)));
-	}
-	if (resolve_parse(r, value, a, &to))
-		return ERR_TEMPORARY;
-	if (slice_eq(to.full, addr->full))
-		return 0;
-	*addr = to;
-	return 1;
-}
-
-static int
-rewrite(const struct resolver *r, enum resolve_table table, struct arena *a,
-    struct resolve_address *addr)
-{
-	for (int i = 0; i < CANONICAL_LIMIT; i++) {
-		int err = rewrite_once(r, table, a, addr);
-
-		if (err <= 0)
-			return err;
-	}
-	return 0;
-}
-
-/* Cuts subdomains of masquerade_domains off; "!name" words leave a domain alone. */
-static int
-masquerade(const struct resolver *r, struct arena *a, struct resolve_address *addr)
-{
-	const struct conf *conf = r->conf;
-
-	if (conf_list_has(&conf->masquerade_exceptions, addr->plain))
-		return 0;
-	for (size_t i = 0; i < conf->masquerade_domains.n; i++) {
-		struct slice word = slice_str(conf->masquerade_domains.v[i]);
-		bool spared = word.n && word.p[0] == '!';
-		struct slice name = spared ? slice_sub(word, 1, word.n) : word;
-		size_t n = addr->domain.n;
-
-		if (slice_caseeq(addr->domain, name))
-			return 0;
-		if (n <= name.n || addr->domain.p[n - name.n - 1] != '.' ||
-		    !slice_caseeq(slice_sub(addr->domain, n - name.n, n), name))
-			continue;
-		if (spared)
-			return 0;
-		return resolve_parse(r,
-		    slice_str(
-			arena_printf(a, "%.*s@%.*s", SLICE_ARG(addr->local), SLICE_ARG(name))),
-		    a, addr);
-	}
-	return 0;
-}
+/* --- senders --- */
 
 static int
 sender(const struct resolver *r, struct resolve_address *addr, struct arena *a,
     struct resolve_verdict *out)
 {
-	int err = rewrite(r, TABLE_SENDER_CANONICAL, a, addr);
+	int err = resolve_rewrite(r, TABLE_SENDER_CANONICAL, a, addr);
 
 	if (!err)
-		err = rewrite(r, TABLE_CANONICAL, a, addr);
+		err = resolve_rewrite(r, TABLE_CANONICAL, a, addr);
 	if (!err)
-		err = masquerade(r, a, addr);
+		err = resolve_masquerade(r, a, addr);
 	if (err)
 		return trouble(out, err);
 	reply(out, 250, "2.1.0", "Ok");
@@ -520,10 +445,10 @@ static int
 recipient(struct expansion *e, struct resolve_address *addr, uint32_t flags)
 {
 	enum resolve_class class;
-	int err = rewrite(e->r, TABLE_RECIPIENT_CANONICAL, e->a, addr);
+	int err = resolve_rewrite(e->r, TABLE_RECIPIENT_CANONICAL, e->a, addr);
 
 	if (!err)
-		err = rewrite(e->r, TABLE_CANONICAL, e->a, addr);
+		err = resolve_rewrite(e->r, TABLE_CANONICAL, e->a, addr);
 	if (!err)
 		err = resolve_class(e->r, addr->domain, e->a, &class);
 	if (err)

@@ -138,6 +138,12 @@ int resolve_lookup(const struct resolver *r, enum resolve_table table,
  * mailer-daemon fall back on root where neither alias nor user exists. */
 int resolve_alias(const struct resolver *r, const struct resolve_address *addr, struct arena *a,
     struct slice *value_r) CHECKED;
+/* Rewrites *addr by a canonical table until it changes no more. */
+int resolve_rewrite(const struct resolver *r, enum resolve_table table, struct arena *a,
+    struct resolve_address *addr) CHECKED;
+/* Cuts subdomains of masquerade_domains off; a word !NAME leaves a domain alone. */
+int resolve_masquerade(
+    const struct resolver *r, struct arena *a, struct resolve_address *addr) CHECKED;
 /* 0 if the list has the domain, ERR_NOT_FOUND, or another error of a table. */
 int resolve_in_list(const struct resolver *r, const struct conf_list *list, struct slice domain,
     struct arena *a) CHECKED;
