@@ -483,6 +483,11 @@ test_route_local(void **state)
 	w->nss_error = -EAGAIN;
 	assert_string_equal(route(w, "ann@example.test"), "EAGAIN");
 	w->nss_error = 0;
+	world_conf(w, "mailbox_transport = lmtp:unix:/run/lmtp\n");
+	assert_string_equal(route(w, "ann@localhost"), "lmtp lmtp unix:/run/lmtp 0");
+	assert_string_equal(route(w, "daemon@localhost"), "lmtp lmtp unix:/run/lmtp 0");
+	assert_string_equal(
+	    route(w, "nosuch@localhost"), "1 5.1.1 unknown user: \"nosuch@localhost\"");
 	world_conf(w, "home_mailbox =\nmail_spool_directory = /var/mail\n");
 	assert_string_equal(route(w, "ann@localhost"), "local ann 1002 mbox:/var/mail/ann '' 0 ''");
 }

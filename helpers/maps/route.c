@@ -385,6 +385,13 @@ route_user(const struct resolver *r, const struct resolve_address *addr, struct 
 	return 0;
 }
 
+/* Whether a user was found, be its uid fit for a delivery here or not. */
+static bool
+is_known(const struct resolve_route *out)
+{
+	return !out->status || (out->status == 2 && out->user.name);
+}
+
 static int
 route_local(const struct resolver *r, const struct resolve_address *addr, struct arena *a,
     struct resolve_route *out)
@@ -413,7 +420,13 @@ route_local(const struct resolver *r, const struct resolve_address *addr, struct
 		}
 		return route_alias(r, addr, value, a, out);
 	}
-	return route_user(r, addr, a, out);
+	err = route_user(r, addr, a, out);
+	if (!err && r->conf->mailbox_transport[0] && is_known(out) &&
+	    !(out->flags & ROUTE_VIRTUAL)) {
+		*out = (struct resolve_route){ .enhanced = "2.0.0", .text = "" };
+		set_transport(out, slice_str(r->conf->mailbox_transport), addr->domain, a);
+	}
+	return err;
 }
 
 /* --- all --- */
