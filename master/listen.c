@@ -184,6 +184,10 @@ listeners_for(struct master *m, struct service *s, const struct conf_service *ro
 	const char *port;
 	int err = 0;
 
+	if (s->role == ROLE_METRICS) {
+		split_name(s->conf->metrics_listen, host, sizeof(host), &port);
+		return add_inet(m, s, row, host, port);
+	}
 	if (s->role != ROLE_SMTPD && s->role != ROLE_SUBMISSION && s->role != ROLE_LOGIN)
 		return 0;
 	if (row->type != CONF_SERVICE_INET)

@@ -74,6 +74,12 @@ struct master {
 	struct event *on_control, *on_child, *on_term, *on_int, *on_hup, *on_usr2;
 	struct ev_timer stop_timer, rotate_timer;
 	uint32_t next_request;
+	struct {
+		struct ipc_chan *to; /* NULL: nobody asks */
+		uint32_t id, reply_id;
+		unsigned waiting;
+		struct ev_timer deadline;
+	} metrics;
 	char **argv;
 	bool told_ready;
 };
@@ -123,6 +129,11 @@ void control_stopped(struct master *m);                   /* tells those who ask
 void control_daemon_gone(struct master *m, struct process *p);
 void master_reload(struct master *m, struct buf *out, int *status_r);
 void master_stop(struct master *m);
+
+/* metrics.c */
+void metrics_get(struct master *m, struct ipc_chan *from, uint32_t id);
+bool metrics_stats(struct master *m, const struct process *p, const struct msg *msg);
+void metrics_gone(struct master *m, const struct process *p);
 
 /* security.c */
 void security_report(struct master *m, struct buf *out);

@@ -63,6 +63,7 @@ void
 process_forget(struct process *p)
 {
 	control_daemon_gone(p->service->m, p);
+	metrics_gone(p->service->m, p);
 	ipc_chan_free(&p->chan);
 	TAILQ_REMOVE(&p->service->processes, p, next);
 	p->service->nprocesses--;
@@ -127,7 +128,13 @@ on_daemon_message(void *ctx, struct ipc_chan *ch, struct msg *msg)
 		if (p)
 			on_ready(m, p, msg);
 		return;
+	case MSG_METRICS_GET:
+		metrics_get(m, ch, msg->id);
+		return;
 	case MSG_STATS:
+		if (metrics_stats(m, p, msg))
+			return;
+		/* fall through */
 	case MSG_CONTROL_REPLY:
 		control_answer(m, msg);
 		return;
@@ -145,6 +152,7 @@ on_daemon_closed(void *ctx, struct ipc_chan *ch, int err, const char *why)
 
 	if (!p)
 		return;
+	metrics_gone(m, p);
 	p->chan = NULL;
 	if (err == ERR_CLOSED)
 		return; /* its end is reaped */
@@ -368,6 +376,8 @@ services_build(struct master *m)
 		int role = role_by_name(slice_str(row->command));
 		if (role < 0 || role_table[role].parent != ROLE_MASTER)
 			continue; /* the check of the configuration has named it */
+		if (role == ROLE_METRICS && !*m->set->conf->metrics_listen)
+			continue; /* switched off */
 		s = find_or_add(m, row, role);
 		s->obsolete = false;
 		s->conf = row->conf ? row->conf : m->set->conf;

@@ -64,6 +64,7 @@ class Instance:
         self.main = dict(main or {})
         self.users = dict(users if users is not None else {"u1@example.test": "pass1"})
         self.services, self.aliases, self.override = services, aliases, override or {}
+        self.extra_rows = []  # of master.cf
         self.allow_deaths = allow_deaths
         self.process = None
         self.direct = direct
@@ -136,7 +137,7 @@ class Instance:
                 d.chmod(d.stat().st_mode | 0o711)
         (self.etc / "main.cf").write_text("".join(f"{k} = {v}\n" for k, v in self.parameters().items()))
         rows = self.services if self.services is not None else self.front_ends()
-        rows = list(rows) + [f"{d} unix n - y - 1 {d}" for d in DAEMONS]
+        rows = list(rows) + [f"{d} unix n - y - 1 {d}" for d in DAEMONS] + self.extra_rows
         (self.etc / "master.cf").write_text("\n".join(rows) + "\n")
         if not (self.etc / "aliases").exists():
             (self.etc / "aliases").write_text(self.aliases or "postmaster: root\nroot: u1@example.test\n")

@@ -17,7 +17,7 @@
 /* Packages create these; roles.def has them. */
 static const char *const daemon_users[] = { "bh-smtpd", "bh-submit", "bh-login", "bh-auth",
 	"bh-dns", "bh-maps", "bh-nss", "bh-queue", "bh-pickup", "bh-client", "bh-bounce",
-	"bh-local", "bh-broker", "bh-imapd", "bh-pop3d", "bh-log" };
+	"bh-local", "bh-broker", "bh-imapd", "bh-pop3d", "bh-log", "bh-metrics" };
 
 static void
 check_daemon_users(struct tool *t)

@@ -24,7 +24,10 @@
 
 #define FLUSH_MS 20
 
-static uint64_t counters[COUNT_MAX];
+/* An acceptor shares its counters with its children, which are of its own uid; others have theirs
+ * alone. */
+static uint64_t own_counters[COUNT_MAX];
+static uint64_t *counters = own_counters;
 
 void
 count(enum counter c, uint64_t n)
@@ -543,6 +546,16 @@ daemon_run(int argc, char **argv, const struct daemon_desc *desc)
 	return daemon_run_with(argc, argv, desc, NULL);
 }
 
+static void
+share_counters(void)
+{
+	void *map = mmap(
+	    NULL, sizeof(own_counters), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (map != MAP_FAILED)
+		counters = map;
+}
+
 int
 daemon_run_with(int argc, char **argv, const struct daemon_desc *desc, const void *acceptor)
 {
@@ -553,6 +566,8 @@ daemon_run_with(int argc, char **argv, const struct daemon_desc *desc, const voi
 
 	parse_args(&d, argc, argv);
 	log_init(FD_LOG, desc->role, LOG_I);
+	if (acceptor)
+		share_counters();
 	for (int fd = FD_CONTROL; fd <= FD_LOG; fd++)
 		(void)fcntl(fd, F_SETFD, FD_CLOEXEC);
 	d.conf = read_snapshot(FD_CONFIG, why, sizeof(why));

@@ -201,6 +201,7 @@ static const uint32_t rows[ROLE_COUNT] = {
 		       B(P_WPATH) | B(P_INOTIFY),
 	[ROLE_POP3D_CHILD] = B(P_STDIO) | B(P_THREAD) | B(P_RPATH) | B(P_WPATH) | B(P_INOTIFY),
 	[ROLE_LOG] = B(P_STDIO) | B(P_RPATH) | B(P_WPATH),
+	[ROLE_METRICS] = B(P_STDIO) | B(P_ACCEPT),
 	[ROLE_TOOL] = 0,
 };
 

@@ -1,0 +1,1 @@
+$(eval $(call program,metrics,helpers/metrics,daemon conf ipc ev base))

@@ -1,0 +1,127 @@
+"""The OpenMetrics endpoint: off by default, loopback unless told otherwise, read only, true to what happened."""
+import os
+import re
+import shutil
+import signal
+import smtplib
+import socket
+import subprocess
+import time
+
+import pytest
+
+from instance import SLOW
+
+ROW = "metrics unix n - y - 1 metrics"
+
+
+class Numbers:
+    """What curl gets: numbers by family and labels."""
+
+    def __init__(self, url):
+        done = subprocess.run(["curl", "-sS", "-i", "--max-time", "20", url], capture_output=True, text=True, check=True)
+        head, _, self.text = done.stdout.replace("\r\n", "\n").partition("\n\n")
+        assert head.startswith("HTTP/1.1 200 OK\n"), head
+        assert "\nContent-Type: application/openmetrics-text; version=1.0.0; charset=utf-8" in head
+        assert self.text.endswith("\n# EOF\n")
+        self.values = {}
+        for line in self.text.splitlines():
+            m = re.fullmatch(r'(\w+)\{program="([^"]*)",service="([^"]*)"(?:,name="([^"]*)")?\} (\d+)', line)
+            assert m or line.startswith("# "), line
+            if m:
+                self.values[m[1], m[2], m[4]] = self.values.get((m[1], m[2], m[4]), 0) + int(m[5])
+
+    def get(self, family, program, name=None):
+        return self.values[f"bulkhead_{family}", program, name]
+
+
+@pytest.fixture
+def served(make_instance):
+    i = make_instance(start=False)
+    i.extra_rows = [ROW]
+    i.set(metrics_listen=f"127.0.0.1:{i.port['sink']}")
+    i.start()
+    return i
+
+
+def url(i):
+    return f"http://127.0.0.1:{i.port['sink']}/metrics"
+
+
+def send(i, n=1, to="u1@example.test"):
+    with smtplib.SMTP("127.0.0.1", i.port["smtp"], timeout=20 * SLOW) as s:
+        for _ in range(n):
+            s.sendmail("a@sender.example", [to], b"Subject: x\r\n\r\nbody\r\n")
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="no curl")
+def test_counters(served):
+    before = Numbers(url(served))
+    for program in ("smtpd", "qmgr", "auth", "log", "metrics", "imapd", "maps"):
+        assert before.get("processes", program) >= 1
+    send(served, 3)
+    with pytest.raises(smtplib.SMTPRecipientsRefused):
+        send(served, to="nobody@example.test")
+    served.wait_messages("u1@example.test", 3)
+    after = Numbers(url(served))
+    grown = {k: v - before.values.get(k, 0) for k, v in after.values.items()}
+    assert grown["bulkhead_connections_total", "smtpd", None] == 2
+    assert grown["bulkhead_messages_received_total", "smtpd", None] == 3  # counted by its children
+    assert grown["bulkhead_recipients_rejected_total", "smtpd", None] == 1
+    assert grown["bulkhead_deliveries_total", "qmgr", None] == 3
+    assert after.get("state", "qmgr", "messages") == 0
+    served.allow_deaths = True
+    os.kill(served.pids("maps")[0], signal.SIGKILL)
+    end = time.monotonic() + 10 * SLOW
+    while Numbers(url(served)).get("processes", "maps") != 1:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def ask(i, request, seconds=15):
+    with socket.create_connection(("127.0.0.1", i.port["sink"]), 10 * SLOW) as s:
+        s.settimeout(seconds * SLOW)
+        s.sendall(request)
+        out = b""
+        while data := s.recv(65536):
+            out += data
+        return out
+
+
+def test_requests(served):
+    assert ask(served, b"GET /metrics HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+    assert ask(served, b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"\r\n\r\n")
+    assert ask(served, b"GET /../etc/passwd HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 404 ")
+    assert ask(served, b"POST /metrics HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc").startswith(b"HTTP/1.1 405 ")
+    assert ask(served, b"\x16\x03\x01\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    assert ask(served, b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 4070).startswith(b"HTTP/1.1 431 ")
+
+
+def test_silent_clients_do_not_stay(served):
+    idle = [socket.create_connection(("127.0.0.1", served.port["sink"]), 10 * SLOW) for _ in range(40)]
+    began = time.monotonic()
+    for s in idle:
+        s.settimeout(30 * SLOW)
+        assert s.recv(1) == b""  # those beyond the limit at once, the others after a while
+    assert time.monotonic() - began < 25 * SLOW
+    assert ask(served, b"GET / HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+def test_off_by_default_and_by_reload(make_instance):
+    i = make_instance(start=False)
+    i.extra_rows = [ROW]
+    i.write()
+    i.start()
+    assert not i.pids("metrics")
+    i.set(metrics_listen=f"127.0.0.1:{i.port['sink']}")
+    i.reload()
+    i.wait_ready()
+    assert ask(i, b"GET / HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+    i.set(metrics_listen="")
+    i.reload()
+    end = time.monotonic() + 5 * SLOW
+    while i.pids("metrics"):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", i.port["sink"]), 5)
