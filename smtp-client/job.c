@@ -130,6 +130,18 @@ job_attempt(struct job *j)
 		conn_open(j, &j->candidates[j->at++]);
 }
 
+/* What recipients without a result of their own get: trouble of our own side does not count against
+ * the destination. */
+static enum result_status
+rest_status(const struct job *j)
+{
+	if (j->permanent)
+		return RESULT_FAILED;
+	if (!j->reason_remote[0] && !strncmp(j->enhanced, "4.3.", 4))
+		return RESULT_DEFERRED;
+	return RESULT_UNREACHED;
+}
+
 /* One message has to hold all results: texts get an equal share of what there is. */
 static void
 add_results(struct job *j, struct buf *out)
@@ -142,9 +154,7 @@ add_results(struct job *j, struct buf *out)
 		struct rcpt *r = &j->rcpts[i];
 		struct item_rcpt_result item = { .slot = r->slot };
 
-		item.status = (uint8_t)(r->done        ? r->status
-					: j->permanent ? RESULT_FAILED
-						       : RESULT_DEFERRED);
+		item.status = (uint8_t)(r->done ? r->status : rest_status(j));
 		item.enhanced = slice_str(r->done ? r->enhanced : j->enhanced);
 		item.text = slice_sub(slice_str(r->done ? r->text : j->reason), 0, text_max);
 		item.remote = slice_sub(slice_str(r->done ? r->remote : j->reason_remote), 0, 255);
@@ -164,7 +174,6 @@ job_finish(struct job *j)
 		m.send_result.results = msg_list(&items, (uint32_t)j->n);
 		m.send_result.remote = slice_str(j->remote);
 		m.send_result.tls = slice_str(j->tls);
-		m.send_result.dsn = j->dsn;
 		if (j->connected_us) {
 			m.send_result.connect_ms =
 			    (uint32_t)((j->connected_us - j->begun_us) / 1000);
@@ -209,7 +218,9 @@ job_result(struct job *j, size_t i, const struct client_event *ev, const char *r
 		return;
 	r->done = true;
 	j->left--;
-	r->status = class == 2 ? RESULT_DONE : class == 5 ? RESULT_FAILED : RESULT_DEFERRED;
+	r->status = class == 2   ? (j->dsn ? RESULT_PASSED : RESULT_DONE)
+		    : class == 5 ? RESULT_FAILED
+				 : RESULT_DEFERRED;
 	snprintf(r->enhanced, sizeof(r->enhanced), "%s",
 	    ev->reply.enhanced[0] ? ev->reply.enhanced
 	    : class == 2          ? "2.0.0"

@@ -122,7 +122,21 @@ on_mx(void *ctx, struct msg *m)
 		job_attempt(j);
 }
 
-/* "[192.0.2.1]" needs no look-up at all. */
+/* "[192.0.2.1]", "[IPv6:2001:db8::1]", and without the tag, as people write it. */
+static bool
+parse_literal(struct slice s, int *family_r, unsigned char raw_r[16])
+{
+	char text[64];
+
+	if (!domain_literal_check(s))
+		return !domain_literal_address(s, family_r, raw_r);
+	*family_r = AF_INET6;
+	return s.n > 2 && s.p[0] == '[' && s.p[s.n - 1] == ']' &&
+	       !slice_copy(slice_sub(s, 1, s.n - 1), text, sizeof(text)) &&
+	       inet_pton(AF_INET6, text, raw_r) == 1;
+}
+
+/* An address needs no look-up at all. */
 static bool
 take_literal(struct job *j)
 {
@@ -130,7 +144,7 @@ take_literal(struct job *j)
 	char text[64];
 	int family;
 
-	if (domain_literal_check(j->nexthop) || domain_literal_address(j->nexthop, &family, raw))
+	if (!parse_literal(j->nexthop, &family, raw))
 		return false;
 	if (family == AF_INET) {
 		memcpy(address, mapped, sizeof(mapped));

@@ -65,6 +65,7 @@ sender_init(struct daemon *d)
 	d->ctx = s;
 	TAILQ_INIT(&s->jobs);
 	TAILQ_INIT(&s->conns);
+	TAILQ_INIT(&s->unused);
 	collect_ports(s);
 	d->ports = s->ports;
 	d->nports = s->nports;

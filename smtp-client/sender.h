@@ -15,6 +15,8 @@
 #include <sys/queue.h>
 
 enum {
+	DESTS_KEPT_MAX = 1000, /* destinations kept for their TLS sessions */
+	DEST_KEPT_S = 3600,
 	CANDIDATES_MAX = 100, /* smtp_mx_address_limit's bound */
 	RCPTS_MAX = 64,       /* of a job, by msgs.def */
 	EXTENTS_MAX = 16,     /* likewise */
@@ -34,7 +36,9 @@ typedef void ask_answer(void *ctx, struct msg *m); /* m NULL: the peer is gone o
 
 struct dest {
 	struct hash_node node;
-	TAILQ_HEAD(, conn) idle; /* the last used first */
+	TAILQ_ENTRY(dest) unused; /* kept for its TLS session only: oldest first */
+	int64_t unused_since;     /* us; 0: in use */
+	TAILQ_HEAD(, conn) idle;  /* the last used first */
 	struct tls_session *session;
 	int session_level; /* of TLS, when it was made */
 	size_t users;      /* jobs and connections */
@@ -149,6 +153,8 @@ struct sender {
 	TAILQ_HEAD(, job) jobs;
 	TAILQ_HEAD(, conn) conns;
 	struct hash dests, asks;
+	TAILQ_HEAD(, dest) unused;
+	size_t nunused;
 	size_t njobs, nconns;
 	uint32_t next_id;
 	struct buf piece; /* for pread */
@@ -177,6 +183,8 @@ void ask_keep(struct ask *a);
 /* dest.c */
 struct dest *dest_get(struct sender *s, const struct job *j);
 void dest_release(struct sender *s, struct dest **dest);
+/* Frees those that are not in use. */
+void dest_forget_all(struct sender *s);
 
 /* policy.c */
 /* Finds the policy of the job's next hop, then calls job_route. */

@@ -276,7 +276,6 @@ struct world {
 		char enhanced[20], text[1100], remote[300];
 	} result[64];
 	char remote[600], tls[200];
-	uint8_t dsn;
 	uint32_t next_id;
 };
 
@@ -297,7 +296,6 @@ take_result(struct world *w, struct msg *m)
 	}
 	snprintf(w->remote, sizeof(w->remote), "%.*s", SLICE_ARG(m->send_result.remote));
 	snprintf(w->tls, sizeof(w->tls), "%.*s", SLICE_ARG(m->send_result.tls));
-	w->dsn = m->send_result.dsn;
 	w->done = true;
 	event_base_loopbreak(w->d.base);
 }
@@ -429,6 +427,7 @@ world_free(struct world *w)
 	struct sender *s = w->d.ctx;
 	struct conn *c;
 
+	dest_forget_all(s);
 	while ((c = TAILQ_FIRST(&s->conns)))
 		conn_free(&c);
 	assert_int_equal(s->njobs, 0);
@@ -601,6 +600,20 @@ test_results_per_recipient(void **state)
 	world_free(w);
 }
 
+/* A server with DSN takes the notices over with the message. */
+static void
+test_dsn(void **state)
+{
+	struct world *w = world_new("");
+
+	(void)state;
+	START(w, HELLO, "S:250-DSN", "S:250 PIPELINING", TAKE);
+	send_one(w, (struct job_opts){ 0 });
+	check(w, 0, RESULT_PASSED, "2.0.0", "taken");
+	server_join(&w->server);
+	world_free(w);
+}
+
 static void
 test_next_host(void **state)
 {
@@ -632,8 +645,8 @@ test_no_host(void **state)
 	START(w, "S:554 5.7.1 not you", "X");
 	w->addresses[1] = "127.0.0.9";
 	send_one(w, (struct job_opts){ .rcpts = 2 });
-	check(w, 0, RESULT_DEFERRED, "4.4.1", "connect to mx1.test[127.0.0.9]:");
-	check(w, 1, RESULT_DEFERRED, "4.4.1", "Connection refused");
+	check(w, 0, RESULT_UNREACHED, "4.4.1", "connect to mx1.test[127.0.0.9]:");
+	check(w, 1, RESULT_UNREACHED, "4.4.1", "Connection refused");
 	server_join(&w->server);
 	world_free(w);
 }
@@ -659,7 +672,7 @@ test_dns_says(void **state)
 		uint8_t status;
 		int result;
 		const char *enhanced;
-	} cases[] = { { 1, RESULT_FAILED, "5.1.2" }, { 2, RESULT_DEFERRED, "4.4.3" },
+	} cases[] = { { 1, RESULT_FAILED, "5.1.2" }, { 2, RESULT_UNREACHED, "4.4.3" },
 		{ 3, RESULT_FAILED, "5.1.10" }, { 4, RESULT_FAILED, "5.4.4" },
 		{ 5, RESULT_FAILED, "5.4.6" } };
 	struct world *w = world_new("");
@@ -685,7 +698,7 @@ test_lost_after_the_end(void **state)
 	w->addresses[1] = "127.0.0.1";
 	START(w, GROUP, "C:MAIL", "C:RCPT", "C:DATA", "S:250 ok", "S:250 ok", "S:354 go", "D", "X");
 	send_one(w, (struct job_opts){ 0 });
-	check(w, 0, RESULT_DEFERRED, "4.4.2", "the message may be sent more than once");
+	check(w, 0, RESULT_UNREACHED, "4.4.2", "the message may be sent more than once");
 	server_join(&w->server);
 	assert_int_equal(w->server.connections, 1);
 	world_free(w);
@@ -761,14 +774,14 @@ test_tls_fails(void **state)
 	w = world_new("smtp_tls_security_level = encrypt\n");
 	START(w, HELLO, "S:250 STARTTLS", "C:STARTTLS", "S:220 go", "W:50", "G", "X");
 	send_one(w, (struct job_opts){ 0 });
-	check(w, 0, RESULT_DEFERRED, "4.7.5", "TLS with mx0.test");
+	check(w, 0, RESULT_UNREACHED, "4.7.5", "TLS with mx0.test");
 	server_join(&w->server);
 	world_free(w);
 
 	w = world_new("smtp_tls_security_level = encrypt\n");
 	START(w, GROUP, "X");
 	send_one(w, (struct job_opts){ 0 });
-	check(w, 0, RESULT_DEFERRED, "4.7.4", "does not offer it");
+	check(w, 0, RESULT_UNREACHED, "4.7.4", "does not offer it");
 	server_join(&w->server);
 	world_free(w);
 }
@@ -782,7 +795,7 @@ test_verify(void **state)
 	/* a certificate that no authority has signed */
 	START_TLS(w, HELLO, "S:250 STARTTLS", "C:STARTTLS", "S:220 go", "T");
 	send_one(w, (struct job_opts){ 0 });
-	check(w, 0, RESULT_DEFERRED, "4.7.5", "TLS with mx0.test");
+	check(w, 0, RESULT_UNREACHED, "4.7.5", "TLS with mx0.test");
 	pthread_join(w->server.thread, NULL);
 	close(w->server.listener);
 	tls_ctx_free(&w->server.ctx);
@@ -818,7 +831,7 @@ test_auth_refusals(void **state)
 	/* there is a password, and no TLS for it: not one byte of it goes out */
 	START(w, HELLO, "S:250 AUTH PLAIN", "E");
 	send_one(w, (struct job_opts){ 0 });
-	check(w, 0, RESULT_DEFERRED, "4.7.8", "the password needs TLS");
+	check(w, 0, RESULT_UNREACHED, "4.7.8", "the password needs TLS");
 	server_join(&w->server);
 	world_free(w);
 
@@ -834,7 +847,7 @@ test_auth_refusals(void **state)
 	w = world_new("smtp_sasl_auth_enable = yes\nsmtp_sasl_tls_security_level = may\n");
 	START(w, HELLO, "S:250 AUTH PLAIN", "C:AUTH PLAIN", "S:535 5.7.8 wrong");
 	send_one(w, (struct job_opts){ 0 });
-	check(w, 0, RESULT_DEFERRED, "4.7.8", "the server says: wrong");
+	check(w, 0, RESULT_UNREACHED, "4.7.8", "the server says: wrong");
 	server_join(&w->server);
 	idle(w, 20);
 	assert_int_equal(w->auth_ends, 1);
@@ -966,11 +979,11 @@ test_time_limits(void **state)
 	START(w, "W:1500", "A", GROUP, "C:MAIL", "W:1500", "A", GROUP, "C:MAIL", "C:RCPT", "C:DATA",
 	    "S:250 ok", "S:250 ok", "S:354 go", "D", "W:1500");
 	send_one(w, (struct job_opts){ 0 });
-	check(w, 0, RESULT_DEFERRED, "4.4.2", "timed out while waiting for connection");
+	check(w, 0, RESULT_UNREACHED, "4.4.2", "timed out while waiting for connection");
 	send_one(w, (struct job_opts){ 0 });
-	check(w, 0, RESULT_DEFERRED, "4.4.2", "timed out while waiting for MAIL FROM");
+	check(w, 0, RESULT_UNREACHED, "4.4.2", "timed out while waiting for MAIL FROM");
 	send_one(w, (struct job_opts){ 0 });
-	check(w, 0, RESULT_DEFERRED, "4.4.2",
+	check(w, 0, RESULT_UNREACHED, "4.4.2",
 	    "timed out while waiting for end of DATA -- the message may be");
 	server_join(&w->server);
 	world_free(w);
@@ -1000,6 +1013,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_send_and_reuse),
 		cmocka_unit_test(test_results_per_recipient),
+		cmocka_unit_test(test_dsn),
 		cmocka_unit_test(test_next_host),
 		cmocka_unit_test(test_no_host),
 		cmocka_unit_test(test_hello_refused),

@@ -26,10 +26,11 @@ class Sink:
     def __init__(self, port, host="127.0.0.1", features=("PIPELINING", "8BITMIME", "SIZE 0", "ENHANCEDSTATUSCODES"),
                  tls=None, wrapper=False, replies=None, lmtp=False):
         self.features, self.tls, self.wrapper, self.lmtp = features, tls, wrapper, lmtp
-        self.replies = dict(replies or {})
+        self.replies, self.context = dict(replies or {}), None
         self.messages, self.commands, self.connections, self.peers, self.problems = [], [], 0, [], []
         self.lock = threading.Condition()
-        self.listener = socket.create_server((host, port), backlog=100)
+        self.listener = socket.create_server((host, port), backlog=100,
+                                             family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.open = set()
         threading.Thread(target=self.accept, daemon=True).start()
 
@@ -98,9 +99,10 @@ class Session:
         self.input = self.client.makefile("rb")
 
     def start_tls(self):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*self.sink.tls)
-        self.client = context.wrap_socket(self.client, server_side=True)
+        if not self.sink.context:
+            self.sink.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.sink.context.load_cert_chain(*self.sink.tls)
+        self.client = self.sink.context.wrap_socket(self.client, server_side=True)
         self.input = self.client.makefile("rb")
         self.protocol = self.client.version()
 

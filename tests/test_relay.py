@@ -370,6 +370,38 @@ def test_source_address(to_sink):
         assert sink.peers == ["127.0.0.3"]
 
 
+def test_policy_of_one_next_hop(make_instance):
+    i = make_instance(start=False)
+    hop = f"[127.0.0.1]:{i.port['sink']}"
+    i.set(relayhost=hop, smtp_tls_policy_maps=f"inline:{{{{{hop}=encrypt}}}}", minimal_backoff_time="1h")
+    i.start()
+    with Sink(i.port["sink"]) as sink:
+        assert send(i, "r@far.test")[0] == 250
+        assert "dsn=4.7.4" in delivery(i, "r@far.test", "deferred")
+        assert not sink.messages
+
+
+def test_tls_session_is_resumed(to_sink, certificate):
+    i = to_sink(main={"smtp_connection_cache_time_limit": "0s"})
+    with Sink(i.port["sink"], features=("PIPELINING", "STARTTLS"), tls=certificate) as sink:
+        for n in range(2):
+            assert send(i, f"r{n}@far.test")[0] == 250
+        assert len(sink.wait(2)) == 2 and sink.connections == 2
+    lines = i.wait_log("smtp-tls .*resumed=", count=2)
+    assert "resumed=no" in lines[0] and "resumed=yes" in lines[1]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="no IPv6 here")
+@pytest.mark.parametrize("host", ["::1", "IPv6:::1"])
+def test_ipv6(make_instance, host):
+    i = make_instance(start=False, main={"inet_protocols": "all"})
+    i.set(relayhost=f"[{host}]:{i.port['sink']}")
+    i.start()
+    with Sink(i.port["sink"], "::1") as sink:
+        assert send(i, "r@far.test")[0] == 250
+        sink.wait()
+
+
 # --- DNS ---
 
 ZONE = "@ MX 20 second\n@ MX 10 first\nfirst A 127.0.0.9\nsecond A 127.0.0.1\n"
