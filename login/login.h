@@ -15,6 +15,8 @@
 struct service {
 	const struct front *front;
 	struct tls_serving *tls;
+	char *name, *ciphers; /* that tls borrows */
+	struct buf authorities;
 	bool wrapped;     /* TLS from the first byte */
 	struct daemon *d; /* of a child */
 	TAILQ_HEAD(, client) clients;
@@ -51,7 +53,7 @@ struct client {
 	uint64_t request_key; /* 0: none */
 	uint32_t auth_id;     /* of the exchange under way, or 0 */
 	bool want_tls;        /* STARTTLS was accepted: after the reply is out */
-	bool client_eof, session_eof, told_eof, said_bye, stalled;
+	bool client_eof, session_eof, told_eof, said_bye, stalled, stopping;
 	size_t out_mark; /* bytes that waited for the client after the last turn */
 	char tail[16];   /* the last bytes of the session: does it end a line? */
 	size_t tail_n;
@@ -76,6 +78,7 @@ int client_write(struct client *c, struct buf *b);
 /* pump.c: after it */
 void pump_start(struct client *c, int session_fd);
 void pump_run(struct client *c);
+void pump_stop(struct client *c);
 
 /* watch.c */
 void watch_open(struct watch *w, struct event_base *base, int fd,

@@ -92,7 +92,8 @@ child_link_down(struct daemon *d, struct ipc_chan *ch)
 	client_peer_down(d->ctx, ipc_chan_peer(ch));
 }
 
-/* Who has not logged in is sent away; sessions go on until their own process ends them. */
+/* Who has not logged in is sent away, sessions are wound up. At an upgrade nobody is told to stop.
+ */
 static void
 child_stop(struct daemon *d)
 {
@@ -101,7 +102,9 @@ child_stop(struct daemon *d)
 
 	for (c = TAILQ_FIRST(&s->clients); c; c = after) {
 		after = TAILQ_NEXT(c, next);
-		if (c->state != CLIENT_PUMP && c->state != CLIENT_CLOSING)
+		if (c->state == CLIENT_PUMP)
+			pump_stop(c);
+		else if (c->state != CLIENT_CLOSING)
 			client_stop(c, "Server is shutting down");
 	}
 }
@@ -138,33 +141,58 @@ read_authorities(struct daemon *d, struct buf *out)
 	return err;
 }
 
+static struct tls_server_opts
+tls_options(struct service *s, const struct daemon *d)
+{
+	const struct conf *conf = d->conf;
+
+	free(s->ciphers);
+	s->ciphers = xstrdup(conf->tls_ciphers);
+	return (struct tls_server_opts){
+		.service = s->name,
+		.alpn = s->front->alpn,
+		.ciphers = s->ciphers,
+		.ticket_lifetime = (unsigned)(conf->tls_session_lifetime / 1000),
+		.min_version = conf->tls_minimum_version == CONF_TLS_VERSION_TLS1_3
+				   ? TLS_VERSION_1_3
+				   : TLS_VERSION_1_2,
+		.read_ahead = true,
+		.ask_client_cert = conf->auth_external && buf_len(&s->authorities) > 0,
+		.client_ca = buf_slice(&s->authorities),
+	};
+}
+
 static int
 init(struct daemon *d)
 {
-	struct buf ca = { 0 };
-	int err = 0;
 	struct service *s = xcalloc(1, sizeof(*s));
-	struct tls_server_opts opts = { .ciphers = xstrdup(d->conf->tls_ciphers) };
+	struct tls_server_opts opts;
+	int err = 0;
 
 	s->front = is_pop3(d) ? &front_pop3 : &front_imap;
 	s->wrapped = d->conf->smtpd_tls_wrappermode;
+	s->name = xstrdup(d->service);
 	s->d = d;
 	TAILQ_INIT(&s->clients);
-	opts.service = xstrdup(d->service);
-	opts.alpn = s->front->alpn;
-	opts.read_ahead = true;
-	opts.ticket_lifetime = (unsigned)(d->conf->tls_session_lifetime / 1000);
-	opts.min_version = d->conf->tls_minimum_version == CONF_TLS_VERSION_TLS1_3
-			       ? TLS_VERSION_1_3
-			       : TLS_VERSION_1_2;
 	d->ctx = s;
-	if (d->conf->auth_external) {
-		err = read_authorities(d, &ca);
-		opts.ask_client_cert = true;
-		opts.client_ca = buf_slice(&ca); /* kept for the life of the process */
-	}
+	if (d->conf->auth_external)
+		err = read_authorities(d, &s->authorities);
+	opts = tls_options(s, d);
 	s->tls = tls_serving_new(&opts);
 	return err;
+}
+
+/* New values hold for the certificates that master sends after the configuration, and for new
+ * clients. */
+static void
+reload(struct daemon *d, const struct conf *old)
+{
+	struct service *s = d->ctx;
+	struct tls_server_opts opts = tls_options(s, d);
+
+	(void)old;
+	s->wrapped = d->conf->smtpd_tls_wrappermode;
+	tls_serving_options(s->tls, &opts);
 }
 
 static int64_t
@@ -208,7 +236,8 @@ main(int argc, char **argv)
 		.message = child_message,
 		.link_down = child_link_down,
 		.stop = child_stop };
-	static const struct acceptor_desc desc = { .daemon = { .role = ROLE_LOGIN, .init = init },
+	static const struct acceptor_desc desc = {
+		.daemon = { .role = ROLE_LOGIN, .init = init, .reload = reload },
 		.child = &child,
 		.peers = { ROLE_AUTH, ROLE_BROKER },
 		.npeers = 2,
@@ -217,7 +246,8 @@ main(int argc, char **argv)
 		.sessions_before_recycle = sessions_before_recycle,
 		.connections_per_client = connections_per_client,
 		.refusal = refusal,
-		.tls = acceptor_tls };
+		.tls = acceptor_tls
+	};
 
 	return acceptor_run(argc, argv, &desc);
 }

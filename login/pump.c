@@ -68,7 +68,7 @@ session_read(struct client *c)
 	c->session_eof = true;
 	/* A session that did not say goodbye died: the client is told, where a line has just ended.
 	 */
-	if (c->s->front->gone && !c->said_bye && !c->client_eof &&
+	if (c->s->front->gone && !c->said_bye && (!c->client_eof || c->stopping) &&
 	    (c->tail_n == 0 || (c->tail_n >= 2 && memcmp(c->tail + c->tail_n - 2, "\r\n", 2) == 0)))
 		buf_add_str(&c->out, c->s->front->gone);
 	return 0;
@@ -174,4 +174,14 @@ pump_run(struct client *c)
 	 */
 	if (c->tls && !c->client_eof && buf_len(&c->in) < PUMP_BUFFER && tls_pending(c->tls))
 		event_active(c->net.readable, EV_READ, 0);
+}
+
+/* The suite stops: what the client has said is answered, then the session is told that there is no
+ * more. */
+void
+pump_stop(struct client *c)
+{
+	c->stopping = true;
+	c->client_eof = true;
+	pump_run(c);
 }

@@ -84,9 +84,9 @@ master_reload(struct master *m, struct buf *out, int *status_r)
 			config.config.generation = m->generation;
 			if (config.fd < 0)
 				continue;
-			tls_send_certificates(s, p);
 			(void)ipc_send(p->chan, &config);
 			close(config.fd);
+			tls_send_certificates(s, p); /* contexts are made with the new parameters */
 		}
 	service_start_missing(m);
 	log_event(LOG_I, "reloaded", "generation=%u", m->generation);

@@ -4,8 +4,10 @@ import imaplib
 import os
 import poplib
 import re
+import shutil
 import socket
 import ssl
+import subprocess
 import time
 
 import pytest
@@ -404,3 +406,36 @@ def test_auth_dies_while_clients_wait(make_instance):
         while not waiting.command(b"LOGIN u1@example.test pass1").startswith(b"t OK"):
             assert time.monotonic() < end
             time.sleep(0.1)
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl here")
+def test_external_by_client_certificate(make_instance, tmp_path):
+    def openssl(*words):
+        subprocess.run(["openssl", *words], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def client(name, mail, ca):
+        openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=client",
+                "-keyout", f"{name}.key", "-out", f"{name}.csr")
+        (tmp_path / f"{name}.ext").write_text(f"subjectAltName=email:{mail}\n")
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", f"{ca}.pem", "-CAkey", f"{ca}.key", "-CAcreateserial", "-days",
+                "2", "-extfile", f"{name}.ext", "-out", f"{name}.pem")
+
+    for ca in ("ca", "stranger"):
+        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+                f"/CN={ca}", "-keyout", f"{ca}.key", "-out", f"{ca}.pem")
+    client("good", "u1@example.test", "ca")
+    client("unknown", "nobody@example.test", "ca")
+    client("forged", "u1@example.test", "stranger")
+    i = make_instance(main={"auth_external": "yes", "smtpd_tls_CAfile": tmp_path / "ca.pem", "auth_failure_delay": "0"})
+
+    def login(name, identity):
+        context = client_context(i.data / "self-made.pem")
+        if name:
+            context.load_cert_chain(tmp_path / f"{name}.pem", tmp_path / f"{name}.key")
+        with Imap(i, context=context) as c:
+            return c.authenticate("EXTERNAL", initial=identity).startswith(b"t OK")
+
+    assert login("good", b"") and login("good", b"u1@example.test")
+    assert not login("good", b"u2@example.test")
+    assert not login("unknown", b"") and not login("forged", b"") and not login(None, b"")
+    assert not login(None, b"u1@example.test") and not login("forged", b"u1@example.test")

@@ -6,12 +6,14 @@ import shutil
 import signal
 import smtplib
 import socket
+import ssl
 import subprocess
 import time
 
 import pytest
 
 from instance import SLOW
+from scram import client_context
 from test_auth import Imap
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -205,6 +207,43 @@ def test_system_user_by_pam(make_instance, tmp_path):
         assert "the password" not in i.log()
     finally:
         rules.unlink()
+
+
+def test_stop_says_goodbye_and_does_not_wait(make_instance):
+    i = make_instance()
+    with Imap(i) as a, Imap(i) as b, Imap(i) as idle:
+        for c in (a, idle):
+            assert c.command(b"LOGIN u1@example.test pass1").startswith(b"t OK")
+        assert idle.command(b"SELECT INBOX").endswith(b"\r\n")
+        assert idle.command(b"IDLE").startswith(b"+ ")
+        began = time.monotonic()
+        i.stop()
+        assert time.monotonic() - began < 5 * SLOW
+        for c in (a, b, idle):
+            assert c.line().startswith(b"* BYE")
+            assert c.line() == b""
+
+
+def test_tls_parameters_change_at_reload(make_instance):
+    i = make_instance()
+    with Imap(i) as c:
+        assert c.sock.version() == "TLSv1.3"
+    old = client_context(i.data / "self-made.pem")
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    with Imap(i, context=old) as c:
+        assert c.sock.version() == "TLSv1.2"
+    i.set(tls_minimum_version="tls1.3")
+    i.reload()
+    end = time.monotonic() + 5 * SLOW
+    while True:
+        try:
+            Imap(i, context=old).close()
+        except (ssl.SSLError, ConnectionError):
+            break
+        assert time.monotonic() < end, "TLS 1.2 is still spoken"
+        time.sleep(0.05)
+    with Imap(i) as c:
+        assert c.command(b"LOGIN u1@example.test pass1").startswith(b"t OK")
 
 
 def test_many_connections_in_a_row(instance):
