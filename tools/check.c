@@ -56,6 +56,24 @@ print_problems(const struct conf_problems *p)
 	free(sorted);
 }
 
+/* imapd and pop3d serve Maildirs: system users whose mail is a file in /var/mail would be turned
+ * away. */
+static void
+check_mailboxes(struct tool *t)
+{
+	const struct conf_services *services = t->set->services;
+	const struct conf *conf = t->set->conf;
+	bool serves = false;
+
+	for (size_t i = 0; i < services->n; i++)
+		serves |= !strcmp(services->v[i].command, "login");
+	if (serves && conf->auth_system_users && !conf->home_mailbox[0])
+		check_at(t, true, "home_mailbox", "set home_mailbox = Maildir/",
+		    "system users may log in, but their mail lies in files of %s, which IMAP and "
+		    "POP3 do not serve",
+		    conf->mail_spool_directory);
+}
+
 int
 cmd_check(struct tool *t, int argc, char **argv)
 {
@@ -72,6 +90,7 @@ cmd_check(struct tool *t, int argc, char **argv)
 	check_tables(t);
 	check_accounts(t);
 	check_ports(t);
+	check_mailboxes(t);
 	print_problems(p);
 	fflush(stdout);
 	if (p->n)
