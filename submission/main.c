@@ -81,7 +81,7 @@ static const struct daemon_desc child = {
 };
 
 static const struct acceptor_desc acceptor = {
-	.daemon = { .role = ROLE_SUBMISSION, .init = init },
+	.daemon = { .role = ROLE_SUBMISSION, .init = init, .reload = service_reload },
 	.child = &child,
 	.peers = { ROLE_QMGR, ROLE_MAPS, ROLE_AUTH },
 	.npeers = 3,

@@ -610,3 +610,39 @@ def test_log_tells_the_story(shared):
         s.sendmail("story@client.example", ["u1@example.test"], b"Subject: story\r\n\r\nx\r\n")
     line = shared.wait_log("smtp-message .*from=story@client.example")[0]
     assert "code=250" in line and "qid=" in line and "nrcpt=1" in line
+
+
+def test_always_bcc(make_instance):
+    i = make_instance(main={"always_bcc": "u2@example.test"}, users={"u1@example.test": "p", "u2@example.test": "p"})
+    with smtplib.SMTP("127.0.0.1", i.port["smtp"], "c", 20) as s:
+        s.sendmail("x@client.example", ["u1@example.test"], b"Subject: copied\r\n\r\nx\r\n")
+    last(i, b"Subject: copied")
+    last(i, b"Subject: copied", "u2@example.test")
+    i.stop()
+    sendmail(i, "u1@example.test", text=b"Subject: copied-by-pickup\n\nx\n")
+    i.start()
+    last(i, b"copied-by-pickup", "u2@example.test")
+
+
+def test_external_by_client_certificate(make_instance, tmp_path):
+    """Off by default; with auth_external the name in a certificate of the known authority is the login."""
+    def openssl(*words):
+        subprocess.run(["openssl", *words], cwd=tmp_path, check=True, capture_output=True)
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "ca.key", "-out", "ca.pem",
+            "-subj", "/CN=Test CA", "-days", "2")
+    openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "u.key", "-out", "u.csr", "-subj",
+            "/CN=u1@example.test")
+    openssl("x509", "-req", "-in", "u.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", "u.pem", "-days", "2")
+    (tmp_path / "ca.pem").chmod(0o644)
+    i = make_instance(main={"auth_external": "yes", "smtpd_tls_CAfile": tmp_path / "ca.pem"})
+    context = i.tls()
+    with_no_certificate = Wire(i.port["submissions"], tls=context)
+    assert b" EXTERNAL" in with_no_certificate.say(EHLO)
+    assert with_no_certificate.code(b"AUTH EXTERNAL =\r\n") // 100 == 5
+    with_no_certificate.close()
+    context.load_cert_chain(tmp_path / "u.pem", tmp_path / "u.key")
+    w = Wire(i.port["submissions"], tls=context)
+    w.say(EHLO)
+    assert w.code(b"AUTH EXTERNAL =\r\n") == 235
+    assert w.code(b"MAIL FROM:<u1@example.test>\r\n") == 250
+    w.close()

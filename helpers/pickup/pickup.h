@@ -51,7 +51,7 @@ struct pickup {
 	struct maildrop envelope;
 	struct slice sender;
 	struct final_list *finals;
-	size_t next_rcpt;
+	size_t next_rcpt, count; /* of the envelope's recipients, and always_bcc */
 	struct rcpt_question question;
 	struct mail mail;
 	struct header_scan header;

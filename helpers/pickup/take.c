@@ -164,11 +164,13 @@ ask_rcpt(struct pickup *p)
 {
 	struct final_list *f = &p->finals[p->next_rcpt];
 
-	if (p->next_rcpt == p->envelope.count) {
+	if (p->next_rcpt == p->count) {
 		read_content(p);
 		return;
 	}
-	if (canonical(p, p->envelope.rcpts[p->next_rcpt], &f->original)) {
+	if (p->next_rcpt == p->envelope.count) {
+		f->original = slice_str(p->d->conf->always_bcc);
+	} else if (canonical(p, p->envelope.rcpts[p->next_rcpt], &f->original)) {
 		refuse(p, "bad recipient address");
 		return;
 	}
@@ -276,16 +278,17 @@ send_envelope(struct pickup *p)
 	struct mail_rcpt *rcpts;
 	size_t n = 0, total = 0;
 
-	for (size_t i = 0; i < p->envelope.count; i++)
+	for (size_t i = 0; i < p->count; i++)
 		total += p->finals[i].count;
 	rcpts = arena_alloc(&p->arena, (total + 1) * sizeof(*rcpts));
-	for (size_t i = 0; i < p->envelope.count; i++) {
+	for (size_t i = 0; i < p->count; i++) {
 		struct cursor c = cursor(p->finals[i].list);
 		struct item_final_addr item;
 		while (n < total && item_final_addr_next(&c, &item))
 			rcpts[n++] = (struct mail_rcpt){ .address = item.address,
 				.original = p->finals[i].original,
-				.notify = p->envelope.notify };
+				.notify =
+				    i < p->envelope.count ? p->envelope.notify : NOTIFY_NEVER };
 	}
 	if (p->envelope.body_8bit)
 		env.flags |= MAIL_8BIT;
@@ -426,7 +429,8 @@ begin(struct pickup *p)
 	} else {
 		if (!p->envelope.sender.n)
 			p->sender = SLICE_NULL;
-		p->finals = arena_alloc(&p->arena, p->envelope.count * sizeof(*p->finals));
+		p->count = p->envelope.count + (c->always_bcc[0] != '\0');
+		p->finals = arena_alloc(&p->arena, p->count * sizeof(*p->finals));
 		ask_rcpt(p);
 	}
 }

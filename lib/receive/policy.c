@@ -14,13 +14,15 @@ static const struct slice forbidden[] = { { (const unsigned char *)"CONNECT", 7 
 
 /* "PLAIN LOGIN"; the -PLUS forms need a channel to bind to. */
 static const char *
-join_mechanisms(struct arena *a, const struct conf_list *list)
+join_mechanisms(struct arena *a, const struct conf_list *list, bool external)
 {
 	struct buf text = { 0 };
 	const char *out;
 
 	for (size_t i = 0; i < list->n; i++)
 		buf_addf(&text, "%s%s", i ? " " : "", list->v[i]);
+	if (external)
+		buf_addf(&text, "%sEXTERNAL", buf_len(&text) ? " " : "");
 	out = arena_printf(a, "%.*s", (int)buf_len(&text), (const char *)buf_slice(&text).p);
 	buf_free(&text);
 	return out;
@@ -108,7 +110,8 @@ service_policy_new(struct daemon *d, enum smtp_service kind)
 	p->strict_pipelining = c->smtpd_forbid_unauth_pipelining;
 	p->mend_bare_lf = c->smtpd_forbid_bare_newline == CONF_BARE_NEWLINE_NO;
 	p->auth_mechanisms = "";
-	p->auth_mechanisms_tls = join_mechanisms(&sp->arena, &c->auth_mechanisms);
+	p->auth_mechanisms_tls = join_mechanisms(
+	    &sp->arena, &c->auth_mechanisms, kind == SMTP_SUBMISSION && c->auth_external);
 	p->forbidden = forbidden;
 	p->forbidden_n = sizeof(forbidden) / sizeof(forbidden[0]);
 	set_limits(p, c);

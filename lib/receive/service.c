@@ -15,20 +15,18 @@ int
 service_init(struct daemon *d, struct service *s, enum smtp_service kind)
 {
 	const struct conf *c = d->conf;
+	const char *name = kind == SMTP_SUBMISSION ? "submission"
+			   : kind == SMTP_LMTP     ? "lmtp"
+						   : "smtp";
 	int64_t largest = c->message_size_limit ? c->message_size_limit + (2 << 20) : 0;
 
 	s->kind = kind;
 	TAILQ_INIT(&s->sessions);
 	tzset(); /* reads the zone's file, which the jail will not let us */
 	(void)time(NULL);
-	tls_set_init(&s->tls,
-	    kind == SMTP_SUBMISSION ? "submission"
-	    : kind == SMTP_LMTP     ? "lmtp"
-				    : "smtp",
-	    NULL);
 	d->file_limit = largest;
 	d->ctx = s;
-	return 0;
+	return tls_set_init(&s->tls, name, c, kind == SMTP_SUBMISSION);
 }
 
 void
@@ -36,7 +34,16 @@ service_tls(struct daemon *d, const struct msg *m)
 {
 	struct service *s = d->ctx;
 
-	tls_set_message(&s->tls, d->conf, m);
+	tls_set_message(&s->tls, m);
+}
+
+void
+service_reload(struct daemon *d, const struct conf *old)
+{
+	struct service *s = d->ctx;
+
+	(void)old;
+	tls_set_reload(&s->tls, d->conf);
 }
 
 const char *
@@ -69,7 +76,7 @@ service_child_message(struct daemon *d, struct ipc_chan *ch, struct msg *m)
 		return;
 	case MSG_TLS_CERTIFICATE:
 	case MSG_TLS_TICKET_KEYS:
-		tls_set_message(&s->tls, d->conf, m);
+		tls_set_message(&s->tls, m);
 		return;
 	default:
 		receiver_message(&s->receiver, ch, m);
@@ -90,7 +97,7 @@ service_child_reload(struct daemon *d, const struct conf *old)
 {
 	struct service *s = d->ctx;
 
-	(void)old;
+	service_reload(d, old);
 	service_policy_unref(s->policy);
 	s->policy = service_policy_new(d, s->kind);
 }

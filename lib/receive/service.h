@@ -55,6 +55,7 @@ struct service {
 /* Desc callbacks of the zygote. */
 int service_init(struct daemon *d, struct service *s, enum smtp_service kind);
 void service_tls(struct daemon *d, const struct msg *m);
+void service_reload(struct daemon *d, const struct conf *old);
 const char *service_refusal(struct daemon *d, unsigned listener);
 /* Desc callbacks of the child. */
 int service_child_start(struct daemon *d);

@@ -87,6 +87,7 @@ session_auth_start(void *ctx, struct smtp_server *e, struct slice mechanism, boo
 	struct session *s = ctx;
 	struct msg m = MSG_INIT(MSG_AUTH_START, 0);
 	unsigned char exporter[TLS_BINDING_MAX], endpoint[TLS_BINDING_MAX];
+	struct tls_info info;
 	char upper[32];
 
 	for (size_t i = 0; i < mechanism.n; i++)
@@ -100,6 +101,11 @@ session_auth_start(void *ctx, struct smtp_server *e, struct slice mechanism, boo
 	m.auth_start.initial = initial;
 	m.auth_start.exporter = binding(s, TLS_BINDING_EXPORTER, exporter);
 	m.auth_start.endpoint = binding(s, TLS_BINDING_END_POINT, endpoint);
+	if (s->tls && session_conf(s)->auth_external) {
+		tls_info(s->tls, &info);
+		if (info.peer_trusted)
+			m.auth_start.external = slice_str(info.peer_name);
+	}
 	session_waits(s, WAIT_FOR_AUTH);
 	if (request_send(&s->service->receiver, ROLE_AUTH, &m, &s->request, on_answer, s))
 		done(s, &(struct msg_auth_done){ .status = 2 });

@@ -190,7 +190,7 @@ session_handshake(struct session *s)
 {
 	s->last_input = ev_now_us();
 	s->io = IO_HANDSHAKE;
-	if (!s->service->tls.ctx) {
+	if (!tls_set_ctx(&s->service->tls)) {
 		log_event(LOG_E, "tls-unavailable",
 		    "sid=%s client=%s reason=\"no usable certificate\" remedy=\"set "
 		    "smtpd_tls_cert_file\"",
@@ -198,7 +198,7 @@ session_handshake(struct session *s)
 		s->dead = true;
 		return;
 	}
-	s->tls = tls_conn_new(s->service->tls.ctx, s->fd, TLS_SERVER);
+	s->tls = tls_conn_new(tls_set_ctx(&s->service->tls), s->fd, TLS_SERVER);
 	handshake_step(s);
 }
 

@@ -255,6 +255,19 @@ check_rcpt_rate(struct session *s)
 		accept_rcpt(s);
 }
 
+/* What the client wrote and what it stands for: the log and the queue know the latter only. */
+static void
+log_rewritten(struct session *s, struct slice address, const struct rcpt_answer *a)
+{
+	struct cursor c = cursor(a->finals);
+	struct item_final_addr item;
+
+	if (!item_final_addr_next(&c, &item) || (a->count == 1 && slice_caseeq(item.address, address)))
+		return;
+	log_event(LOG_I, "smtp-recipient", "sid=%s orig_to=%s to=%s count=%u", s->id,
+	    log_value(address), log_value(item.address), (unsigned)a->count);
+}
+
 static void
 on_rcpt(void *ctx, const struct rcpt_answer *a)
 {
@@ -273,6 +286,7 @@ on_rcpt(void *ctx, const struct rcpt_answer *a)
 		smtp_server_answer_rcpt(
 		    s->engine, &REPLY(452, "4.5.3", "Error: too many recipients"));
 	} else {
+		log_rewritten(s, rcpt->address, a);
 		rcpt->user = session_keep_finals(tx, a);
 		check_rcpt_rate(s);
 	}
