@@ -31,7 +31,7 @@ class Users:
         home = pathlib.Path(home or self.folder / "home" / name)
         words = ["useradd", "-M", "-U", "-d", str(home), "-s", "/usr/sbin/nologin", "-K", "UID_MIN=20000", "-K", "UID_MAX=29999",
                  "-K", "GID_MIN=20000", "-K", "GID_MAX=29999"]
-        subprocess.run(words + (["-u", str(uid)] if uid else []) + [name], check=True, stderr=subprocess.DEVNULL)
+        self.command(words + (["-u", str(uid)] if uid else []) + [name])
         self.names.append(name)
         self.homes[name] = home
         home.mkdir(parents=True)
@@ -45,8 +45,18 @@ class Users:
         shutil.chown(path, name, name)
         path.chmod(mode)
 
+    @staticmethod
+    def command(words):
+        """Other workers hold the lock of /etc/passwd now and then."""
+        for _ in range(50):
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+            if done.returncode != 1:
+                break
+            time.sleep(0.1)
+        assert done.returncode == 0, done.stderr
+
     def remove(self, name):
-        subprocess.run(["userdel", name], check=False, stderr=subprocess.DEVNULL)
+        self.command(["userdel", name])
         self.names.remove(name)
 
     def close(self):
