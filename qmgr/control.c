@@ -329,14 +329,29 @@ control_loaded(struct qmgr *q, struct message *m)
 	list_free(q, l);
 }
 
+void
+control_not_loaded(struct qmgr *q, struct message *m, int err)
+{
+	struct control_list *l = m->show;
+
+	m->show = NULL;
+	if (!l)
+		return;
+	buf_addf(&l->out, "%s cannot be read: %s\n", m->name, err_str(err));
+	send_part(l, false, 1);
+	list_free(q, l);
+}
+
 static void
 show(struct qmgr *q, struct control_list *l)
 {
 	queue_id id;
 	struct message *m;
 
-	if (l->n != 1 || queue_id_parse(l->words[0], &id) ||
-	    (!message_find(q, id) && !sched_find(q->sched, id))) {
+	m = l->n == 1 && !queue_id_parse(l->words[0], &id) ? message_find(q, id) : NULL;
+	/* One that is done may still wait for its removal. */
+	if (m ? m->state == MSG_DONE
+	      : l->n != 1 || queue_id_parse(l->words[0], &id) || !sched_find(q->sched, id)) {
 		buf_add_str(&l->out, "no such message in the queue\n");
 		send_part(l, false, 1);
 		list_free(q, l);

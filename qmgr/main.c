@@ -83,6 +83,7 @@ on_timer(void *ctx)
 	int budget = 200;
 
 	q->timer_at = 0;
+	pool_collect(q->pool);
 	deliver_timeouts(q, now);
 	while (budget-- > 0 && (sm = sched_tick(q->sched, now)))
 		expire(q, sm);
@@ -168,7 +169,8 @@ measured(struct pool_op *op)
 }
 
 unsigned int
-qmgr_refuses(struct qmgr *q, uint64_t size, const char **enhanced_r, const char **text_r)
+qmgr_refuses(
+    struct qmgr *q, uint64_t size, bool reserve, const char **enhanced_r, const char **text_r)
 {
 	const struct conf *conf = q->d->conf;
 	int64_t now = qmgr_now(q);
@@ -194,8 +196,10 @@ qmgr_refuses(struct qmgr *q, uint64_t size, const char **enhanced_r, const char 
 		*text_r = "Queue file write error";
 		return 451;
 	}
-	if (q->low_space || q->memory > (size_t)conf->qmgr_inflight_limit ||
-	    (size > (uint64_t)conf->small_message_limit && q->open_files >= q->open_limit))
+	if (!reserve &&
+	    (q->low_space || q->memory > (size_t)conf->qmgr_inflight_limit ||
+		q->messages.count > (size_t)conf->qmgr_message_active_limit ||
+		(size > (uint64_t)conf->small_message_limit && q->open_files >= q->open_limit)))
 		return 452;
 	return 0;
 }
@@ -358,7 +362,7 @@ start(struct daemon *d)
 	struct sched_limits limits = limits_of(d->conf);
 	uint64_t floor;
 	uint32_t random[2];
-	char why[256];
+	char why[256] = "no random numbers";
 	struct spool_op *o;
 	int err;
 
@@ -375,14 +379,14 @@ start(struct daemon *d)
 	q->clock_offset = ev_wall_us() / 1000 - ev_now_us() / 1000;
 	q->open_limit = descriptor_limit();
 	rate_init(&q->rates, RATE_CLIENTS, d->conf->anvil_rate_time_unit);
-	err = spool_open(&q->spool, &floor, why, sizeof(why));
+	err = ERR_TEMPORARY;
+	if (getrandom(random, sizeof(random), 0) == (ssize_t)sizeof(random))
+		err = spool_open(&q->spool, random[0], &floor, why, sizeof(why));
 	if (err) {
 		log_event(LOG_E, "queue-open", "reason=%s", log_cstr(why));
 		return err;
 	}
-	if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
-		return ERR_TEMPORARY;
-	queue_id_source_init(&q->ids, floor, random[0]);
+	queue_id_source_init(&q->ids, floor, q->spool.start);
 	/* An answer to a question of the qmgr before must not fit one of ours. */
 	q->next_id = random[1];
 	/* The first IDs must be reserved before any is given; nothing runs yet, so this may block.

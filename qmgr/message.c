@@ -207,7 +207,15 @@ submit_unlink(struct qmgr *q, struct message *m)
 	m->busy = true;
 	m->want_unlink = false;
 	m->has_file = m->on_disk = false;
+	o->op.quiet = true;
+	/* Jobs under way have descriptors of their own. */
+	if (m->state == MSG_DONE && m->read_fd >= 0) {
+		close(m->read_fd);
+		m->read_fd = -1;
+		q->open_files--;
+	}
 	pool_submit(q->pool, &o->op);
+	qmgr_arm(q, qmgr_now(q) + 500);
 }
 
 void
@@ -653,6 +661,7 @@ load_done(struct pool_op *op)
 static void
 load_failed(struct qmgr *q, struct message *m, int err)
 {
+	control_not_loaded(q, m, err);
 	if (err == ERR_CORRUPT || err == ERR_NOT_FOUND || err == -ENOENT) {
 		struct spool_op *o =
 		    spool_op(&q->spool, SPOOL_CORRUPT, m->env.id, unlink_done, q, m);

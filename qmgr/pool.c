@@ -8,6 +8,7 @@
 #include "daemon/log.h"
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -16,10 +17,10 @@
 STAILQ_HEAD(ops, pool_op);
 
 struct pool {
-	pthread_mutex_t lock;
-	pthread_cond_t work;
+	pthread_mutex_t lock; /* of the two lists; held for a few instructions only */
+	sem_t work;           /* as many as there are in todo */
 	struct ops todo, done;
-	unsigned int idle;
+	bool told;      /* the eventfd is set for what is in done */
 	size_t pending; /* of the loop alone */
 	int wake;
 	struct event *event;
@@ -30,14 +31,12 @@ run(void *arg)
 {
 	struct pool *p = arg;
 	struct pool_op *op;
-	bool first;
+	bool tell;
 
-	pthread_mutex_lock(&p->lock);
 	for (;;) {
-		p->idle++;
-		while (STAILQ_EMPTY(&p->todo))
-			pthread_cond_wait(&p->work, &p->lock);
-		p->idle--;
+		while (sem_wait(&p->work))
+			;
+		pthread_mutex_lock(&p->lock);
 		op = STAILQ_FIRST(&p->todo);
 		STAILQ_REMOVE_HEAD(&p->todo, next);
 		pthread_mutex_unlock(&p->lock);
@@ -46,14 +45,13 @@ run(void *arg)
 		log_flush();
 
 		pthread_mutex_lock(&p->lock);
-		first = STAILQ_EMPTY(&p->done);
 		STAILQ_INSERT_TAIL(&p->done, op, next);
-		if (first) {
-			uint64_t one = 1;
-			/* The loop takes the whole list at once, however many there are by then. */
-			if (write(p->wake, &one, sizeof(one)) < 0)
-				die("pool: eventfd: %s", err_str(err_errno()));
-		}
+		tell = !op->quiet && !p->told;
+		p->told = p->told || tell;
+		pthread_mutex_unlock(&p->lock);
+		/* The loop takes the whole list at once, however many there are by then. */
+		if (tell && write(p->wake, &(uint64_t){ 1 }, sizeof(uint64_t)) < 0)
+			die("pool: eventfd: %s", err_str(err_errno()));
 	}
 	return NULL;
 }
@@ -61,16 +59,22 @@ run(void *arg)
 static void
 on_done(evutil_socket_t fd, short what, void *arg)
 {
-	struct pool *p = arg;
-	struct ops done = STAILQ_HEAD_INITIALIZER(done);
-	struct pool_op *op;
 	uint64_t n;
 
 	(void)what;
-	if (read(fd, &n, sizeof(n)) < 0)
-		return;
+	if (read(fd, &n, sizeof(n)) > 0)
+		pool_collect(arg);
+}
+
+void
+pool_collect(struct pool *p)
+{
+	struct ops done = STAILQ_HEAD_INITIALIZER(done);
+	struct pool_op *op;
+
 	pthread_mutex_lock(&p->lock);
 	STAILQ_CONCAT(&done, &p->done);
+	p->told = false;
 	pthread_mutex_unlock(&p->lock);
 	while ((op = STAILQ_FIRST(&done))) {
 		STAILQ_REMOVE_HEAD(&done, next);
@@ -89,7 +93,7 @@ pool_new(struct event_base *base, unsigned int threads)
 	STAILQ_INIT(&p->todo);
 	STAILQ_INIT(&p->done);
 	p->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (p->wake < 0 || pthread_mutex_init(&p->lock, NULL) || pthread_cond_init(&p->work, NULL))
+	if (p->wake < 0 || pthread_mutex_init(&p->lock, NULL) || sem_init(&p->work, 0, 0))
 		die("pool: cannot be set up");
 	p->event = event_new(base, p->wake, EV_READ | EV_PERSIST, on_done, p);
 	if (!p->event || event_add(p->event, NULL))
@@ -113,15 +117,12 @@ pool_new(struct event_base *base, unsigned int threads)
 void
 pool_submit(struct pool *p, struct pool_op *op)
 {
-	bool wake;
-
 	p->pending++;
 	pthread_mutex_lock(&p->lock);
 	STAILQ_INSERT_TAIL(&p->todo, op, next);
-	wake = p->idle > 0;
 	pthread_mutex_unlock(&p->lock);
-	if (wake)
-		pthread_cond_signal(&p->work);
+	if (sem_post(&p->work))
+		die("pool: too many operations");
 }
 
 size_t

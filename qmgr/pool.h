@@ -16,7 +16,8 @@ struct pool_op {
 	void (*work)(struct pool_op *op);
 	/* In the loop, afterwards; frees the operation. */
 	void (*done)(struct pool_op *op);
-	int err; /* of work: 0 or a negative error */
+	int err;    /* of work: 0 or a negative error */
+	bool quiet; /* nobody waits for it: the loop is not woken, it collects it in passing */
 };
 
 struct pool;
@@ -24,6 +25,8 @@ struct pool;
 /* Dies where threads cannot be started. */
 struct pool *pool_new(struct event_base *base, unsigned int threads);
 void pool_submit(struct pool *p, struct pool_op *op);
+/* Takes back what is done, the quiet ones too. */
+void pool_collect(struct pool *p);
 /* Operations that are not back yet. */
 size_t pool_pending(const struct pool *p);
 

@@ -210,9 +210,10 @@ qmgr_now(const struct qmgr *q)
 void qmgr_arm(struct qmgr *q, int64_t at);
 queue_id qmgr_new_id(struct qmgr *q);
 void qmgr_limits(struct qmgr *q);
-/* Why no content can be taken now: 0, or 451/452 with texts. size: of the message. */
+/* Why no content can be taken now: 0, or 451/452 with texts. size: of the message. reserve: may use
+ * what is kept back from intake (notices). */
 unsigned int qmgr_refuses(
-    struct qmgr *q, uint64_t size, const char **enhanced_r, const char **text_r);
+    struct qmgr *q, uint64_t size, bool reserve, const char **enhanced_r, const char **text_r);
 
 /* message.c */
 struct message *message_new(struct qmgr *q);
@@ -328,6 +329,7 @@ bool qmgr_hands_over(const struct qmgr *q);
 void control_request(struct daemon *d, struct ipc_chan *ch, uint32_t id, uint32_t uid,
     const struct slice *words, size_t n);
 void control_loaded(struct qmgr *q, struct message *m); /* a message that a verb waits for */
+void control_not_loaded(struct qmgr *q, struct message *m, int err);
 void control_turn(struct qmgr *q);
 void control_link_down(struct qmgr *q, struct ipc_chan *ch);
 void control_status(struct daemon *d, struct buf *out);

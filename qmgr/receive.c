@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#define TRANSACTIONS_MAX 100000u
+
 static void
 make_key(unsigned char key[16], const struct ipc_chan *ch, uint32_t id)
 {
@@ -173,7 +175,8 @@ static void
 on_open(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 {
 	const char *enhanced, *text;
-	unsigned int code = qmgr_refuses(q, msg->mail_open.size, &enhanced, &text);
+	unsigned int code = qmgr_refuses(
+	    q, msg->mail_open.size, ipc_chan_peer(ch) == ROLE_BOUNCE, &enhanced, &text);
 	struct transaction *t;
 	struct message *m;
 	struct spool_op *o;
@@ -382,7 +385,8 @@ on_commit(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 	struct transaction *t = begin(q, ch, msg->id);
 	struct message *m = t->msg;
 	const char *enhanced = "4.3.0", *text = "Temporary system problem";
-	unsigned int code = qmgr_refuses(q, c->size, &enhanced, &text);
+	unsigned int code =
+	    qmgr_refuses(q, c->size, ipc_chan_peer(ch) == ROLE_BOUNCE, &enhanced, &text);
 	queue_id id;
 
 	if (t->committed) {
@@ -416,6 +420,26 @@ on_commit(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 		accept_message(q, m);
 	message_unpin(q, m);
 	deliver_pump(q);
+}
+
+/* Part of a long envelope; memory for it is bounded like that of content. */
+static void
+on_rcpts(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
+{
+	struct transaction *t = begin(q, ch, msg->id);
+	struct message *m = t->msg;
+
+	if (t->committed || m->state != MSG_RECEIVING) {
+		q->odd++;
+		return;
+	}
+	message_pin(q, m);
+	if (q->memory > (size_t)q->d->conf->qmgr_inflight_limit ||
+	    q->transactions.count > TRANSACTIONS_MAX || !add_rcpts(m, msg->mail_rcpts.rcpts))
+		refuse(q, m, 452, "4.5.3", "Too many recipients just now");
+	else
+		message_account(q, m);
+	message_unpin(q, m);
 }
 
 static void
@@ -453,9 +477,7 @@ receive_message(struct qmgr *q, struct ipc_chan *ch, struct msg *m)
 		on_open(q, ch, m);
 		break;
 	case MSG_MAIL_RCPTS:
-		t = begin(q, ch, m->id);
-		if (t->committed || !add_rcpts(t->msg, m->mail_rcpts.rcpts))
-			q->odd++;
+		on_rcpts(q, ch, m);
 		break;
 	case MSG_MAIL_COMMIT:
 		on_commit(q, ch, m);

@@ -118,7 +118,8 @@ next_folder(struct qmgr *q)
 		struct spool_op *o = spool_op(&q->spool, SPOOL_WALK, 0, walked, q, NULL);
 
 		o->dir = q->walk_dir++;
-		o->before = q->first_id;
+		o->own_from = q->first_id;
+		o->own_start = q->spool.start;
 		q->walk_running++;
 		pool_submit(q->pool, &o->op);
 	}

@@ -198,12 +198,14 @@ space(struct spool_op *o)
 static int
 reserve_clock(struct spool_op *o)
 {
-	unsigned char bytes[8];
-	struct slice part = slice(bytes, 8);
+	unsigned char bytes[10];
+	struct slice part = slice(bytes, sizeof(bytes));
 	int err;
 
 	for (int i = 0; i < 8; i++)
 		bytes[i] = (unsigned char)(o->units >> (8 * i));
+	bytes[8] = (unsigned char)o->spool->start;
+	bytes[9] = (unsigned char)(o->spool->start >> 8);
 	o->fd = openat(o->spool->root, "clock", O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (o->fd < 0)
 		return err_errno();
@@ -309,7 +311,7 @@ walk(struct spool_op *o)
 		copy_text(f->name, sizeof(f->name), slice_str(d->d_name));
 		f->junk =
 		    queue_id_parse(slice_str(d->d_name), &f->id) || queue_id_dir(f->id) != o->dir;
-		if (!f->junk && f->id >= o->before)
+		if (!f->junk && f->id >= o->own_from && (f->id & 1023) == o->own_start)
 			continue;
 		if (!f->junk)
 			look_at(o, dir, f);
@@ -436,41 +438,60 @@ spool_prepare(const char *root, uid_t uid, gid_t gid, char *why, size_t size)
 }
 
 static uint64_t
-read_clock(int root)
+read_clock(int root, unsigned int *start_r)
 {
-	unsigned char b[8] = { 0 };
+	unsigned char b[10] = { 0 };
 	uint64_t units = 0;
 	int fd = openat(root, "clock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 
+	*start_r = 1024; /* none */
 	if (fd < 0)
 		return 0;
-	if (read(fd, b, sizeof(b)) == (ssize_t)sizeof(b))
+	if (read(fd, b, sizeof(b)) == (ssize_t)sizeof(b)) {
 		for (int i = 0; i < 8; i++)
 			units |= (uint64_t)b[i] << (8 * i);
+		*start_r = b[8] | (unsigned int)b[9] << 8;
+	}
 	close(fd);
 	return units;
 }
 
-int
-spool_open(struct spool *s, uint64_t *units_r, char *why, size_t size)
+static int
+open_dirs(struct spool *s)
 {
-	struct statfs st;
-
 	s->root = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	s->corrupt =
-	    s->root < 0 ? -1 : openat(s->root, "corrupt", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	for (unsigned int i = 0; i < QUEUE_DIRS && s->corrupt >= 0; i++) {
+	if (s->root < 0)
+		return err_errno();
+	s->corrupt = openat(s->root, "corrupt", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (s->corrupt < 0)
+		return err_errno();
+	for (unsigned int i = 0; i < QUEUE_DIRS; i++) {
 		char name[2] = { queue_dir_name(i), '\0' };
 
 		s->dirs[i] = openat(s->root, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 		if (s->dirs[i] < 0)
-			s->corrupt = -1;
+			return err_errno();
 	}
-	if (s->root < 0 || s->corrupt < 0 || fstatfs(s->root, &st)) {
-		snprintf(why, size, "folders of the queue: %s", err_str(err_errno()));
-		return err_errno();
+	return 0;
+}
+
+int
+spool_open(struct spool *s, unsigned int start, uint64_t *units_r, char *why, size_t size)
+{
+	struct statfs st;
+	unsigned int last;
+	int err = open_dirs(s);
+
+	if (!err && fstatfs(s->root, &st))
+		err = err_errno();
+	if (err) {
+		snprintf(why, size, "folders of the queue: %s", err_str(err));
+		return err;
 	}
 	s->sync_dirs = st.f_type != 0xEF53 && st.f_type != 0x58465342; /* ext4, XFS */
-	*units_r = read_clock(s->root);
+	*units_r = read_clock(s->root, &last);
+	s->start = start & 1023;
+	if (s->start == last)
+		s->start = (s->start + 1) & 1023;
 	return 0;
 }

@@ -3,7 +3,7 @@
  * and submits it; all descriptors in it belong to the operation until it is done.
  *
  * Below the root of qmgr: a folder for each of the 32 characters of a queue ID, corrupt/, and the
- * file clock, whose 8 bytes say up to which time IDs may have been given.
+ * file clock, whose 10 bytes say up to which time IDs may have been given, and by which start.
  */
 #ifndef QMGR_SPOOL_H
 #define QMGR_SPOOL_H
@@ -14,7 +14,8 @@
 struct spool {
 	int dirs[QUEUE_DIRS]; /* the folders, open for as long as qmgr lives */
 	int corrupt, root;
-	bool sync_dirs; /* the file system does not make a new name durable with its file */
+	unsigned int start; /* the bits of this start in its queue IDs */
+	bool sync_dirs;     /* the file system does not make a new name durable with its file */
 };
 
 enum spool_kind {
@@ -85,8 +86,9 @@ struct spool_op {
 	bool held;
 	/* WALK */
 	unsigned int dir;
-	void *walk;      /* DIR */
-	queue_id before; /* IDs of this start are not looked at */
+	void *walk;        /* DIR */
+	queue_id own_from; /* IDs of this start, by time and start bits, are not looked at */
+	unsigned int own_start;
 	struct spool_found *found;
 	size_t n_found;
 	bool more;
@@ -94,8 +96,10 @@ struct spool_op {
 
 /* Before the jail, at root: makes what is missing for that user; 0 or an error, why_r says what. */
 int spool_prepare(const char *root, uid_t uid, gid_t gid, char *why_r, size_t why_size) CHECKED;
-/* In the jail: opens the folders, reads the clock. */
-int spool_open(struct spool *s, uint64_t *units_r, char *why_r, size_t why_size) CHECKED;
+/* In the jail: opens the folders, reads the clock. start: drawn, changed where the last start had
+ * the same. */
+int spool_open(
+    struct spool *s, unsigned int start, uint64_t *units_r, char *why_r, size_t why_size) CHECKED;
 
 /* A zeroed operation of that kind. Freed with spool_op_free, after done has taken out what it
  * keeps. */

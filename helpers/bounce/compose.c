@@ -175,7 +175,12 @@ add_text(const struct notice *n, struct buf *out, bool utf8)
 			add_line(out, r->remote, false);
 			buf_add_str(out, " said: ");
 		}
-		add_line(out, r->text, utf8);
+		/* the path of a mailbox is for the log only */
+		add_line(out,
+		    n->kind == NOTICE_SUCCESS && slice_has_prefix(r->text, "delivered to ")
+			? SLICE_LIT("delivered")
+			: r->text,
+		    utf8);
 		buf_add_str(out, "\r\n\r\n");
 	}
 }
