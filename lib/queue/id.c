@@ -39,7 +39,8 @@ queue_id_next(struct queue_id_source *s, uint64_t now_us)
 
 	if (units <= s->last)
 		units = s->last + 1;
-	/* After a rest the clock is beyond what is reserved: rather an ID behind the clock than none. */
+	/* After a rest the clock is beyond what is reserved: rather an ID behind the clock than
+	 * none. */
 	if (s->ceiling && units >= s->ceiling)
 		units = s->last + 1;
 	if (s->ceiling && units >= s->ceiling)
