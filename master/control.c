@@ -105,11 +105,18 @@ send_status(struct client *c)
 	buf_addf(&out, "%-22s %-12s %8s %-9s %9s %s\n", "SERVICE", "PROGRAM", "PID", "STATE",
 	    "UPTIME", "");
 	TAILQ_FOREACH(s, &m->services, next) {
+		bool waits = s->on_demand && !s->failures;
 		if (!s->nprocesses)
 			buf_addf(&out, "%-22s %-12s %8s %-9s %9s %s\n", s->name, s->program, "-",
-			    s->failures ? "failing" : "down", "-",
-			    s->failures ? "see the log; it is tried again" : ""),
-			    status = 1;
+			    waits         ? "waiting"
+			    : s->failures ? "failing"
+					  : "down",
+			    "-",
+			    waits         ? "its first client starts it"
+			    : s->failures ? "see the log; it is tried again"
+					  : "");
+		if (!s->nprocesses && !waits)
+			status = 1;
 		TAILQ_FOREACH(p, &s->processes, next)
 			buf_addf(&out, "%-22s %-12s %8d %-9s %8llds\n", s->name, s->program,
 			    (int)p->pid, p->ready ? "ready" : "starting",

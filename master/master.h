@@ -46,6 +46,8 @@ struct service {
 	size_t wanted;           /* processes of its own */
 	struct listener *listeners[16];
 	size_t nlisteners;
+	bool on_demand;           /* runs from the first client until it has been idle */
+	struct event *demand[16]; /* on the listeners while it does not run; NULL: not watched */
 	TAILQ_HEAD(, process) processes;
 	size_t nprocesses;
 	unsigned failures; /* in a row */

@@ -318,6 +318,40 @@ retry_later(struct service *s)
 	ev_timer_set(s->m->base, &s->restart, wait, start_again, s);
 }
 
+/* --- on demand: a client that waits in a listening socket starts the service --- */
+
+static void
+demand_forget(struct service *s)
+{
+	for (size_t i = 0; i < sizeof(s->demand) / sizeof(s->demand[0]); i++) {
+		if (s->demand[i])
+			event_free(s->demand[i]);
+		s->demand[i] = NULL;
+	}
+}
+
+static void
+on_demand(evutil_socket_t fd, short what, void *arg)
+{
+	struct service *s = arg;
+
+	(void)fd;
+	(void)what;
+	demand_forget(s);
+	if (!s->m->stopping && !s->obsolete && !s->nprocesses)
+		spawn(s->m, s);
+}
+
+static void
+demand_watch(struct service *s)
+{
+	demand_forget(s);
+	for (size_t i = 0; i < s->nlisteners; i++) {
+		s->demand[i] = event_new(s->m->base, s->listeners[i]->fd, EV_READ, on_demand, s);
+		event_add(s->demand[i], NULL);
+	}
+}
+
 void
 service_start_missing(struct master *m)
 {
@@ -325,7 +359,13 @@ service_start_missing(struct master *m)
 
 	if (m->stopping)
 		return;
-	TAILQ_FOREACH(s, &m->services, next)
+	TAILQ_FOREACH(s, &m->services, next) {
+		if (s->on_demand) {
+			if (!s->obsolete && !s->nprocesses &&
+			    !(s->restart.event && evtimer_pending(s->restart.event, NULL)))
+				demand_watch(s);
+			continue;
+		}
 		while (!s->obsolete && s->nprocesses < s->wanted &&
 		       !(s->restart.event && evtimer_pending(s->restart.event, NULL))) {
 			size_t before = s->nprocesses;
@@ -333,6 +373,7 @@ service_start_missing(struct master *m)
 			if (s->nprocesses == before)
 				break;
 		}
+	}
 }
 
 /* ---------------------------------------------------------------- the configuration's services */
@@ -341,6 +382,12 @@ static bool
 has_several(enum role role)
 {
 	return role == ROLE_SMTP_CLIENT;
+}
+
+static bool
+is_front_end(enum role role)
+{
+	return role == ROLE_SMTPD || role == ROLE_SUBMISSION || role == ROLE_LOGIN;
 }
 
 static struct service *
@@ -367,8 +414,10 @@ services_build(struct master *m)
 	struct service *s, *next;
 	struct listener *l;
 
-	TAILQ_FOREACH(s, &m->services, next)
+	TAILQ_FOREACH(s, &m->services, next) {
 		s->obsolete = true;
+		demand_forget(s);
+	}
 	LIST_FOREACH(l, &m->listeners, next)
 		l->used = false;
 	for (size_t i = 0; i < m->set->services->n; i++) {
@@ -386,6 +435,7 @@ services_build(struct master *m)
 				       : row->maxproc;
 		s->wanted = has_several(s->role) && row->maxproc > 0 ? (size_t)row->maxproc : 1;
 		s->nlisteners = 0;
+		s->on_demand = s->conf->service_on_demand && is_front_end(s->role);
 		if (listeners_for(m, s, row))
 			log_event(LOG_E, "service-incomplete",
 			    "service=%s reason=\"not all of its sockets are open\"", s->name);
@@ -438,6 +488,11 @@ reap(struct master *m, struct process *p, int status)
 		    s->name);
 		return;
 	}
+	if (s->on_demand && ready && WIFEXITED(status) && !WEXITSTATUS(status)) {
+		log_event(LOG_I, "service-idle", "service=%s", s->name);
+		s->failures = 0;
+		return;
+	}
 	log_end(s, pid, status, early && !ready);
 	if (!early)
 		s->failures = 0;
@@ -454,6 +509,7 @@ remove_dead_obsolete(struct master *m)
 		if (!s->obsolete || s->nprocesses)
 			continue;
 		TAILQ_REMOVE(&m->services, s, next);
+		demand_forget(s);
 		ev_timer_free(&s->restart);
 		free(s->name);
 		free(s->program);
@@ -498,7 +554,7 @@ services_all_ready(const struct master *m)
 	const struct process *p;
 
 	TAILQ_FOREACH(s, &m->services, next) {
-		if (s->nprocesses < s->wanted)
+		if (s->nprocesses < s->wanted && !s->on_demand)
 			return false;
 		TAILQ_FOREACH(p, &s->processes, next)
 			if (!p->ready)

@@ -71,8 +71,8 @@ struct acceptor_state {
 	size_t nworkers;
 	uint64_t next_token;
 	int cores;
-	bool paused;
-	struct ev_timer resume, last;
+	bool paused, used; /* used: accepted something since the last look */
+	struct ev_timer idle, resume, last;
 };
 
 /* ---------------------------------------------------------------- counts per client */
@@ -328,6 +328,7 @@ accepted(struct listener *l, int fd, const struct sockaddr_storage *peer)
 	s = xcalloc(1, sizeof(*s));
 	s->token = m.connection.token = ++a->next_token;
 	hash_insert(&a->sessions, &s->node, slice(&s->token, sizeof(s->token)));
+	a->used = true;
 	count(COUNT_connections, 1);
 	why = l->local ? NULL : over_limit(a, s, &addr);
 	if (why) {
@@ -542,11 +543,40 @@ on_stop(struct daemon *d)
 		daemon_exit(d);
 }
 
+/* On demand: nobody came and nobody is here, so master may wait for the next client. Who connects
+ * meanwhile waits in the listening socket. */
+static void
+look_idle(void *arg)
+{
+	struct daemon *d = arg;
+	struct acceptor_state *a = state_of(d);
+
+	if (!a->used && !a->nworkers && !d->stopping) {
+		daemon_exit(d);
+		return;
+	}
+	a->used = false;
+	ev_timer_set(d->base, &a->idle, d->conf->process_idle_limit, look_idle, d);
+}
+
+static void
+watch_idle(struct daemon *d)
+{
+	struct acceptor_state *a = state_of(d);
+
+	a->used = true;
+	if (d->conf->service_on_demand)
+		look_idle(d);
+	else
+		ev_timer_clear(&a->idle);
+}
+
 static int
 on_start(struct daemon *d)
 {
 	struct acceptor_state *a = state_of(d);
 
+	watch_idle(d);
 	return a->desc->daemon.start ? a->desc->daemon.start(d) : 0;
 }
 
@@ -571,6 +601,7 @@ on_reload(struct daemon *d, const struct conf *old)
 			w->retired = true;
 		else
 			retire(w);
+	watch_idle(d);
 	if (a->desc->daemon.reload)
 		a->desc->daemon.reload(d, old);
 }
