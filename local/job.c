@@ -75,6 +75,19 @@ job_from_line(struct job *j)
 	return slice_str(arena_printf(&j->arena, "From %.*s %s\n", SLICE_ARG(j->m->sender), date));
 }
 
+/* The mailbox as the admin knows it. */
+static const char *
+where(struct job *j)
+{
+	const struct target *t = j->child->target;
+
+	if (t->path[0] == '/' || !t->root || !strcmp(t->root, "/"))
+		return t->path;
+	if (!t->path[0] || !strcmp(t->path, "."))
+		return t->root;
+	return arena_printf(&j->arena, "%s/%s", t->root, t->path);
+}
+
 void
 deliver_mailbox(struct job *j, const struct item_job_rcpt *rcpt, struct outcome *o)
 {
@@ -99,14 +112,16 @@ deliver_mailbox(struct job *j, const struct item_job_rcpt *rcpt, struct outcome 
 		err = maildir_deliver(&c->maildir, &mail, &repeated);
 		if (!err)
 			outcome_set(o, RESULT_DONE, "2.0.0",
-			    repeated ? "delivered to maildir before" : "delivered to maildir");
+			    arena_printf(&j->arena, "delivered to maildir %s%s", where(j),
+				repeated ? " before" : ""));
 		else
 			outcome_error(j, o, err, "maildir");
 		return;
 	}
 	err = mbox_append(t->path, -1, &j->content, job_from_line(j), prelude, &c->mbox);
 	if (!err)
-		outcome_set(o, RESULT_DONE, "2.0.0", "delivered to mailbox");
+		outcome_set(o, RESULT_DONE, "2.0.0",
+		    arena_printf(&j->arena, "delivered to mailbox %s", where(j)));
 	else
 		outcome_error(j, o, err, "mailbox");
 }

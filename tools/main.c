@@ -69,10 +69,14 @@ dispatch(struct tool *t, const char *name, int argc, char **argv)
 	static char *list[] = { (char *)"queue", (char *)"list", NULL };
 	int c;
 
-	if (!strcmp(name, "mailq"))
-		return cmd_queue(t, 2, list);
-	if (!strcmp(name, "newaliases"))
-		return cmd_newaliases(t, argc, argv);
+	if (!strcmp(name, "mailq") || !strcmp(name, "newaliases")) {
+		while ((c = getopt(argc, argv, "c:C:v")) != -1) /* -C and -v as Postfix has them */
+			if (c == 'c' || c == 'C')
+				t->dir = optarg;
+			else if (c != 'v')
+				return 64;
+		return name[0] == 'm' ? cmd_queue(t, 2, list) : cmd_newaliases(t, argc, argv);
+	}
 	/* glibc permutes arguments unless told not to: options behind the command are the command's
 	 */
 	while ((c = getopt(argc, argv, "+c:h")) != -1) {

@@ -12,6 +12,16 @@
 
 #include <errno.h>
 
+/* The file that an admin edits to mend an alias. */
+static const char *
+aliases_file(const struct conf *conf)
+{
+	for (size_t i = 0; i < conf->alias_maps.n; i++)
+		if (conf->alias_maps.v[i].name[0] == '/')
+			return conf->alias_maps.v[i].name;
+	return "/etc/aliases";
+}
+
 static int
 defer(struct resolve_route *out, const char *enhanced, const char *text)
 {
@@ -315,8 +325,9 @@ route_alias(const struct resolver *r, const struct resolve_address *addr, struct
 
 	if (err)
 		return defer(out, "4.3.5",
-		    arena_printf(a, "alias %.*s: %s; correct it in %s", SLICE_ARG(addr->user), why,
-			"/etc/aliases (alias_maps) and run newaliases"));
+		    arena_printf(a,
+			"alias %.*s: %s; correct it in %s (alias_maps) and run newaliases",
+			SLICE_ARG(addr->user), why, aliases_file(r->conf)));
 	if (value.n > 4000)
 		return defer(out, "4.3.5",
 		    arena_printf(a,
@@ -358,7 +369,8 @@ route_user(const struct resolver *r, const struct resolve_address *addr, struct 
 	}
 	if (err == ERR_NOT_FOUND && slice_eq_str(addr->user, "root"))
 		return defer(out, "4.2.0",
-		    "mail for root has no owner: add the line \"root: NAME\" to /etc/aliases");
+		    arena_printf(a, "mail for root has no owner: add the line \"root: NAME\" to %s",
+			aliases_file(conf)));
 	if (err == ERR_NOT_FOUND)
 		return route_account(r, addr, addr->user, a, out);
 	if (err)
@@ -367,9 +379,8 @@ route_user(const struct resolver *r, const struct resolve_address *addr, struct 
 		return defer(out, "4.2.0",
 		    arena_printf(a,
 			"uid %u of %s is outside of first_valid_uid .. last_valid_uid: add the "
-			"line "
-			"\"%s: NAME\" to /etc/aliases",
-			u->uid, u->name, u->name));
+			"line \"%s: NAME\" to %s",
+			u->uid, u->name, u->name, aliases_file(conf)));
 	err = mailbox_of_user(slice_str(conf->home_mailbox), slice_str(conf->mail_spool_directory),
 	    slice_str(u->name), slice_str(u->home), &spec);
 	out->mailbox = arena_dup(a, buf_slice(&spec));
