@@ -1,6 +1,7 @@
 """login after the login: the pump, certificates that change, deaths on either side, system users by PAM."""
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -8,6 +9,7 @@ import smtplib
 import socket
 import ssl
 import subprocess
+import threading
 import time
 
 import pytest
@@ -256,3 +258,51 @@ def test_many_connections_in_a_row(instance):
     while len(instance.pids("login")) > 5:
         assert time.monotonic() < end, instance.pids("login")
         time.sleep(0.1)
+
+
+def test_many_clients_in_one_process(make_instance):
+    """A hundred clients of three users share a process: logins, mail both ways, sudden ends, wrong passwords."""
+    users = {f"u{n}@example.test": f"pass{n}" for n in range(3)}
+    i = make_instance(users=users, main={"login_sessions_per_process": "100", "auth_failure_delay": "200ms"})
+    body = b"Subject: s\r\n\r\n" + b"x" * 100000
+    errors = []
+
+    def client(n):
+        rnd = random.Random(n)
+        user, password = f"u{n % 3}@example.test", f"pass{n % 3}"
+        try:
+            for _ in range(3):
+                c = Imap(i, "imap", tls=False) if rnd.random() < 0.3 else Imap(i)
+                if not isinstance(c.sock, ssl.SSLSocket):
+                    assert c.command(b"STARTTLS").startswith(b"t OK")
+                    c.start_tls()
+                if rnd.random() < 0.2:
+                    assert c.command(f"LOGIN {user} wrong".encode()).startswith(b"t NO")
+                if rnd.random() < 0.1:
+                    c.sock.close()  # with a login under way or not
+                    continue
+                assert c.command(f"LOGIN {user} {password}".encode()).startswith(b"t OK")
+                if rnd.random() < 0.5:
+                    assert c.command(b"APPEND INBOX {%d}" % len(body)).startswith(b"+ ")
+                    c.send(body + b"\r\n")
+                    assert c.line().startswith(b"t OK")
+                assert b"t OK" in c.command(b"SELECT INBOX")
+                if rnd.random() < 0.2:
+                    c.send(b"f FETCH 1:* BODY.PEEK[]\r\n")
+                    c.line()
+                    c.sock.close()
+                    continue
+                assert c.command(b"LOGOUT").startswith(b"* BYE")
+                c.close()
+        except Exception as e:  # noqa: BLE001
+            errors.append(f"client {n}: {e!r}")
+
+    threads = [threading.Thread(target=client, args=(n,)) for n in range(60)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not errors, errors[:5]
+    assert len(i.pids("login")) <= 4 + 2 * (os.cpu_count() or 1) + 2
+    with Imap(i) as c:
+        assert c.command(b"LOGIN u1@example.test pass1").startswith(b"t OK")

@@ -144,6 +144,7 @@ look_up(struct sasl_exchange *x, struct slice name)
 		break;
 	default:
 		x->why = "user store not readable";
+		x->store_failed = true;
 	}
 }
 
@@ -230,7 +231,7 @@ check_password(sasl_conn_t *conn, void *context, const char *user, const char *p
 	(void)conn;
 	(void)props;
 	look_up(x, slice_str(user));
-	if (!x->found && x->why && strcmp(x->why, "user store not readable") == 0)
+	if (x->store_failed)
 		return SASL_FAIL;
 	if (!x->found && atomic_load(&x->shared->system_users)) {
 		buf_wipe(&x->password);
@@ -408,6 +409,8 @@ server_result(struct sasl_exchange *x, int rc)
 {
 	const void *name = NULL;
 
+	if (x->store_failed) /* also where SCRAM went on with a verifier that nobody has */
+		return SASL_STEP_TEMPORARY;
 	switch (rc) {
 	case SASL_CONTINUE:
 		return SASL_STEP_CONTINUE;

@@ -44,7 +44,7 @@ struct sasl_exchange {
 	/* server: what the step found out */
 	struct arena arena;
 	struct user user; /* valid when found */
-	bool looked_up, found;
+	bool looked_up, found, store_failed;
 	char claimed[USERS_NAME_MAX + 1]; /* the name that the client gave, for the log */
 	struct buf password;              /* SASL_STEP_PAM */
 	struct buf message;               /* LOGIN: what PLAIN will say */
