@@ -98,6 +98,12 @@ $(O)/obj/gen/%.o: $(O)/gen/%.c
 include $(sort $(wildcard lib/*/module.mk))
 include $(sort $(wildcard */module.mk helpers/*/module.mk))
 
+# What compiles the paths in is compiled anew when they change.
+$(O)/gen/paths: FORCE
+	@mkdir -p $(@D); echo '$(SYSCONFDIR) $(LIBEXECDIR)' | cmp -s - $@ || echo '$(SYSCONFDIR) $(LIBEXECDIR)' >$@
+$(addprefix $(O)/obj/,lib/conf/set.o tools/tool.o): $(O)/gen/paths
+.PHONY: FORCE
+
 $(O)/obj/%.o: %.c | $(GEN_HEADERS)
 	@mkdir -p $(@D)
 	$(call say,CC,$<) $(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
