@@ -101,7 +101,7 @@ include $(sort $(wildcard */module.mk helpers/*/module.mk))
 # What compiles the paths in is compiled anew when they change.
 $(O)/gen/paths: FORCE
 	@mkdir -p $(@D); echo '$(SYSCONFDIR) $(LIBEXECDIR)' | cmp -s - $@ || echo '$(SYSCONFDIR) $(LIBEXECDIR)' >$@
-$(addprefix $(O)/obj/,lib/conf/set.o tools/tool.o): $(O)/gen/paths
+$(addprefix $(O)/obj/,lib/conf/set.o tools/main.o): $(O)/gen/paths
 .PHONY: FORCE
 
 $(O)/obj/%.o: %.c | $(GEN_HEADERS)
