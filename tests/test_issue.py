@@ -1,0 +1,222 @@
+"""The clauses of the job that no other file shows, each by a real client: addresses as Debian has them, sendmail(1) to
+its exit codes, folders at the first login, the tools on a running suite, the supervisor's signals, `make install`."""
+import base64
+import imaplib
+import os
+import pathlib
+import re
+import smtplib
+import socket
+import ssl
+import subprocess
+import threading
+import time
+
+import pytest
+
+from instance import BIN, ROOT, SLOW
+from sink import Sink
+
+U1, U2 = "u1@example.test", "u2@example.test"
+TEXT = "From: a@far.test\r\nSubject: a clause\r\n\r\nbody\r\n"
+TWO = {U1: "pass1", U2: "pass2"}
+
+
+def smtp(i, recipients, text=TEXT, sender="a@far.test", port="smtp"):
+    with smtplib.SMTP("127.0.0.1", i.port[port], timeout=60 * SLOW) as client:
+        return client.sendmail(sender, recipients, text)
+
+
+def sendmail(i, *words, input=TEXT.replace("\r\n", "\n")):
+    return i.tool(*words, input=input, check=False, program="sendmail")
+
+
+def imap(i, user=U1, password="pass1"):
+    m = imaplib.IMAP4_SSL("localhost", i.port["imaps"], ssl_context=i.tls(), timeout=30 * SLOW)
+    assert m.login(user, password)[0] == "OK"
+    return m
+
+
+def header(raw, name):
+    m = re.search(rb"^%s:[ \t]*((?:.*)(?:\r?\n[ \t].*)*)" % name.encode(), raw, re.M | re.I)
+    return m and re.sub(r"\s+", " ", m[1].decode())
+
+
+# --- addresses ---
+
+def test_always_bcc(make_instance):
+    i = make_instance(users=TWO, main={"always_bcc": U2})
+    smtp(i, [U1])
+    i.wait_messages(U1)
+    [copy] = i.wait_messages(U2)
+    assert b"a clause" in copy
+    assert sendmail(i, U1).returncode == 0
+    i.wait_messages(U1, 2)
+    i.wait_messages(U2, 2)
+    assert b"u2@example.test" not in b"".join(i.messages(U1))
+
+
+def test_transport_maps_send_by_domain_and_address(make_instance):
+    i = make_instance(start=False, main={"relay_domains": "r.test, gone.test, shut.test"})
+    i.set(smtp_client_ports=i.port["sink"], transport_maps=f"inline:{{ r.test=smtp:[127.0.0.1]:{i.port['sink']}, "
+                         "{ gone.test=discard: }, { shut.test=error:5.7.1 closed for ever } }")
+    i.start()
+    with Sink(i.port["sink"]) as sink:
+        smtp(i, ["x@r.test"])
+        [m] = sink.wait()
+        assert m.recipients == ["x@r.test"]
+    smtp(i, ["x@gone.test"])
+    i.wait_log(r"to=<x@gone.test>.*discard|discard.*to=<x@gone.test>")
+    with pytest.raises((smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError)) as e:
+        smtp(i, ["x@shut.test"])
+    assert "closed for ever" in str(e.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mail for a system user")
+def test_myorigin_from_a_file(make_instance, tmp_path):
+    """A bare name gets the domain that /etc/mailname names: in the envelope and in the header of what is local."""
+    name = tmp_path / "mailname"
+    name.write_text("example.test\n")
+    name.chmod(0o644)
+    i = make_instance(users=TWO, main={"myorigin": name})
+    assert i.tool("conf", "-h", "myorigin", check=False).returncode in (0, 64)
+    assert sendmail(i, "-f", "u1", "u2", input="To: u2\nSubject: bare\n\nx\n").returncode == 0
+    [m] = i.wait_messages(U2)
+    assert header(m, "Return-Path") in ("<u1@example.test>", None) and i.wait_log("from=<u1@example.test>")
+    smtp(i, ["u1"])
+    i.wait_messages(U1)
+
+
+@pytest.mark.parametrize("on", (True, False))
+def test_append_at_myorigin(make_instance, on):
+    i = make_instance(users=TWO, main={"myorigin": "example.test", "append_at_myorigin": "yes" if on else "no"})
+    done = sendmail(i, "u2")
+    if on:
+        assert done.returncode == 0
+        i.wait_messages(U2)
+    else:
+        assert not i.messages(U2)
+
+
+def test_names_that_are_always_valid(make_instance):
+    """No aliases at all: root, postmaster, abuse are taken and wait; the reason names the line to add."""
+    i = make_instance(start=False, aliases="# none\n")
+    i.start()
+    for name in ("postmaster", "abuse", "root"):
+        smtp(i, [f"{name}@localhost"])
+    with smtplib.SMTP("127.0.0.1", i.port["smtp"]) as c:
+        c.helo("x")
+        c.docmd("MAIL FROM:<>")
+        assert c.docmd("RCPT TO:<Postmaster>")[0] == 250
+    for line in i.wait_log(r" delivery .*to=<root@[^>]*>.*status=deferred", count=3):
+        assert "root: NAME" in line and f"to {i.etc}/aliases"[:60] in line, line  # a reason is cut where it is long
+    for name in ("postmaster", "abuse"):
+        i.wait_log(rf"smtp-recipient .*orig_to={name}@localhost .*to=root@")
+    listed = i.tool("queue", "list").stdout
+    assert listed.count("root: NAME") == 3, listed
+    check = i.tool("check", check=False).stdout
+    assert re.search(r"warning.*root", check), check
+
+
+# --- sendmail(1) ---
+
+def test_sendmail_options(make_instance):
+    i = make_instance(users=TWO)
+    assert sendmail(i, "-F", "Full Näme", "-f", "u1@example.test", U2, input="Subject: no from\n\nx\n").returncode == 0
+    [m] = i.wait_messages(U2)
+    assert "u1@example.test" in header(m, "From") and header(m, "Date") and header(m, "Message-ID")
+    assert "Full" in header(m, "From") or "=?utf-8" in header(m, "From").lower()
+    assert header(m, "From").isascii()
+    done = sendmail(i, "-bv", U1, "nobody-here@example.test", input="")
+    said = done.stdout + done.stderr
+    assert U1 in said and "nobody-here@example.test" in said, said
+    assert done.returncode == 67, (done.returncode, said)
+    assert sendmail(i, "-bv", U1, input="").returncode == 0
+    assert sendmail(i, "-bp", input="").returncode == 0
+    assert sendmail(i, "-q", input="").returncode == 0
+    assert i.tool(program="mailq").returncode == 0
+    assert sendmail(i, "-bogus", input="").returncode == 64
+    assert sendmail(i, input="Subject: nobody\n\n").returncode == 64
+    assert sendmail(i, "nobody-here@example.test").returncode == 67
+
+
+# --- IMAP ---
+
+def test_first_login(make_instance):
+    """The usual folders are there at the first login, with their uses; what the CAPABILITY names works."""
+    i = make_instance(users=TWO)
+    m = imap(i)
+    listed = b"\n".join(m.list()[1]).decode()
+    for use in ("Drafts", "Sent", "Trash", "Junk", "Archive"):
+        assert f"\\{use}" in listed, listed
+    for cap in ("IMAP4REV1", "ID", "ENABLE", "LIST-STATUS", "SPECIAL-USE", "STATUS=SIZE", "ESEARCH", "SEARCHRES", "BINARY",
+                "LITERAL-", "MOVE", "UIDPLUS", "NAMESPACE", "UNSELECT", "IDLE"):
+        assert cap in m.capability()[1][0].decode().upper().split(), cap
+    before = imaplib.IMAP4("localhost", i.port["imap"])
+    assert "LOGINDISABLED" in before.capabilities and "STARTTLS" in before.capabilities
+    with pytest.raises(imaplib.IMAP4.error, match="PRIVACYREQUIRED|TLS"):
+        before.login(U1, "pass1")
+    m.logout()
+
+
+# --- DSN, hold, trace ---
+
+def test_trace_of_a_real_message_fits_a_screen(make_instance):
+    i = make_instance(users=TWO)
+    smtp(i, [U1])
+    i.wait_messages(U1)
+    [line] = i.wait_log(r" delivery .*to=<u1@example.test>.*status=sent")[:1]
+    queue_id = re.search(r"\bqid=(\S+)", line)[1]
+    i.wait_log("smtp-message .*qid=" + queue_id)
+    out = i.tool("trace", queue_id).stdout
+    assert len(out.splitlines()) <= 25, out
+    for word in ("connect", "127.0.0.1", U1, "delivery", "status=sent", f"{i.home(U1)}/Maildir"):
+        assert word in out, (word, out)
+
+
+# --- supervisor ---
+
+def test_sd_notify(make_instance, tmp_path):
+    i = make_instance(start=False)
+    path = tmp_path / "notify"
+    got = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.bind(str(path))
+        s.settimeout(20 * SLOW)
+        os.environ["NOTIFY_SOCKET"] = str(path)
+        try:
+            i.start()
+        finally:
+            del os.environ["NOTIFY_SOCKET"]
+        while not any("READY=1" in g for g in got):
+            got.append(s.recv(4096).decode())
+        i.stop()
+        while not any("STOPPING=1" in g for g in got):
+            got.append(s.recv(4096).decode())
+
+
+# --- packaging ---
+
+def test_install_is_complete(tmp_path):
+    if "rel" not in str(BIN):
+        pytest.skip("the release build is what is installed")
+    done = subprocess.run(["make", "-s", "-C", ROOT, f"O={BIN.parent}", "install", f"DESTDIR={tmp_path}", "PREFIX=/usr"],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    have = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if not p.is_dir()}
+    rows = re.findall(r"^\S+\s+(?:unix|inet)\s+.*?(\S+)$", (ROOT / "conf/master.cf").read_text(), re.M)
+    daemons = {"master", "pam"} | set(rows)
+    want = {f"usr/libexec/bulkhead/{d}" for d in daemons}
+    want |= {"usr/sbin/bulkhead", "usr/sbin/sendmail", "usr/bin/mailq", "usr/bin/newaliases",
+             "usr/lib/systemd/system/bulkhead.service", "etc/logrotate.d/bulkhead", "usr/lib/sysusers.d/bulkhead.conf"}
+    want |= {f"usr/share/man/man8/{d}.8" for d in daemons | {"bulkhead"}}
+    want |= {f"usr/share/man/man1/{t}.1" for t in ("sendmail", "mailq", "newaliases")}
+    want |= {f"usr/share/man/man5/{t}.5" for t in ("main.cf", "master.cf", "aliases")}
+    assert want <= have, sorted(want - have)
+    pages = [str(p) for p in (tmp_path / "usr/share/man").rglob("*.[158]")]
+    lint = subprocess.run(["mandoc", "-Tlint", "-Wwarning", *pages], capture_output=True, text=True)
+    assert lint.stdout == "" and lint.returncode == 0, lint.stdout
+    unit = (tmp_path / "usr/lib/systemd/system/bulkhead.service").read_text()
+    assert "@" not in re.sub(r"#.*", "", unit) and "Type=notify" in unit
+    run = subprocess.run([tmp_path / "usr/sbin/bulkhead", "conf", "-d", "daemon_directory"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
