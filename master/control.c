@@ -25,9 +25,7 @@ struct client {
 	uint32_t id;        /* of its request under way */
 	uint32_t forwarded; /* id under which a daemon works on it; 0: none */
 	const struct process *worker;
-	/* `status`: how many daemons have not answered, and their lines */
-	unsigned waiting;
-	struct buf text;
+	unsigned waiting; /* `status`: how many daemons have not answered */
 	struct ev_timer deadline;
 };
 
@@ -36,7 +34,6 @@ client_free(struct client *c)
 {
 	LIST_REMOVE(c, next);
 	ev_timer_free(&c->deadline);
-	buf_free(&c->text);
 	ipc_chan_free(&c->chan);
 	free(c);
 }
@@ -93,39 +90,70 @@ master_reload(struct master *m, struct buf *out, int *status_r)
 	*status_r = 0;
 }
 
+/* "3 d 4 h", "5 min", "7 s" */
+static const char *
+age(int64_t seconds, char out[32])
+{
+	if (seconds >= 86400)
+		snprintf(out, 32, "%lld d %lld h", (long long)seconds / 86400,
+		    (long long)seconds % 86400 / 3600);
+	else if (seconds >= 3600)
+		snprintf(out, 32, "%lld h %lld min", (long long)seconds / 3600,
+		    (long long)seconds % 3600 / 60);
+	else if (seconds >= 60)
+		snprintf(out, 32, "%lld min", (long long)seconds / 60);
+	else
+		snprintf(out, 32, "%lld s", (long long)seconds);
+	return out;
+}
+
+static void
+add_row(struct buf *out, const struct service *s, const struct process *p)
+{
+	bool waits = s->on_demand && !s->failures;
+	const char *state = waits ? "waiting" : s->failures ? "failing" : "down";
+	const char *note = waits         ? "its first client starts it"
+			   : s->failures ? "see the log; it is tried again"
+					 : "";
+	char pid[16] = "-", up[32] = "-";
+
+	if (p) {
+		snprintf(pid, sizeof(pid), "%d", (int)p->pid);
+		age((master_now_ms() - p->started) / 1000, up);
+		state = s->obsolete || p->stop_sent ? "ending" : p->ready ? "ready" : "starting";
+		note = "";
+	}
+	buf_addf(out, "%-22s %-12s %8s %-9s %11s%s%s\n", s->name, s->program, pid, state, up,
+	    *note ? "  " : "", note);
+}
+
 static void
 send_status(struct client *c)
 {
 	struct master *m = c->m;
-	struct buf out = { 0 };
+	struct buf out = { 0 }, stats = { 0 };
 	struct service *s;
 	struct process *p;
 	int status = 0;
 
-	buf_addf(&out, "%-22s %-12s %8s %-9s %9s %s\n", "SERVICE", "PROGRAM", "PID", "STATE",
-	    "UPTIME", "");
+	buf_addf(
+	    &out, "%-22s %-12s %8s %-9s %11s\n", "SERVICE", "PROGRAM", "PID", "STATE", "UPTIME");
 	TAILQ_FOREACH(s, &m->services, next) {
-		bool waits = s->on_demand && !s->failures;
 		if (!s->nprocesses)
-			buf_addf(&out, "%-22s %-12s %8s %-9s %9s %s\n", s->name, s->program, "-",
-			    waits         ? "waiting"
-			    : s->failures ? "failing"
-					  : "down",
-			    "-",
-			    waits         ? "its first client starts it"
-			    : s->failures ? "see the log; it is tried again"
-					  : "");
-		if (!s->nprocesses && !waits)
+			add_row(&out, s, NULL);
+		if (!s->nprocesses && (!s->on_demand || s->failures))
 			status = 1;
-		TAILQ_FOREACH(p, &s->processes, next)
-			buf_addf(&out, "%-22s %-12s %8d %-9s %8llds\n", s->name, s->program,
-			    (int)p->pid, p->ready ? "ready" : "starting",
-			    (long long)(master_now_ms() - p->started) / 1000);
+		TAILQ_FOREACH(p, &s->processes, next) {
+			add_row(&out, s, p);
+			if (p->ready && (!p->stats || *p->stats))
+				buf_addf(&stats, "%s[%s]:%s\n", s->program, s->name,
+				    p->stats ? p->stats : " no answer within a second");
+		}
 	}
-	buf_add(&out, buf_slice(&c->text));
+	buf_add(&out, buf_slice(&stats));
 	answer(c, status, buf_slice(&out));
 	buf_free(&out);
-	buf_clear(&c->text);
+	buf_free(&stats);
 	ev_timer_clear(&c->deadline);
 	c->forwarded = 0;
 }
@@ -147,9 +175,12 @@ verb_status(struct client *c)
 	req.id = c->forwarded = ++m->next_request;
 	c->waiting = 0;
 	TAILQ_FOREACH(s, &m->services, next)
-		TAILQ_FOREACH(p, &s->processes, next)
+		TAILQ_FOREACH(p, &s->processes, next) {
+			free(p->stats);
+			p->stats = NULL;
 			if (p->chan && p->ready && !ipc_send(p->chan, &req))
 				c->waiting++;
+		}
 	if (!c->waiting)
 		send_status(c);
 	else
@@ -157,7 +188,7 @@ verb_status(struct client *c)
 }
 
 static void
-add_stats(struct client *c, const struct msg_stats *st)
+keep_stats(struct master *m, const struct ipc_chan *from, const struct msg_stats *st)
 {
 	static const char *const names[] = {
 #define COUNTER(name, doc) #name,
@@ -165,21 +196,24 @@ add_stats(struct client *c, const struct msg_stats *st)
 #undef COUNTER
 	};
 	struct cursor values = cursor(st->values);
+	struct buf text = { 0 };
 	struct service *s;
 	struct process *p;
 
-	TAILQ_FOREACH(s, &c->m->services, next)
-		TAILQ_FOREACH(p, &s->processes, next)
-			if ((uint32_t)p->pid == st->pid)
-				buf_addf(&c->text, "%s[%s]:", s->program, s->name);
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		uint64_t v = cursor_u64(&values);
 		if (v)
-			buf_addf(&c->text, " %s=%llu", names[i], (unsigned long long)v);
+			buf_addf(&text, " %s=%llu", names[i], (unsigned long long)v);
 	}
 	if (st->extra.n)
-		buf_addf(&c->text, " %.*s", SLICE_ARG(st->extra));
-	buf_add_str(&c->text, "\n");
+		buf_addf(&text, " %.*s", SLICE_ARG(st->extra));
+	TAILQ_FOREACH(s, &m->services, next)
+		TAILQ_FOREACH(p, &s->processes, next)
+			if (p->chan == from) {
+				free(p->stats);
+				p->stats = slice_dup(buf_slice(&text));
+			}
+	buf_free(&text);
 }
 
 static void
@@ -274,7 +308,7 @@ on_request(struct client *c, struct msg *m)
 }
 
 void
-control_answer(struct master *m, struct msg *reply)
+control_answer(struct master *m, const struct ipc_chan *from, struct msg *reply)
 {
 	struct client *c;
 
@@ -282,7 +316,7 @@ control_answer(struct master *m, struct msg *reply)
 		if (!c->forwarded || c->forwarded != reply->id)
 			continue;
 		if (reply->type == MSG_STATS) {
-			add_stats(c, &reply->stats);
+			keep_stats(m, from, &reply->stats);
 			if (!--c->waiting)
 				send_status(c);
 			return;

@@ -34,6 +34,7 @@ struct process {
 	bool ready, stop_sent;
 	int64_t started; /* ms, monotonic */
 	char *report;    /* what it found by trying, or NULL */
+	char *stats;     /* its last answer to `status`, or NULL */
 };
 
 struct service {
@@ -126,8 +127,9 @@ void tls_rotate(struct master *m);
 
 /* control.c */
 int control_open(struct master *m) CHECKED;
-void control_answer(struct master *m, struct msg *reply); /* from a daemon */
-void control_stopped(struct master *m);                   /* tells those who asked for it */
+/* from a daemon */
+void control_answer(struct master *m, const struct ipc_chan *from, struct msg *reply);
+void control_stopped(struct master *m); /* tells those who asked for it */
 void control_daemon_gone(struct master *m, struct process *p);
 void master_reload(struct master *m, struct buf *out, int *status_r);
 void master_stop(struct master *m);

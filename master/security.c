@@ -84,6 +84,7 @@ security_report(struct master *m, struct buf *out)
 	struct dirent *e;
 	struct seen s;
 
+	/* The kernel hides the root of processes that are not dumpable from an ordinary user. */
 	if (m->unprivileged)
 		buf_add_str(out, "This instance is run by an ordinary user: one uid for all, no "
 				 "chroot; the rest of the jail as ever.\n");
@@ -95,6 +96,8 @@ security_report(struct master *m, struct buf *out)
 		char role[64];
 		if (pid <= 0 || !look(pid, &s))
 			continue;
+		if (m->unprivileged)
+			snprintf(s.root, sizeof(s.root), "/");
 		p = daemon_of(m, pid);
 		zygote = daemon_of(m, s.parent);
 		if (pid == getpid())

@@ -68,6 +68,7 @@ process_forget(struct process *p)
 	TAILQ_REMOVE(&p->service->processes, p, next);
 	p->service->nprocesses--;
 	free(p->report);
+	free(p->stats);
 	free(p);
 }
 
@@ -136,7 +137,7 @@ on_daemon_message(void *ctx, struct ipc_chan *ch, struct msg *msg)
 			return;
 		/* fall through */
 	case MSG_CONTROL_REPLY:
-		control_answer(m, msg);
+		control_answer(m, ch, msg);
 		return;
 	default:
 		log_event(LOG_W, "unexpected", "message=%s service=%s", msg_name(msg->type),

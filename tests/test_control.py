@@ -2,6 +2,7 @@
 import os
 import re
 import shutil
+import signal
 import smtplib
 import socket
 import struct
@@ -139,3 +140,33 @@ def test_queue_verbs_lose_nothing(instance):
     assert instance.tool("queue", "delete", qid).stdout == "1 message\n"
     assert instance.tool("queue", "list").stdout == "The queue is empty.\n"
     assert instance.tool("queue", "delete", qid, check=False).returncode == 1
+
+
+def test_status_in_order_and_who_is_silent(instance):
+    rows = [line.split() for line in instance.tool("status").stdout.splitlines()[1:]]
+    names = [r[0] for r in rows if not r[0].endswith(":")]
+    numbers = [re.match(r"[^[]+\[([^]]+)\]", r[0])[1] for r in rows if "]:" in r[0]]
+    assert numbers == [n for n in names if n in numbers] and "qmgr" in numbers
+    (pid,) = instance.pids("bounce")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert "bounce[bounce]: no answer within a second\n" in instance.tool("status").stdout
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert "no answer" not in instance.tool("status").stdout
+
+
+@pytest.mark.parametrize("words", [("bogus",), (), ("status", "x"), ("reload", "now"), ("map",), ("queue", "bogus"),
+                                   ("trace",), ("--version",)])
+def test_wrong_words(make_instance, words):
+    i = make_instance(start=False)
+    done = i.tool(*words, check=False)
+    assert done.returncode == (69 if words[:1] == ("queue",) else 64), done
+    assert done.stderr and len(done.stderr.splitlines()) < 20
+
+
+def test_help(make_instance):
+    i = make_instance(start=False)
+    for words in (("help",), ("-h",)):
+        done = i.tool(*words)
+        assert all(f"\n  {c} " in done.stdout for c in ("check", "conf", "start", "status", "queue", "security")) and not done.stderr

@@ -150,8 +150,13 @@ control_call(struct tool *t, const char *const *words, size_t n, bool silent, st
 int
 cmd_control(struct tool *t, int argc, char **argv)
 {
-	int status = control_call(t, (const char *const *)argv, (size_t)argc, false, NULL);
+	int status;
 
+	if (argc > 1) {
+		tool_say("usage: bulkhead %s: it takes no argument", argv[0]);
+		return 64;
+	}
+	status = control_call(t, (const char *const *)argv, (size_t)argc, false, NULL);
 	return status < 0 ? 69 : status;
 }
 

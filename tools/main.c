@@ -58,8 +58,11 @@ run(struct tool *t, const char *name, int argc, char **argv)
 	for (i = 0; i < COMMANDS; i++)
 		if (!strcmp(commands[i].name, name))
 			return commands[i].run(t, argc, argv);
-	tool_say("no such command: %s", name);
-	usage(stderr);
+	if (!strcmp(name, "help")) {
+		usage(stdout);
+		return 0;
+	}
+	tool_say("no such command: %s: bulkhead help lists them", name);
 	return 64;
 }
 

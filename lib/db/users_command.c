@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { DONE = 0, FAILED = 1, USAGE = 2 };
+enum { DONE = 0, FAILED = 1, USAGE = 64 };
 
 struct call {
 	struct users *users;
