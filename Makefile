@@ -161,6 +161,7 @@ install: all man
 	install -m 755 $(filter-out $(addprefix $(BIN)/,$(TOOLS)),$(PROGRAMS)) $(DESTDIR)$(LIBEXECDIR)
 	install -m 755 $(BIN)/bulkhead $(BIN)/sendmail $(DESTDIR)$(SBINDIR)
 	install -m 755 $(BIN)/mailq $(BIN)/newaliases $(DESTDIR)$(BINDIR)
+	install -d $(DESTDIR)$(PREFIX)/lib && ln -sf $(SBINDIR)/sendmail $(DESTDIR)$(PREFIX)/lib/sendmail
 	for f in main.cf master.cf; do test -e $(DESTDIR)$(SYSCONFDIR)/$$f || install -m 644 conf/$$f $(DESTDIR)$(SYSCONFDIR); done
 	$(paths) packaging/bulkhead.service.in >$(DESTDIR)$(PREFIX)/lib/systemd/system/bulkhead.service
 	install -m 644 packaging/bulkhead.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/bulkhead.conf

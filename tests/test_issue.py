@@ -207,7 +207,7 @@ def test_install_is_complete(tmp_path):
     rows = re.findall(r"^\S+\s+(?:unix|inet)\s+.*?(\S+)$", (ROOT / "conf/master.cf").read_text(), re.M)
     daemons = {"master", "pam"} | set(rows)
     want = {f"usr/libexec/bulkhead/{d}" for d in daemons}
-    want |= {"usr/sbin/bulkhead", "usr/sbin/sendmail", "usr/bin/mailq", "usr/bin/newaliases",
+    want |= {"usr/sbin/bulkhead", "usr/sbin/sendmail", "usr/lib/sendmail", "usr/bin/mailq", "usr/bin/newaliases",
              "usr/lib/systemd/system/bulkhead.service", "etc/logrotate.d/bulkhead", "usr/lib/sysusers.d/bulkhead.conf"}
     want |= {f"usr/share/man/man8/{d}.8" for d in daemons | {"bulkhead"}}
     want |= {f"usr/share/man/man1/{t}.1" for t in ("sendmail", "mailq", "newaliases")}
