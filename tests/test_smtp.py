@@ -503,6 +503,8 @@ def test_sendmail_exit_codes(shared):
     sendmail(shared, "a b@c d", text=b"x\n", status=65)
     sendmail(shared, "-f", "a\nb", "u1@example.test", text=b"x\n", status=65)
     sendmail(shared, "-bd", status=64)
+    sendmail(shared, "-V", "a\nb", "u1@example.test", text=b"x\n", status=64)
+    sendmail(shared, "-V", "id with = and +", "-N", "never", "-R", "hdrs", "u1@example.test", text=b"x\n")
     sendmail(shared, "-bv", "u1@example.test")
     sendmail(shared, "-bv", "nobody-here@example.test", status=67)
 

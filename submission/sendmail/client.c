@@ -172,10 +172,8 @@ mail(struct client *c, const struct job *job)
 		buf_add_str(&params, " SMTPUTF8");
 	if (m->ret)
 		buf_add_str(&params, m->ret == 1 ? " RET=FULL" : " RET=HDRS");
-	if (m->envid.n) {
-		buf_add_str(&params, " ENVID=");
-		xtext_encode(&params, m->envid);
-	}
+	if (m->envid.n)
+		buf_addf(&params, " ENVID=%.*s", SLICE_ARG(m->envid));
 	code = command(c, "MAIL FROM:<%.*s>%.*s", SLICE_ARG(m->sender), (int)buf_len(&params),
 	    (const char *)buf_slice(&params).p);
 	buf_free(&params);

@@ -8,6 +8,7 @@
 #include "mail/address.h"
 #include "mail/address_list.h"
 #include "mail/header.h"
+#include "smtp/params.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -224,8 +225,24 @@ look_at_body(struct job *job)
 	    job->options.body == 8 || (!job->options.body && !slice_is_ascii(s));
 	job->envelope.notify = job->options.notify;
 	job->envelope.ret = job->options.ret;
-	if (job->options.envid)
-		job->envelope.envid = slice_str(job->options.envid);
+}
+
+/* RFC 3461 4.4: printable ASCII, at most 100 octets as xtext. */
+static int
+take_envid(struct job *job)
+{
+	struct buf text = { 0 };
+	int status = EX_OK;
+
+	if (!job->options.envid)
+		return EX_OK;
+	xtext_encode(&text, slice_str(job->options.envid));
+	if (!xtext_valid(buf_slice(&text)) || buf_len(&text) > 100)
+		status = complain(EX_USAGE, "-V wants printable characters, 100 at most");
+	else
+		job->envelope.envid = arena_dup(&job->arena, buf_slice(&text));
+	buf_free(&text);
+	return status;
 }
 
 static int
@@ -252,6 +269,8 @@ message_read(struct job *job)
 	struct buf raw = { 0 }, lines = { 0 };
 	int status = check_sender(job);
 
+	if (!status)
+		status = take_envid(job);
 	if (!status)
 		status = read_all(job, &raw);
 	if (!status) {
