@@ -220,3 +220,9 @@ def test_install_is_complete(tmp_path):
     assert "@" not in re.sub(r"#.*", "", unit) and "Type=notify" in unit
     run = subprocess.run([tmp_path / "usr/sbin/bulkhead", "conf", "-d", "daemon_directory"], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+def test_version():
+    for word in ("-V", "--version"):
+        done = subprocess.run([BIN / "bulkhead", word], capture_output=True, text=True)
+        assert done.returncode == 0 and re.match(r"bulkhead \d+\.\d+\.\d+ layout [0-9a-f]{16}\n$", done.stdout), done

@@ -4,6 +4,7 @@
  * socket, where master looks who asks. Hostile inputs: log files and replies are printed with
  * control bytes replaced.
  */
+#include "ipc/msgs.h"
 #include "tools/tool.h"
 
 #include <getopt.h>
@@ -14,6 +15,8 @@
 #ifndef SYSCONFDIR
 #define SYSCONFDIR "/etc/bulkhead"
 #endif
+
+#define VERSION "0.1.0"
 
 static const struct {
 	const char *name;
@@ -70,6 +73,8 @@ static int
 dispatch(struct tool *t, const char *name, int argc, char **argv)
 {
 	static char *list[] = { (char *)"queue", (char *)"list", NULL };
+	static const struct option options[] = { { "version", no_argument, NULL, 'V' },
+		{ "help", no_argument, NULL, 'h' }, { NULL, 0, NULL, 0 } };
 	int c;
 
 	if (!strcmp(name, "mailq") || !strcmp(name, "newaliases")) {
@@ -82,13 +87,16 @@ dispatch(struct tool *t, const char *name, int argc, char **argv)
 	}
 	/* glibc permutes arguments unless told not to: options behind the command are the command's
 	 */
-	while ((c = getopt(argc, argv, "+c:h")) != -1) {
+	while ((c = getopt_long(argc, argv, "+c:hV", options, NULL)) != -1) {
 		switch (c) {
 		case 'c':
 			t->dir = optarg;
 			break;
 		case 'h':
 			usage(stdout);
+			return 0;
+		case 'V': /* daemons of another layout do not talk to each other */
+			puts("bulkhead " VERSION " layout " MSG_LAYOUT);
 			return 0;
 		default:
 			usage(stderr);
