@@ -170,3 +170,25 @@ def test_help(make_instance):
     for words in (("help",), ("-h",)):
         done = i.tool(*words)
         assert all(f"\n  {c} " in done.stdout for c in ("check", "conf", "start", "status", "queue", "security")) and not done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_a_stranger_is_told_what_is_in_the_way(instance):
+    def as_nobody():
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+
+    bin_copy = instance.folder / "bulkhead"
+    shutil.copy(BIN / "bulkhead", bin_copy)
+
+    def run(*words):
+        done = subprocess.run([bin_copy, "-c", instance.etc, *words], capture_output=True, text=True, preexec_fn=as_nobody)
+        return done.returncode, done.stdout + done.stderr
+
+    for words in (("status",), ("queue", "list"), ("user", "list"), ("stop",), ("upgrade",)):
+        status, text = run(*words)
+        assert status == 69 and "Permission denied: become root, or a member of admin_group" in text, (words, status, text)
+    assert "the suite runs already" in run("start")[1]
+    assert "Address already in use" not in run("check")[1]
+    assert instance.tool("status").returncode == 0
