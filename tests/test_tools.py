@@ -114,6 +114,9 @@ def test_check_of_a_good_instance(idle):
     ("default_privs", "nosuchuser", r"main.cf:\d+: default_privs = nosuchuser: no such user: create it, or correct the name"),
     ("smtp_sasl_password_maps", "hash:{etc}/open", r"main.cf:\d+: smtp_sasl_password_maps: .*/open holds passwords and has "
      r"mode 0644: chmod 600 it"),
+    ("auth_mechanisms", "PLAIN CRAM-MD5", r"main.cf:\d+: auth_mechanisms = CRAM-MD5: 'CRAM-MD5' is not PLAIN, LOGIN, "
+     r"SCRAM-SHA-256"),
+    ("auth_external", "yes", r"main.cf:\d+: auth_external = yes: no authority is named .*: set smtpd_tls_CAfile"),
     ("virtual_uid_base", "1000", None),
     ("first_valid_uid", "4000000", r"main.cf:\d+: virtual_uid_base = \d+ is below first_valid_uid = 4000000: raise it"),
 ])

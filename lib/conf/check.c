@@ -44,6 +44,18 @@ network_ok(const char *value)
 }
 
 static bool
+mechanism_ok(const char *value)
+{
+	static const char *const names[] = { "PLAIN", "LOGIN", "SCRAM-SHA-256",
+		"SCRAM-SHA-256-PLUS", "SCRAM-SHA-1", "SCRAM-SHA-1-PLUS" };
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (slice_caseeq_str(slice_str(value), names[i]))
+			return true;
+	return false;
+}
+
+static bool
 address_ok(const char *value)
 {
 	return !strchr(value, '/') && value[0] != '!' && network_ok(value);
@@ -132,6 +144,9 @@ static const struct {
 	{ "smtpd_tls_chain_files", path_ok, true, "a path that begins with /" },
 	{ "smtp_tls_CAfile", path_ok, true, "a path that begins with /" },
 	{ "auth_user_store", path_ok, true, "a path that begins with /" },
+	{ "smtpd_tls_CAfile", path_ok, true, "a path that begins with /" },
+	{ "auth_mechanisms", mechanism_ok, false,
+	    "PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-1, or one of these two with -PLUS" },
 };
 
 /* Where a parameter was set; the default's place is main.cf itself. */
@@ -255,6 +270,11 @@ conf_check_values(const struct conf *conf, const struct raw_lookup *l, struct co
 	check_listed(conf, l, p);
 	check_ordered(conf, l, p);
 	check_domains(conf, l, p);
+	place(l, "auth_external", &file, &line);
+	if (conf->auth_external && !conf->smtpd_tls_CAfile[0])
+		conf_problem(p, file, line, "set smtpd_tls_CAfile",
+		    "auth_external = yes: no authority is named that client certificates could "
+		    "be checked against");
 	place(l, "smtp_tls_security_level", &file, &line);
 	if (conf->smtp_tls_security_level == CONF_TLS_LEVEL_DANE ||
 	    conf->smtp_tls_security_level == CONF_TLS_LEVEL_DANE_ONLY ||
