@@ -93,7 +93,8 @@ build(const struct jail_args *a, int abi)
 		rc = (int)syscall(SYS_landlock_add_rule, fd, RULE_NET_PORT, &rule, 0);
 	}
 	if (!rc && abi >= 4 && promises_of(a->role) & 1u << P_BIND) {
-		struct net_port_attr rule = { NET_BIND_TCP, 0 }; /* a source address, any free port */
+		struct net_port_attr rule = { NET_BIND_TCP,
+			0 }; /* a source address, any free port */
 		rc = (int)syscall(SYS_landlock_add_rule, fd, RULE_NET_PORT, &rule, 0);
 	}
 	if (!rc)
