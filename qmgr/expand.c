@@ -22,7 +22,8 @@ struct expanded {
 };
 
 struct expansion_job {
-	struct expansion_job *next;
+	struct expansion_job *next;    /* of the same parent */
+	LIST_ENTRY(expansion_job) all; /* in q->expansions */
 	struct message *parent, *child;
 	uint32_t slot;
 	bool started;
@@ -48,6 +49,7 @@ expand_result(struct qmgr *q, struct message *m, uint32_t slot, struct msg_list 
 			x->addresses[x->n++].address = arena_dup(&x->arena, item.address);
 	x->next = m->expansions;
 	m->expansions = x;
+	LIST_INSERT_HEAD(&q->expansions, x, all);
 	m->rcpts[slot].expanded = true;
 	if (m->state == MSG_DIRECT)
 		message_event(q, m, MSG_EXPANDED);
@@ -66,6 +68,7 @@ end(struct qmgr *q, struct expansion_job *x, enum rcpt_event event, const char *
 	while (*at != x)
 		at = &(*at)->next;
 	*at = x->next;
+	LIST_REMOVE(x, all);
 	m->rcpts[x->slot].expanded = false;
 	rcpt_status_set(
 	    m->env.rcpts[x->slot].status, slice_str(enhanced), slice_str(text), SLICE_NULL);
@@ -276,14 +279,12 @@ expand_committed(struct qmgr *q, struct message *child)
 static struct expansion_job *
 find(struct qmgr *q, uint32_t id, size_t *i_r)
 {
-	for (struct hash_node *n = NULL; (n = hash_next(&q->messages, n));) {
-		struct message *m = HASH_ELEMENT(n, struct message, node);
+	struct expansion_job *x;
 
-		for (struct expansion_job *x = m->expansions; x; x = x->next)
-			for (*i_r = 0; *i_r < x->n; ++*i_r)
-				if (x->addresses[*i_r].id == id)
-					return x;
-	}
+	LIST_FOREACH(x, &q->expansions, all)
+		for (*i_r = 0; x->open && *i_r < x->n; ++*i_r)
+			if (x->addresses[*i_r].id == id)
+				return x;
 	return NULL;
 }
 
@@ -315,19 +316,13 @@ expand_verdict(struct qmgr *q, const struct msg *msg)
 void
 expand_link_down(struct qmgr *q)
 {
-	bool again = true;
+	struct expansion_job *x;
 
-	while (again) {
-		again = false;
-		for (struct hash_node *n = NULL; (n = hash_next(&q->messages, n)) && !again;) {
-			struct message *m = HASH_ELEMENT(n, struct message, node);
-
-			for (struct expansion_job *x = m->expansions; x && !again; x = x->next)
-				if (x->open) {
-					end(q, x, RCPT_LATER, "4.3.0",
-					    "address look-ups were restarted");
-					again = true;
-				}
-		}
-	}
+	do {
+		LIST_FOREACH(x, &q->expansions, all)
+			if (x->open)
+				break;
+		if (x)
+			end(q, x, RCPT_LATER, "4.3.0", "address look-ups were restarted");
+	} while (x);
 }

@@ -369,6 +369,8 @@ start(struct daemon *d)
 	q->d = d;
 	TAILQ_INIT(&q->idle);
 	TAILQ_INIT(&q->direct);
+	TAILQ_INIT(&q->noticing);
+	LIST_INIT(&q->expansions);
 	TAILQ_INIT(&q->route_lru);
 	TAILQ_INIT(&q->asked);
 	TAILQ_INIT(&q->site_lru);

@@ -46,6 +46,8 @@ finish(struct qmgr *q, struct message *m, bool later)
 	if (site)
 		sched_release(q->sched, site, OUTCOME_UNUSED, -1, qmgr_now(q));
 	m->notice_site = NULL;
+	if (m->noticing)
+		TAILQ_REMOVE(&q->noticing, m, notice);
 	m->noticing = 0;
 	if (!sj)
 		return;
@@ -140,6 +142,8 @@ notice_start(struct qmgr *q, struct message *m, struct sched_job *sj)
 		n = add_rcpts(q, m, order[k], &rcpts);
 		m->noticing = n ? order[k] : 0;
 	}
+	if (n)
+		TAILQ_INSERT_TAIL(&q->noticing, m, notice);
 	if (!n) {
 		finish(q, m, false);
 		message_judge(q, m);
@@ -152,14 +156,11 @@ notice_start(struct qmgr *q, struct message *m, struct sched_job *sj)
 void
 notice_done(struct qmgr *q, const struct msg *msg)
 {
-	struct message *m = NULL;
+	struct message *m;
 
-	for (struct hash_node *n = NULL; (n = hash_next(&q->messages, n));) {
-		m = HASH_ELEMENT(n, struct message, node);
-		if (m->noticing && m->notice_id == msg->id)
+	TAILQ_FOREACH(m, &q->noticing, notice)
+		if (m->notice_id == msg->id)
 			break;
-		m = NULL;
-	}
 	if (!m) {
 		q->odd++;
 		return;
@@ -191,21 +192,11 @@ notice_done(struct qmgr *q, const struct msg *msg)
 void
 notice_link_down(struct qmgr *q)
 {
-	bool again = true;
+	struct message *m;
 
-	/* Each turn may change the table: start over after each that was found. */
-	while (again) {
-		again = false;
-		for (struct hash_node *n = NULL; (n = hash_next(&q->messages, n));) {
-			struct message *m = HASH_ELEMENT(n, struct message, node);
-
-			if (!m->noticing)
-				continue;
-			message_pin(q, m);
-			finish(q, m, true);
-			message_unpin(q, m);
-			again = true;
-			break;
-		}
+	while ((m = TAILQ_FIRST(&q->noticing))) {
+		message_pin(q, m);
+		finish(q, m, true);
+		message_unpin(q, m);
 	}
 }

@@ -81,6 +81,7 @@ struct message {
 	struct jobs jobs;
 	unsigned int routing, loading; /* answers that are not there yet */
 	unsigned int noticing;         /* NOTIFY_* of the notice under way */
+	TAILQ_ENTRY(message) notice;   /* in q->noticing, while a notice is under way */
 	uint32_t notice_id;
 	struct sched_site *notice_site;
 	struct sched_msg *sm;
@@ -171,7 +172,8 @@ struct qmgr {
 	queue_id first_id;    /* of this start */
 	int64_t clock_offset; /* internal clock - monotonic, ms */
 	struct hash messages, transactions, routes, questions, sites, groups, tokens, children;
-	struct messages idle, direct;
+	struct messages idle, direct, noticing;
+	LIST_HEAD(, expansion_job) expansions;
 	TAILQ_HEAD(, route) route_lru;
 	TAILQ_HEAD(, question) asked;
 	TAILQ_HEAD(site_lru, site_entry) site_lru;

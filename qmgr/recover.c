@@ -157,5 +157,7 @@ void
 recover_start(struct qmgr *q)
 {
 	q->walking = true;
-	try_lock(q);
+	/* With the first turn of the loop: the probes of the jail come before any thread opens a
+	 * file. */
+	ev_timer_set(q->d->base, &q->lock_timer, 0, try_lock, q);
 }

@@ -362,6 +362,33 @@ def test_delay_notice_then_expiry(with_sink):
     assert len(i.messages("u1@example.test")) == 2
 
 
+def test_a_held_message_expires(with_sink):
+    i, sink = with_sink(direct=False, main={"maximal_queue_lifetime": "3s", "minimal_backoff_time": "1s"})
+    sink.rcpt_default = "450 4.2.1 busy"
+    held = queue_id(send(i, "later@out.test", sender="u1@example.test"))
+    i.tool("queue", "hold", held)
+    content = i.wait_messages("u1@example.test", 1, 20)[0]
+    assert report_of(content)[1][1].get_payload()[1]["Status"] == "5.4.7"
+    wait_empty(i)
+
+
+def test_helpers_may_die(with_sink):
+    """kill -9 of bounce, maps, local and smtp-client while notices are made: each notice comes, once."""
+    i, sink = with_sink(direct=False, allow_deaths=True, main={"minimal_backoff_time": "1s", "maximal_backoff_time": "1s"})
+    sink.replies["bad@out.test"] = "550 5.1.1 no"
+    for n in range(40):
+        send(i, "bad@out.test", f"Subject: n{n}\r\n\r\nx\r\n", sender="u1@example.test")
+        if n % 10 == 5:
+            for name in ("bounce", "maps", "local", "smtp-client"):
+                for pid in i.pids(name)[:1]:
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(1)
+    i.wait_messages("u1@example.test", 40, 60)
+    wait_empty(i, 60)
+    subjects = re.findall(rb"Subject: (n\d+)", b"".join(i.messages("u1@example.test")))
+    assert set(subjects) == {b"n%d" % n for n in range(40)}
+
+
 def test_double_bounce(with_sink):
     i, sink = with_sink(direct=False, main={"notify_classes": "2bounce"}, aliases="postmaster: root\nroot: u1@example.test\n")
     sink.replies["bad@out.test"] = "550 5.1.1 no"
@@ -462,7 +489,8 @@ def test_dead_site_does_not_delay_others(with_sink):
 # --- expansions ---
 
 @ROOT_ONLY
-def test_include_and_owner(make_instance, tmp_path):
+@pytest.mark.parametrize("lines", [1, 5000])
+def test_include_and_owner(make_instance, lines):
     i = make_instance(start=False, users={"u1@example.test": "p", "u2@example.test": "p"}, direct=True)
     members = i.folder / "members"
     members.write_text("u1@example.test\nu2@example.test\nu1@example.test\n")
@@ -470,11 +498,15 @@ def test_include_and_owner(make_instance, tmp_path):
     (i.etc / "aliases").write_text(f"postmaster: root\nroot: u1@example.test\nlist: :include:{members}\n"
                                    "owner-list: u2@example.test\n")
     i.start()
-    send(i, "list@mx.example.test", "Subject: to the list\r\n\r\nmembers\r\n", sender="s@example.com")
+    body = "Subject: to the list\r\n\r\n" + "members\r\n" * lines
+    send(i, "list@mx.example.test", body, sender="s@example.com")
     one = i.wait_messages("u1@example.test", 1)
     two = i.wait_messages("u2@example.test", 1)
     wait_empty(i)
-    assert len(i.messages("u1@example.test")) == 1 and b"members" in one[0] + two[0]
+    assert len(i.messages("u1@example.test")) == 1
+    for content in one + two:
+        assert content.replace(b"\r\n", b"\n").endswith(body.encode().replace(b"\r\n", b"\n"))
+        assert content.startswith(b"Return-Path: <owner-list@mx.example.test>"), "what fails behind a list is its owner's"
     assert status(i)["odd"] == 0
 
 

@@ -198,11 +198,18 @@ sched_job(struct sched *s, struct sched_msg *m, struct sched_site *site)
 	return j;
 }
 
+/* A hold is about sending: notices of a held message go on. */
+static bool
+is_held(const struct sched_job *j)
+{
+	return j->msg->held && j->site->kind != SCHED_NOTICE;
+}
+
 void
 sched_job_ready(struct sched *s, struct sched_job *j)
 {
 	if (j->state != JOB_READY)
-		job_set(s, j, j->msg->held ? JOB_HELD : JOB_READY, INT64_MAX);
+		job_set(s, j, is_held(j) ? JOB_HELD : JOB_READY, INT64_MAX);
 }
 
 void
@@ -212,7 +219,7 @@ sched_job_wait(struct sched *s, struct sched_job *j, int64_t due, struct slice r
 
 	j->reason = reason.n ? text_hold(&s->reasons, reason) : NULL;
 	text_drop(&s->reasons, &was);
-	job_set(s, j, j->msg->held ? JOB_HELD : JOB_WAITING, j->msg->held ? INT64_MAX : due);
+	job_set(s, j, is_held(j) ? JOB_HELD : JOB_WAITING, is_held(j) ? INT64_MAX : due);
 }
 
 void
@@ -244,7 +251,7 @@ sched_hold(struct sched *s, struct sched_msg *m)
 {
 	m->held = true;
 	for (struct sched_job *j = m->jobs; j; j = j->sibling)
-		if (j->state != JOB_BUSY)
+		if (j->state != JOB_BUSY && is_held(j))
 			job_set(s, j, JOB_HELD, INT64_MAX);
 }
 

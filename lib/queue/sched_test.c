@@ -244,6 +244,9 @@ test_timers(void **state)
 	sched_release(s, x, OUTCOME_OK, 1, 7000);
 	sched_job_wait(s, j, 8000, SLICE_NULL);
 	assert_int_equal(j->state, JOB_HELD);
+	/* A notice about it is not held. */
+	sched_job_ready(s, sched_job(s, m, sched_site(s, SCHED_NOTICE, SLICE_LIT("n"))));
+	assert_int_equal(sched_next(s, 7000)->site->kind, SCHED_NOTICE);
 	sched_remove(s, m);
 	assert_null(sched_find(s, 9 << 10));
 	assert_int_equal(x->jobs + x->ready + x->waiting + x->running, 0);
