@@ -201,6 +201,9 @@ listeners_for(struct master *m, struct service *s, const struct conf_service *ro
 			err = add_inet(m, s, row, NULL, port);
 		else if (!strcmp(word, "loopback-only"))
 			err = add_inet(m, s, row, "localhost", port);
+		else if (word[0] == '[' &&
+			 !slice_copy(slice(word + 1, strlen(word) - 2), host, sizeof(host)))
+			err = add_inet(m, s, row, host, port); /* [v6] */
 		else
 			err = add_inet(m, s, row, word, port);
 	}

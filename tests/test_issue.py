@@ -1,20 +1,23 @@
 """The clauses of the job that no other file shows, each by a real client: addresses as Debian has them, sendmail(1) to
 its exit codes, folders at the first login, the tools on a running suite, the supervisor's signals, `make install`."""
 import base64
+import email
 import imaplib
+import json
 import os
 import pathlib
 import re
+import shutil
+import signal
 import smtplib
 import socket
-import ssl
 import subprocess
 import threading
 import time
 
 import pytest
 
-from instance import BIN, ROOT, SLOW
+from instance import BIN, DAEMONS, ROOT, SLOW
 from sink import Sink
 
 U1, U2 = "u1@example.test", "u2@example.test"
@@ -174,7 +177,191 @@ def test_trace_of_a_real_message_fits_a_screen(make_instance):
         assert word in out, (word, out)
 
 
+# --- content for a next hop that can do less ---
+
+def test_binary_and_8bit_content_for_an_old_next_hop(make_instance):
+    i = make_instance(start=False)
+    i.set(relayhost=f"[127.0.0.1]:{i.port['sink']}")
+    i.start()
+    octets = bytes(range(256)) * 40 + b"\r\n.\r\n\n\r"
+    head = (b"From: a@far.test\r\nSubject: octets\r\nMIME-Version: 1.0\r\nContent-Type: application/octet-stream\r\n"
+            b"Content-Transfer-Encoding: binary\r\n\r\n")
+    with Sink(i.port["sink"], features=("PIPELINING",)) as sink:
+        with smtplib.SMTP("127.0.0.1", i.port["smtp"], timeout=60 * SLOW) as c:
+            c.ehlo("x")
+            assert c.docmd("MAIL FROM:<a@far.test> BODY=BINARYMIME")[0] == 250
+            assert c.docmd("RCPT TO:<b@far.test>")[0] == 250
+            c.send(b"BDAT %d LAST\r\n" % len(head + octets) + head + octets)
+            assert c.getreply()[0] == 250
+            assert c.docmd("MAIL FROM:<a@far.test> BODY=8BITMIME")[0] == 250
+            assert c.docmd("RCPT TO:<c@far.test>")[0] == 250
+            text = "Grüße, Welt"
+            assert c.data(f"Subject: eight\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
+                          f"Content-Transfer-Encoding: 8bit\r\n\r\n{text}\r\n".encode())[0] == 250
+        binary, eight = sorted(sink.wait(2), key=lambda m: m.recipients)
+    for m in (binary, eight):
+        assert m.content.isascii() and max(map(len, m.content.split(b"\r\n"))) <= 998 and "BODY" not in " ".join(m.parameters)
+    assert email.message_from_bytes(binary.content).get_payload(decode=True) == octets
+    assert email.message_from_bytes(eight.content).get_payload(decode=True).decode().strip() == text
+
+
+# --- crashes ---
+
+class Load(threading.Thread):
+    """Messages to a mailbox and to the next hop, small and large; subjects of those that were acknowledged."""
+
+    def __init__(self, i, name):
+        super().__init__()
+        self.i, self.id, self.stopping, self.sent = i, name, False, set()
+
+    def run(self):
+        n, client = 0, None
+        while not self.stopping:
+            n += 1
+            subject = f"{self.id}-{n}"
+            to = [[U1], ["far@far.test"], [U1, "far@far.test"]][n % 3]
+            text = f"From: a@far.test\r\nSubject: {subject}\r\n\r\n" + "x" * 70 * (n % 2) + "\r\n" + "y\r\n" * (n % 7 == 0) * 9000
+            try:
+                client = client or smtplib.SMTP("127.0.0.1", self.i.port["smtp"], timeout=30 * SLOW)
+                if not client.sendmail("a@far.test", to, text):
+                    self.sent |= {(subject, t) for t in to}
+            except (smtplib.SMTPException, OSError):
+                client = None
+                time.sleep(0.02)
+
+
+def subjects(texts):
+    return {re.search(rb"^Subject: (\S+)", t, re.M)[1].decode() for t in texts}
+
+
+def test_kill_9_of_each_daemon_under_load(make_instance):
+    """Nothing that was acknowledged is lost, whoever dies; and in the end everybody works again."""
+    i = make_instance(start=False, allow_deaths=True,
+                      main={"minimal_backoff_time": "1s", "smtpd_client_connection_count_limit": "0"})
+    i.set(relayhost=f"[127.0.0.1]:{i.port['sink']}")
+    i.start()
+    with Sink(i.port["sink"]) as sink:
+        clients = [Load(i, f"c{k}") for k in range(4)]
+        for c in clients:
+            c.start()
+        for program in (*DAEMONS, "smtpd", "submission", "login", "smtpd"):
+            time.sleep(0.25)
+            for pid in i.pids(program):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+        time.sleep(1)
+        for c in clients:
+            c.stopping = True
+        for c in clients:
+            c.join(60 * SLOW)
+        sent = set().union(*(c.sent for c in clients))
+        assert len(sent) > 100
+        want = [{s for s, to in sent if to == U1}, {s for s, to in sent if to != U1}]
+        end = time.monotonic() + 90 * SLOW
+        while time.monotonic() < end:
+            i.tool("queue", "flush", check=False)
+            with sink.lock:
+                far = subjects(m.content for m in sink.messages)
+            near = subjects(i.messages(U1))
+            if want[0] <= near and want[1] <= far:
+                break
+            time.sleep(0.3)
+        assert not want[0] - near and not want[1] - far, (sorted(want[0] - near)[:9], sorted(want[1] - far)[:9], i.tail())
+    i.wait_ready()
+    m = imap(i)
+    assert m.select("INBOX")[0] == "OK"
+    m.logout()
+
+
+def test_a_service_that_keeps_failing_is_throttled(make_instance, tmp_path):
+    """It is named with the reason, is not spun on, and touches nobody else."""
+    programs = tmp_path / "bin"
+    shutil.copytree(BIN, programs, symlinks=True)
+    (programs / "pop3d").unlink()
+    (programs / "pop3d").write_text("#!/bin/sh\nexit 7\n")
+    (programs / "pop3d").chmod(0o755)
+    for d in (tmp_path, programs):
+        d.chmod(0o755)
+    i = make_instance(start=False, allow_deaths=True, main={"daemon_directory": programs})
+    i.start(wait=False)
+    lines = i.wait_log(r"master\[.*(pop3d)", 20)
+    time.sleep(3)
+    lines = [line for line in i.log().splitlines() if "master[" in line and "pop3d" in line]
+    assert len(lines) < 12, lines
+    assert any(re.search(r"status 7|exit 7|status=7|code=7", line) for line in lines), lines
+    smtp(i, [U1])
+    i.wait_messages(U1)
+    status = i.tool("status", check=False).stdout
+    assert re.search(r"^pop3d .*(throttled|waits|back|failing)", status, re.M), status
+
+
 # --- supervisor ---
+
+def test_both_families_and_options_of_a_row(make_instance):
+    i = make_instance(start=False, main={"inet_protocols": "all", "inet_interfaces": "127.0.0.1, [::1]"})
+    with socket.socket(socket.AF_INET6) as s:
+        try:
+            s.bind(("::1", 0))
+        except OSError:
+            pytest.skip("no IPv6 here")
+    i.services = [f"{i.port['smtp']} inet n - y - - smtpd",
+                  f"[::1]:{i.port['lmtp']} inet n - y - - smtpd -o smtpd_banner=six -o {{ smtpd_recipient_limit = 1 }}"]
+    i.write()
+    i.start()
+    for host in ("127.0.0.1", "::1"):
+        with smtplib.SMTP(host, i.port["smtp"]) as c:
+            c.sendmail("a@far.test", [U1], TEXT)
+    assert any(b"[IPv6:::1]" in m for m in i.wait_messages(U1, 2))
+    with smtplib.SMTP() as c:
+        assert c.connect("::1", i.port["lmtp"])[1].startswith(b"six")
+        c.ehlo("x")
+        c.mail("a@far.test")
+        assert c.rcpt(U1)[0] == 250 and c.rcpt(U1)[0] == 452
+
+
+def test_log_as_json_on_stderr(make_instance):
+    i = make_instance(start=False, main={"log_target": "stderr", "log_format": "json"})
+    i.start()
+    smtp(i, [U1])
+    i.wait_messages(U1)
+    end = time.monotonic() + 10 * SLOW
+    events = {}
+    while time.monotonic() < end and "smtp-message" not in events:
+        time.sleep(0.1)
+        for line in (i.folder / "stderr").read_text().splitlines():
+            if line.startswith("{"):
+                events[json.loads(line)["event"]] = json.loads(line)
+    assert events["smtp-message"]["code"] in (250, "250") and events["smtp-message"]["role"] == "smtpd-child"
+
+
+# --- limits ---
+
+def test_rates_of_a_client_outlive_the_process(make_instance):
+    """mynetworks is spared; the counts are qmgr's, so that a new process and a new session change nothing."""
+    limits = {"smtpd_client_message_rate_limit": "2", "smtpd_client_recipient_rate_limit": "5"}
+    i = make_instance(main={**limits, "mynetworks": "192.0.2.1"}, allow_deaths=True)
+
+    def session():
+        with smtplib.SMTP("127.0.0.1", i.port["smtp"]) as c:
+            c.helo("x")
+            return c.docmd("MAIL FROM:<a@far.test>")[0], [c.docmd(f"RCPT TO:<{U1}>")[0] for _ in range(2)]
+
+    assert session()[0] == 250 and session()[0] == 250
+    for pid in i.pids("smtpd"):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    i.wait_ready()
+    assert session()[0] == 450
+    spared = make_instance(main=limits)
+    for _ in range(4):
+        smtp(spared, [U1, U1])
+
+
+# --- supervisor: what a service manager sees ---
 
 def test_sd_notify(make_instance, tmp_path):
     i = make_instance(start=False)

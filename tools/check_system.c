@@ -158,12 +158,18 @@ check_service(struct tool *t, const struct conf_service *s, bool running)
 			check_address(t, s, text, port, running);
 		return;
 	}
-	for (i = 0; i < interfaces->n; i++)
+	for (i = 0; i < interfaces->n; i++) {
+		const char *word = interfaces->v[i];
+
+		if (word[0] == '[' &&
+		    !slice_copy(slice(word + 1, strlen(word) - 2), text, sizeof(text)))
+			word = text;
 		check_address(t, s,
-		    !strcmp(interfaces->v[i], "all")             ? NULL
-		    : !strcmp(interfaces->v[i], "loopback-only") ? "localhost"
-								 : interfaces->v[i],
+		    !strcmp(word, "all")             ? NULL
+		    : !strcmp(word, "loopback-only") ? "localhost"
+						     : word,
 		    port, running);
+	}
 }
 
 void
