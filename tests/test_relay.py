@@ -32,12 +32,15 @@ def body(message):
     return re.sub(rb"\AReceived: [^\r\n]*\r?\n([ \t][^\r\n]*\r?\n)*", b"", content)
 
 
+PATIENT = {"direct_delivery_deadline": "10s"}  # refusals of the next hop come back even on a slow machine
+
+
 @pytest.fixture
 def to_sink(make_instance):
     """to_sink(main) gives an instance whose relayhost is its sink port."""
     def make(main=None, **options):
         i = make_instance(start=False, **options)
-        i.set(**{"relayhost": f"[127.0.0.1]:{i.port['sink']}", **(main or {})})
+        i.set(**{"relayhost": f"[127.0.0.1]:{i.port['sink']}", **PATIENT, **(main or {})})
         return i.start()
     return make
 
@@ -51,7 +54,7 @@ def named(make_instance, tmp_path):
         def make(zones, main=None):
             i = make_instance(start=False)
             stack.enter_context(Nameserver(tmp_path / "ns", i.port["dns"], zones))
-            i.set(smtp_tcp_port=i.port["sink"], **(main or {}))
+            i.set(smtp_tcp_port=i.port["sink"], **PATIENT, **(main or {}))
             return i.start()
         yield make
 
@@ -131,7 +134,7 @@ def test_server_without_extensions(to_sink):
 def test_second_instance(make_instance):
     far = make_instance(main={"myhostname": "far.example.test"})
     near = make_instance(start=False, users={}, main={"virtual_mailbox_domains": "near.test"})
-    near.set(relayhost=f"[127.0.0.1]:{far.port['smtp']}")
+    near.set(relayhost=f"[127.0.0.1]:{far.port['smtp']}", **PATIENT)
     near.start()
     code, said = send(near, "u1@example.test", sender="s@near.test")
     assert code == 250, said
@@ -210,7 +213,7 @@ def test_lost_connections(to_sink, verb):
 
 
 def test_client_dies_under_a_message(to_sink):
-    i = to_sink(main={"minimal_backoff_time": "1s"}, allow_deaths=True)
+    i = to_sink(main={"minimal_backoff_time": "1s", "direct_delivery_deadline": "200ms"}, allow_deaths=True)
     with Sink(i.port["sink"], replies={"DATA": ["hang", None]}) as sink:
         with smtplib.SMTP("127.0.0.1", i.port["smtp"], timeout=60) as client:
             client.ehlo("client.test")
