@@ -357,10 +357,13 @@ bind_source(int fd, bool v4, const struct conf *conf)
 	const char *text = v4 ? conf->smtp_bind_address : conf->smtp_bind_address6;
 	struct sockaddr_in in = { .sin_family = AF_INET };
 	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6 };
+	char bare[64];
 	int on = 1;
 
 	if (!text[0])
 		return 0;
+	if (text[0] == '[' && !slice_copy(slice(text + 1, strlen(text) - 2), bare, sizeof(bare)))
+		text = bare; /* [v6], as everywhere else in main.cf */
 	(void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
 	if (v4)
 		return inet_pton(AF_INET, text, &in.sin_addr) == 1

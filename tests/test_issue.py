@@ -205,6 +205,15 @@ def test_binary_and_8bit_content_for_an_old_next_hop(make_instance):
     assert email.message_from_bytes(eight.content).get_payload(decode=True).decode().strip() == text
 
 
+def test_source_address_in_brackets(make_instance):
+    i = make_instance(start=False, main={"inet_protocols": "all", "smtp_bind_address6": "[::1]"})
+    i.set(relayhost=f"[::1]:{i.port['sink']}")
+    i.start()
+    with Sink(i.port["sink"], "::1") as sink:
+        smtp(i, ["x@far.test"])
+        sink.wait()
+
+
 # --- crashes ---
 
 class Load(threading.Thread):
