@@ -9,14 +9,13 @@
  * first message names; a failed password check falls through to auxprop, which has no userPassword
  * and so refuses too.
  */
-#include "helpers/auth/sasl.h"
+#include "helpers/auth/sasl_private.h"
 
 #include "base/slice.h"
 #include "ev/ev.h"
 #include "tls/openssl.h"
 
 #include <pthread.h>
-#include <sasl/sasl.h>
 #include <sasl/saslplug.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -260,37 +259,6 @@ check_password(sasl_conn_t *conn, void *context, const char *user, const char *p
 	return SASL_OK;
 }
 
-/* --- client callbacks --- */
-
-static int
-client_name(void *context, int id, const char **result, unsigned *len)
-{
-	const struct sasl_exchange *x = context;
-
-	*result = id == SASL_CB_USER ? "" : x->login;
-	if (len)
-		*len = (unsigned)strlen(*result);
-	return SASL_OK;
-}
-
-static int
-client_secret(sasl_conn_t *conn, void *context, int id, sasl_secret_t **secret)
-{
-	struct sasl_exchange *x = context;
-	size_t n = strlen(x->secret);
-
-	(void)conn;
-	(void)id;
-	if (!x->secret_copy) {
-		sasl_secret_t *s = xcalloc(1, sizeof(*s) + n + 1);
-		s->len = n;
-		memcpy(s->data, x->secret, n);
-		x->secret_copy = s;
-	}
-	*secret = x->secret_copy;
-	return SASL_OK;
-}
-
 static int
 no_op(void)
 {
@@ -332,9 +300,9 @@ callbacks_of(struct sasl_exchange *x)
 	*p++ = (struct sasl_callback){ SASL_CB_GETOPT, CB(get_option), x };
 	*p++ = (struct sasl_callback){ CB_EXCHANGE, no_op, x };
 	if (x->client) {
-		*p++ = (struct sasl_callback){ SASL_CB_USER, CB(client_name), x };
-		*p++ = (struct sasl_callback){ SASL_CB_AUTHNAME, CB(client_name), x };
-		*p++ = (struct sasl_callback){ SASL_CB_PASS, CB(client_secret), x };
+		*p++ = (struct sasl_callback){ SASL_CB_USER, CB(sasl_client_name), x };
+		*p++ = (struct sasl_callback){ SASL_CB_AUTHNAME, CB(sasl_client_name), x };
+		*p++ = (struct sasl_callback){ SASL_CB_PASS, CB(sasl_client_secret), x };
 	} else {
 		*p++ = (struct sasl_callback){ SASL_CB_SERVER_USERDB_CHECKPASS, CB(check_password),
 			x };
@@ -343,8 +311,8 @@ callbacks_of(struct sasl_exchange *x)
 	return c;
 }
 
-static int
-open_conn(struct sasl_exchange *x)
+int
+sasl_open_conn(struct sasl_exchange *x)
 {
 	sasl_security_properties_t props = {
 		.max_ssf = 0, .maxbufsize = 0, .security_flags = SASL_SEC_NOANONYMOUS
@@ -497,7 +465,7 @@ server_step(struct sasl_exchange *x, struct slice in, bool has_in, struct buf *o
 	bool scram = strncmp(x->mechanism, "SCRAM", 5) == 0;
 	const char *data = NULL, *p = has_in ? (in.n ? (const char *)in.p : "") : NULL;
 	unsigned n = 0;
-	int rc = x->conn ? SASL_OK : open_conn(x);
+	int rc = x->conn ? SASL_OK : sasl_open_conn(x);
 
 	if (rc == SASL_OK && strcmp(x->mechanism, "LOGIN") == 0)
 		return login_step(x, in, has_in, out, has_out);
@@ -527,60 +495,11 @@ server_step(struct sasl_exchange *x, struct slice in, bool has_in, struct buf *o
 	return server_result(x, rc);
 }
 
-static enum sasl_result
-client_result(struct sasl_exchange *x, int rc)
-{
-	switch (rc) {
-	case SASL_CONTINUE:
-	case SASL_OK:
-		return rc == SASL_OK ? SASL_STEP_OK : SASL_STEP_CONTINUE;
-	case SASL_NOMECH:
-	case SASL_TOOWEAK:
-	case SASL_ENCRYPT:
-		x->why = "the server offers no mechanism that may be used";
-		return SASL_STEP_NO_MECHANISM;
-	case SASL_BADSERV:
-		x->why = "the server does not know the password: it may be another server";
-		return SASL_STEP_REFUSED;
-	case SASL_BADPROT:
-		x->why = "the server breaks the mechanism's syntax";
-		return SASL_STEP_PROTOCOL;
-	default:
-		x->why = "libsasl2 failed";
-		return SASL_STEP_TEMPORARY;
-	}
-}
-
-static enum sasl_result
-client_step(struct sasl_exchange *x, struct slice in, bool has_in, struct buf *out, bool *has_out)
-{
-	const char *data = NULL, *mechanism = NULL;
-	unsigned n = 0;
-	int rc;
-
-	if (!x->started) {
-		rc = open_conn(x);
-		if (rc == SASL_OK)
-			rc = sasl_client_start(x->conn, x->mechanisms, NULL, &data, &n, &mechanism);
-		x->started = true;
-		if (mechanism)
-			(void)!slice_copy(slice_str(mechanism), x->mechanism, sizeof(x->mechanism));
-	} else {
-		rc = sasl_client_step(x->conn, has_in && in.n ? (const char *)in.p : "",
-		    (unsigned)in.n, NULL, &data, &n);
-	}
-	if (data && (rc == SASL_CONTINUE || rc == SASL_OK)) {
-		buf_add(out, slice(data, n));
-		*has_out = true;
-	}
-	return client_result(x, rc);
-}
-
 enum sasl_result
 sasl_step(struct sasl_exchange *x, struct slice in, bool has_in, struct buf *out, bool *has_out)
 {
 	*has_out = false;
-	return x->client ? client_step(x, in, has_in, out, has_out)
+	return x->client ? sasl_client_do(x, in, has_in, out, has_out)
 			 : server_step(x, in, has_in, out, has_out);
 }
 
