@@ -49,6 +49,9 @@ def read_msgs(path, roles):
         elif words[0] == "fd":
             cur["fd"] = words[1]
             continue
+        elif words[0] == "secret":
+            cur["secret"] = True
+            continue
         elif words[0] in INTS:
             cur["fields"].append((words[0], words[1]))
             continue
@@ -251,17 +254,19 @@ const char *msg_name(enum msg_type type);
 bool msg_allowed(enum msg_type type, enum role from, enum role to);
 /* 0: no descriptor, 1: exactly one, 2: at most one. */
 int msg_fd_rule(enum msg_type type);
+/* Whether it carries secrets: buffers that held it are wiped. */
+bool msg_secret(enum msg_type type);
 /* Appends header and body; b->err after it tells whether it fitted. */
 void msg_encode(struct buf *b, const struct msg *m);
 /* Reads one whole message; all of it must be consumed. Leaves m->fd alone. ERR_SYNTAX, ERR_LIMIT, ERR_TRUNCATED. */
 int msg_decode(struct slice in, struct msg *m) CHECKED;
-/* One line for traces; secrets are not printed shorter than other bytes: do not log it by default. */
+/* One line for traces; of one that carries secrets only the name. */
 void msg_print(struct buf *b, const struct msg *m);
 #endif""")
-    c.append("static const struct {\n\tconst char *name;\n\tuint32_t from, to;\n\tint fd;\n} rows[MSG_TYPE_COUNT] = {")
+    c.append("static const struct {\n\tconst char *name;\n\tuint32_t from, to;\n\tint fd;\n\tbool secret;\n} rows[MSG_TYPE_COUNT] = {")
     for m in msgs:
         fd = {"one": 1, "maybe": 2, None: 0}[m["fd"]]
-        c.append(f'\t[MSG_{m["name"].upper()}] = {{ "{m["name"]}", {mask(m["from"], roles)},\n\t    {mask(m["to"], roles)}, {fd} }},')
+        c.append(f'\t[MSG_{m["name"].upper()}] = {{ "{m["name"]}", {mask(m["from"], roles)},\n\t    {mask(m["to"], roles)}, {fd}, {"true" if m.get("secret") else "false"} }},')
     c.append("};\n")
     c.append("""const char *
 msg_name(enum msg_type type)
@@ -280,10 +285,16 @@ msg_fd_rule(enum msg_type type)
 {
 	return rows[type].fd;
 }
+
+bool
+msg_secret(enum msg_type type)
+{
+	return rows[type].secret;
+}
 """)
     for kind, sig, pre, default in (
             ("encode", "void\nmsg_encode(struct buf *b, const struct msg *m)", "\tbuf_add_u16(b, (uint16_t)m->type);\n\tbuf_add_u32(b, m->id);\n", ""),
-            ("print", "void\nmsg_print(struct buf *b, const struct msg *m)", '\tbuf_addf(b, "%s id=%u", msg_name(m->type), m->id);\n', "")):
+            ("print", "void\nmsg_print(struct buf *b, const struct msg *m)", '\tbuf_addf(b, "%s id=%u", msg_name(m->type), m->id);\n\tif (msg_secret(m->type))\n\t\treturn;\n', "")):
         c.append(f"{sig}\n{{\n{pre}\tswitch (m->type) {{")
         for m in msgs:
             c.append(f"\tcase MSG_{m['name'].upper()}:\n\t\t{kind}_{m['name']}(b, &m->{m['name']});\n\t\tbreak;")

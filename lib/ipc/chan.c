@@ -93,14 +93,21 @@ is_receiver(enum role role)
 }
 
 static void
+queued_free(struct queued *q)
+{
+	if (q->fd >= 0)
+		close(q->fd);
+	explicit_bzero(q->data, q->n); /* rare enough to do for all */
+	free(q);
+}
+
+static void
 drop_queue(struct ipc_chan *ch)
 {
 	while (!STAILQ_EMPTY(&ch->queue)) {
 		struct queued *q = STAILQ_FIRST(&ch->queue);
 		STAILQ_REMOVE_HEAD(&ch->queue, next);
-		if (q->fd >= 0)
-			close(q->fd);
-		free(q);
+		queued_free(q);
 	}
 	ch->queued = 0;
 }
@@ -191,9 +198,7 @@ flush_queue(struct ipc_chan *ch)
 		ch->credit -= (int64_t)q->n;
 		ch->queued -= q->n;
 		STAILQ_REMOVE_HEAD(&ch->queue, next);
-		if (q->fd >= 0)
-			close(q->fd);
-		free(q);
+		queued_free(q);
 	}
 	if (err == -EAGAIN)
 		event_add(ch->writable, NULL);
@@ -227,6 +232,27 @@ enqueue(struct ipc_chan *ch, struct slice s, int fd)
 	return 0;
 }
 
+/* What io->out holds goes out, or waits. */
+static int
+send_encoded(struct ipc_chan *ch, int fd)
+{
+	const struct buf *out = &ch->io->out;
+	int err;
+
+	if (!STAILQ_EMPTY(&ch->queue) || !has_credit(ch, buf_len(out)))
+		return enqueue(ch, buf_slice(out), fd);
+	err = transmit(ch->fd, buf_slice(out).p, buf_len(out), fd);
+	if (err == -EAGAIN) {
+		err = enqueue(ch, buf_slice(out), fd);
+		event_add(ch->writable, NULL);
+		return err;
+	}
+	if (err)
+		return ERR_CLOSED;
+	ch->credit -= (int64_t)buf_len(out);
+	return 0;
+}
+
 int
 ipc_send(struct ipc_chan *ch, const struct msg *m)
 {
@@ -243,18 +269,10 @@ ipc_send(struct ipc_chan *ch, const struct msg *m)
 	msg_encode(out, m);
 	if (out->err || buf_len(out) > MSG_MAX)
 		return ERR_LIMIT;
-	if (!STAILQ_EMPTY(&ch->queue) || !has_credit(ch, buf_len(out)))
-		return enqueue(ch, buf_slice(out), m->fd);
-	err = transmit(ch->fd, buf_slice(out).p, buf_len(out), m->fd);
-	if (err == -EAGAIN) {
-		err = enqueue(ch, buf_slice(out), m->fd);
-		event_add(ch->writable, NULL);
-		return err;
-	}
-	if (err)
-		return ERR_CLOSED;
-	ch->credit -= (int64_t)buf_len(out);
-	return 0;
+	err = send_encoded(ch, m->fd);
+	if (msg_secret(m->type))
+		explicit_bzero(out->data, out->size);
+	return err;
 }
 
 /* The descriptor of one received message: -1 none, -2 more than one. */
@@ -339,6 +357,8 @@ handle(struct ipc_chan *ch, struct slice in, struct msghdr *head)
 		return;
 	}
 	ch->ops->message(ch->ctx, ch, &m);
+	if (msg_secret(m.type))
+		explicit_bzero((void *)(uintptr_t)in.p, in.n);
 	if (m.fd >= 0)
 		close(m.fd);
 	if (!ch->dead)
