@@ -113,6 +113,26 @@ host_ok(const char *value)
 	return s != value && label && s - value <= 253;
 }
 
+/* smtp-client opens no path: a next hop is never a unix socket. */
+static bool
+transport_ok(const char *value)
+{
+	static const char *const names[] = { "local", "virtual", "smtp", "relay", "lmtp", "error",
+		"retry", "discard", "hold" };
+	struct slice rest = slice_str(value), name = slice_split(&rest, ':');
+
+	if (slice_has_prefix(rest, "unix:") || slice_has_prefix(rest, "/"))
+		return false;
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (slice_eq_str(name, names[i]))
+			return true;
+	return slice_has_prefix(name, "smtp-") || slice_has_prefix(name, "lmtp-");
+}
+
+#define TRANSPORT                                                                                  \
+	"local, smtp:NEXTHOP, lmtp:inet:HOST:PORT (a unix socket is out of reach), relay, error, " \
+	"retry, discard or hold"
+
 static const struct {
 	const char *name;
 	value_check *ok;
@@ -145,6 +165,11 @@ static const struct {
 	{ "smtp_tls_CAfile", path_ok, true, "a path that begins with /" },
 	{ "auth_user_store", path_ok, true, "a path that begins with /" },
 	{ "smtpd_tls_CAfile", path_ok, true, "a path that begins with /" },
+	{ "default_transport", transport_ok, false, TRANSPORT },
+	{ "relay_transport", transport_ok, false, TRANSPORT },
+	{ "local_transport", transport_ok, false, TRANSPORT },
+	{ "virtual_transport", transport_ok, false, TRANSPORT },
+	{ "mailbox_transport", transport_ok, true, TRANSPORT },
 	{ "auth_mechanisms", mechanism_ok, false,
 	    "PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-1, or one of these two with -PLUS" },
 };

@@ -230,6 +230,18 @@ static const struct {
 	    "192.0.2.0/24 or [2001:db8::]/32\n" },
 	{ "inet_interfaces = eth0\n", GOOD_MASTER,
 	    "MAIN:1: inet_interfaces = eth0: 'eth0' is not all, loopback-only or an address\n" },
+	{ "default_transport = smpt\n", GOOD_MASTER,
+	    "MAIN:1: default_transport = smpt: 'smpt' is not local, smtp:NEXTHOP, "
+	    "lmtp:inet:HOST:PORT (a unix socket is out of reach), relay, error, retry, discard or "
+	    "hold\n" },
+	{ "virtual_transport = lmtp:unix:private/lmtp\n", GOOD_MASTER,
+	    "MAIN:1: virtual_transport = lmtp:unix:private/lmtp: 'lmtp:unix:private/lmtp' is not "
+	    "local, smtp:NEXTHOP, lmtp:inet:HOST:PORT (a unix socket is out of reach), relay, "
+	    "error, "
+	    "retry, discard or hold\n" },
+	{ "mailbox_transport = lmtp:inet:127.0.0.1:24\n"
+	  "default_transport = smtp-slow:[a.example]\nvirtual_transport = virtual\n",
+	    GOOD_MASTER, "" },
 	{ "dns_resolvers = 127.0.0.1:99999\n", GOOD_MASTER,
 	    "MAIN:1: dns_resolvers = 127.0.0.1:99999: '127.0.0.1:99999' is not an address, or an "
 	    "address and a port\n" },
