@@ -153,6 +153,9 @@ static void
 handshake_done(struct session *s)
 {
 	s->io = IO_TLS;
+	/* The client's first command may have come with the end of its handshake, and raises no
+	 * event any more. */
+	s->inside = tls_pending(s->tls);
 	describe_tls(s);
 	if (smtp_server_state(s->engine) == SMTP_CONNECTED)
 		smtp_server_greet(s->engine, true);
@@ -266,16 +269,6 @@ drop_input(struct session *s)
 		s->dead = true;
 }
 
-/* A client may send its first command with the end of its handshake: those bytes raise no event any
- * more. */
-static void
-finish_handshake(struct session *s)
-{
-	handshake_step(s);
-	if (!s->dead && s->io == IO_TLS && tls_pending(s->tls))
-		read_input(s);
-}
-
 static void
 on_readable(evutil_socket_t fd, short what, void *ctx)
 {
@@ -287,7 +280,7 @@ on_readable(evutil_socket_t fd, short what, void *ctx)
 	if (s->io == IO_LINGER)
 		drop_input(s);
 	else if (s->io == IO_HANDSHAKE)
-		finish_handshake(s);
+		handshake_step(s);
 	else
 		read_input(s);
 	session_leave(s);
@@ -302,6 +295,6 @@ on_writable(evutil_socket_t fd, short what, void *ctx)
 	(void)what;
 	session_enter(s);
 	if (s->io == IO_HANDSHAKE)
-		finish_handshake(s);
+		handshake_step(s);
 	session_leave(s); /* writes */
 }
