@@ -2,9 +2,8 @@
  * Messages in memory and the state machine at work: message_event looks up a cell of the table
  * (queue/state.h) and does what it says, in the order of the bits. Runs in the loop of qmgr.
  *
- * Invariants: at most one operation of the pool runs for a message (busy), so writes to its file
- * are in order; it is freed only when nothing refers to it (pins, busy, jobs, answers under way);
- * while it has a sched_msg it is on the disk and acknowledged.
+ * Invariants: a message is freed only when nothing refers to it (pins, busy, jobs, answers under
+ * way); while it has a sched_msg it is on the disk and acknowledged.
  */
 #include "qmgr/qmgr.h"
 
@@ -12,11 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
-
-static void message_loaded(struct qmgr *q, struct message *m);
-static void load_failed(struct qmgr *q, struct message *m, int err);
-static void update_done(struct pool_op *op);
-static void unlink_done(struct pool_op *op);
 
 struct message *
 message_new(struct qmgr *q)
@@ -104,26 +98,10 @@ has_ready_job(const struct message *m)
 	return false;
 }
 
-static unsigned int
-count_dirty(const struct message *m)
-{
-	unsigned int n = 0;
-
-	for (size_t i = 0; m->rcpts && i < m->env.n_rcpts; i++)
-		n += m->rcpts[i].dirty;
-	return n;
-}
-
-static bool
-needs_flush(const struct message *m)
-{
-	return m->on_disk && (m->set_mtime || m->set_mode || count_dirty(m));
-}
-
 /* Frees what is over; keeps a while what will soon be sent; else only the scheduler remembers it.
  */
-static void
-settle_memory(struct qmgr *q, struct message *m)
+void
+message_settle(struct qmgr *q, struct message *m)
 {
 	if (in_use(m) || m->is_idle)
 		return;
@@ -134,7 +112,7 @@ settle_memory(struct qmgr *q, struct message *m)
 	if (m->state != MSG_QUEUED && m->state != MSG_HELD)
 		return;
 	/* What the disk does not know yet goes there first; this comes back when it has. */
-	if (m->flush_again || needs_flush(m)) {
+	if (m->flush_again || message_needs_flush(m)) {
 		message_flush(q, m);
 		return;
 	}
@@ -161,7 +139,7 @@ void
 message_unpin(struct qmgr *q, struct message *m)
 {
 	m->pins--;
-	settle_memory(q, m);
+	message_settle(q, m);
 }
 
 void
@@ -178,206 +156,6 @@ message_evict(struct qmgr *q)
 		message_free(q, m);
 	}
 }
-
-/* --- the disk --- */
-
-static int64_t
-wall_of(const struct qmgr *q, int64_t internal_ms)
-{
-	return ev_wall_us() / 1000 + internal_ms - qmgr_now(q);
-}
-
-/* The first next attempt of its jobs, for the mtime. */
-static int64_t
-next_attempt(const struct qmgr *q, const struct message *m)
-{
-	int64_t at = INT64_MAX;
-
-	for (const struct sched_job *j = m->sm ? m->sm->jobs : NULL; j; j = j->sibling)
-		if (j->state == JOB_WAITING && j->timer.due < at)
-			at = j->timer.due;
-	return wall_of(q, at == INT64_MAX ? qmgr_now(q) : at);
-}
-
-static void
-submit_unlink(struct qmgr *q, struct message *m)
-{
-	struct spool_op *o = spool_op(&q->spool, SPOOL_UNLINK, m->env.id, unlink_done, q, m);
-
-	m->busy = true;
-	m->want_unlink = false;
-	m->has_file = m->on_disk = false;
-	o->op.quiet = true;
-	/* Jobs under way have descriptors of their own. */
-	if (m->state == MSG_DONE && m->read_fd >= 0) {
-		close(m->read_fd);
-		m->read_fd = -1;
-		q->open_files--;
-	}
-	pool_submit(q->pool, &o->op);
-	qmgr_arm(q, qmgr_now(q) + 500);
-}
-
-void
-message_flush(struct qmgr *q, struct message *m)
-{
-	unsigned int n = count_dirty(m);
-	struct spool_op *o;
-
-	m->flush_again = false;
-	if (!needs_flush(m))
-		return;
-	if (m->busy) {
-		m->flush_again = true;
-		return;
-	}
-	o = spool_op(&q->spool, SPOOL_UPDATE, m->env.id, update_done, q, m);
-	o->layout = m->layout;
-	o->slots = n ? xcalloc(n, sizeof(*o->slots)) : NULL;
-	for (size_t i = 0; i < m->env.n_rcpts; i++)
-		if (m->rcpts[i].dirty) {
-			o->slots[o->n_slots].rcpt = (uint32_t)i;
-			slot_encode(m->env.rcpts[i].status, o->slots[o->n_slots++].bytes);
-			m->rcpts[i].dirty = false;
-		}
-	if (m->set_mtime)
-		o->mtime_ms = next_attempt(q, m);
-	if (m->set_mode)
-		o->mode = m->holding ? QUEUE_MODE_HELD : QUEUE_MODE_VALID;
-	m->set_mtime = m->set_mode = false;
-	m->busy = true;
-	pool_submit(q->pool, &o->op);
-}
-
-/* After an operation: what has gathered meanwhile, in order. */
-static void
-next_operation(struct qmgr *q, struct message *m)
-{
-	m->busy = false;
-	if (m->want_unlink)
-		submit_unlink(q, m);
-	else if (m->flush_again)
-		message_flush(q, m);
-	settle_memory(q, m);
-}
-
-static void
-update_done(struct pool_op *op)
-{
-	struct spool_op *o = (struct spool_op *)(void *)op;
-	struct qmgr *q = o->owner;
-	struct message *m = o->ctx;
-
-	if (op->err == -EIO)
-		q->broken = true;
-	if (op->err)
-		log_event(LOG_E, "queue-update",
-		    "qid=%s reason=%s effect=\"a restart may repeat a delivery\" remedy=\"check "
-		    "the file system of the queue\"",
-		    m->name, log_cstr(err_str(op->err)));
-	spool_op_free(o);
-	next_operation(q, m);
-}
-
-static void
-unlink_done(struct pool_op *op)
-{
-	struct spool_op *o = (struct spool_op *)(void *)op;
-	struct qmgr *q = o->owner;
-	struct message *m = o->ctx;
-
-	if (op->err && op->err != -ENOENT)
-		log_event(LOG_E, "queue-remove",
-		    "qid=%s reason=%s effect=\"a restart looks at it again\" remedy=\"check the "
-		    "file system of the queue\"",
-		    m->name, log_cstr(err_str(op->err)));
-	spool_op_free(o);
-	next_operation(q, m);
-}
-
-static void
-commit_done(struct pool_op *op)
-{
-	struct spool_op *o = (struct spool_op *)(void *)op;
-	struct qmgr *q = o->owner;
-	struct message *m = o->ctx;
-
-	message_pin(q, m);
-	m->busy = false;
-	m->commit_err = op->err;
-	m->layout = o->layout;
-	/* Without the content at hand, the next who needs the message loads it. */
-	m->bare = o->n_copy > 0;
-	spool_op_free(o);
-	if (!m->commit_err) {
-		m->on_disk = m->has_file = true;
-		m->committed_ms = qmgr_now(q);
-		message_event(q, m, MSG_COMMITTED);
-		expand_continue(q, m);
-	} else {
-		m->has_file = false;
-		if (m->commit_err == -EIO && !q->broken) {
-			q->broken = true;
-			log_event(LOG_E, "queue-broken",
-			    "reason=\"a sync failed: %s\" effect=\"no message is accepted by way "
-			    "of the queue\" remedy=\"check the disk and the kernel log, then "
-			    "restart, or run: bulkhead queue trust\"",
-			    err_str(m->commit_err));
-		}
-		log_event(LOG_E, "queue-commit",
-		    "qid=%s reason=%s remedy=\"free space or inodes in the queue directory; the "
-		    "client keeps the message\"",
-		    m->name, log_cstr(err_str(m->commit_err)));
-		message_event(q, m, MSG_COMMIT_FAILED);
-		expand_drop(q, m);
-	}
-	expand_committed(q, m);
-	if (m->want_unlink && !m->busy)
-		submit_unlink(q, m);
-	else if (m->flush_again)
-		message_flush(q, m);
-	message_unpin(q, m);
-	deliver_pump(q);
-}
-
-static void
-commit(struct qmgr *q, struct message *m)
-{
-	struct spool_op *o = spool_op(&q->spool, SPOOL_COMMIT, m->env.id, commit_done, q, m);
-
-	if (m->on_direct) {
-		TAILQ_REMOVE(&q->direct, m, direct);
-		m->on_direct = false;
-		sched_direct_end(q->sched);
-	}
-	o->new_file = m->has_content || m->copy_fd >= 0;
-	if (o->new_file)
-		o->content = buf_slice(&m->content);
-	if (m->has_content)
-		m->env.content_digest = queue_digest(o->content);
-	if (m->copy_fd >= 0) {
-		o->read_fd = m->copy_fd;
-		m->copy_fd = -1;
-		o->n_copy = m->n_copy;
-		memcpy(o->copy, m->copy, sizeof(o->copy));
-		m->layout.record_offset = m->env.size;
-	}
-	m->holding = m->env.flags & MAIL_HOLD;
-	o->mode = m->holding ? QUEUE_MODE_HELD : QUEUE_MODE_VALID;
-	o->offset = 0;
-	o->op.err = queue_file_tail(
-	    &m->env, m->has_content ? o->content.n : m->layout.record_offset, &o->tail, &o->layout);
-	if (!m->has_content)
-		o->offset = m->layout.record_offset;
-	for (size_t i = 0; i < m->env.n_rcpts; i++)
-		m->rcpts[i].dirty = false;
-	m->busy = true;
-	if (o->op.err)
-		die("envelope of %s does not fit its own format", m->name);
-	pool_submit(q->pool, &o->op);
-}
-
-/* --- the table at work --- */
 
 bool
 message_rcpt(struct qmgr *q, struct message *m, size_t i, enum rcpt_event event)
@@ -489,8 +267,8 @@ fail_rest(struct qmgr *q, struct message *m)
 	}
 }
 
-static void
-forget_schedule(struct qmgr *q, struct message *m)
+void
+message_unschedule(struct qmgr *q, struct message *m)
 {
 	struct job *j;
 
@@ -517,7 +295,7 @@ message_drop(struct qmgr *q, struct message *m)
 	}
 	m->want_unlink = m->has_file;
 	if (m->want_unlink && !m->busy)
-		submit_unlink(q, m);
+		message_unlink(q, m);
 }
 
 static void
@@ -551,7 +329,7 @@ message_event(struct qmgr *q, struct message *m, enum msg_event event)
 	if (s.actions & ACT_OFFER)
 		deliver_offer(q, m);
 	if (s.actions & ACT_COMMIT)
-		commit(q, m);
+		message_commit(q, m);
 	if (s.actions & ACT_REPLY_OK)
 		reply_ok(q, m, was);
 	if (s.actions & ACT_REPLY_FAILED)
@@ -573,7 +351,7 @@ message_event(struct qmgr *q, struct message *m, enum msg_event event)
 	if (s.actions & ACT_STOP_NEW)
 		deliver_stop_new(q, m);
 	if (s.actions & (ACT_DROP | ACT_UNLINK)) {
-		forget_schedule(q, m);
+		message_unschedule(q, m);
 		message_drop(q, m);
 	}
 	/* The direct way may be over already; so may everything, when all was said by the slots. */
@@ -604,125 +382,4 @@ message_expires(const struct qmgr *q, uint64_t arrival, unsigned int flags, bool
 	int64_t age = ev_wall_us() / 1000 - (int64_t)(arrival / 1000);
 
 	return qmgr_now(q) - age + life;
-}
-
-/* --- loading --- */
-
-/* What a message that was committed without its content knows already is read again. */
-static void
-reset_loaded(struct qmgr *q, struct message *m)
-{
-	for (size_t i = 0; m->rcpts && i < m->env.n_rcpts; i++)
-		route_drop(q, &m->rcpts[i].route);
-	memset(m->counts, 0, sizeof(m->counts));
-	m->rcpts = NULL;
-	buf_free(&m->content);
-	arena_free(&m->arena);
-}
-
-static void
-load_done(struct pool_op *op)
-{
-	struct spool_op *o = (struct spool_op *)(void *)op;
-	struct qmgr *q = o->owner;
-	struct message *m = o->ctx;
-
-	message_pin(q, m);
-	m->loading = 0;
-	if (op->err) {
-		log_event(LOG_E, "queue-load", "qid=%s reason=%s effect=\"%s\"", m->name,
-		    log_cstr(err_str(op->err)),
-		    op->err == ERR_CORRUPT ? "moved to corrupt/" : "tried again later");
-		load_failed(q, m, op->err);
-	} else {
-		reset_loaded(q, m);
-		m->arena = o->arena;
-		o->arena = (struct arena){ 0 };
-		m->env = o->env;
-		m->bare = false;
-		m->layout = o->layout;
-		m->content = o->data;
-		o->data = (struct buf){ 0 };
-		m->has_content = o->read_fd < 0;
-		m->read_fd = o->read_fd;
-		o->read_fd = -1;
-		q->open_files += m->read_fd >= 0;
-		m->on_disk = m->has_file = true;
-		message_rcpts(m);
-		message_account(q, m);
-	}
-	spool_op_free(o);
-	if (m->state != MSG_DONE)
-		message_loaded(q, m);
-	message_unpin(q, m);
-	deliver_pump(q);
-}
-
-static void
-load_failed(struct qmgr *q, struct message *m, int err)
-{
-	control_not_loaded(q, m, err);
-	if (err == ERR_CORRUPT || err == ERR_NOT_FOUND || err == -ENOENT) {
-		struct spool_op *o =
-		    spool_op(&q->spool, SPOOL_CORRUPT, m->env.id, unlink_done, q, m);
-
-		m->state = MSG_DONE;
-		forget_schedule(q, m);
-		m->busy = true;
-		pool_submit(q->pool, &o->op);
-		return;
-	}
-	/* No descriptor, no memory, a sick disk: whatever wanted it comes again in a while. */
-	for (size_t i = 0; i < m->n_starts; i++) {
-		sched_release(q->sched, m->starts[i].site, OUTCOME_UNUSED, -1, qmgr_now(q));
-		m->starts[i].sj->running--;
-		sched_job_wait(
-		    q->sched, m->starts[i].sj, qmgr_now(q) + 10000, slice_str(err_str(err)));
-	}
-	m->n_starts = 0;
-	m->state = MSG_DONE;
-}
-
-static void
-message_loaded(struct qmgr *q, struct message *m)
-{
-	if (m->expired) {
-		m->expired = false;
-		message_event(q, m, MSG_EXPIRED);
-	}
-	if (m->state != MSG_DONE)
-		control_loaded(q, m);
-	if (m->state != MSG_DONE && m->n_starts)
-		route_message(q, m);
-}
-
-struct message *
-message_bare(struct qmgr *q, queue_id id)
-{
-	struct message *m = message_find(q, id);
-
-	if (m)
-		return m;
-	m = message_new(q);
-	message_set_id(q, m, id);
-	m->bare = m->on_disk = m->has_file = true;
-	m->sm = sched_find(q->sched, id);
-	m->state = m->sm && m->sm->held ? MSG_HELD : MSG_QUEUED;
-	m->holding = m->state == MSG_HELD;
-	return m;
-}
-
-struct message *
-message_need(struct qmgr *q, queue_id id)
-{
-	struct message *m = message_bare(q, id);
-	struct spool_op *o;
-
-	if (!m->bare || m->loading)
-		return m;
-	m->loading = 1;
-	o = spool_op(&q->spool, SPOOL_LOAD, id, load_done, q, m);
-	o->small = (size_t)q->d->conf->small_message_limit;
-	pool_submit(q->pool, &o->op);
-	return m;
 }

@@ -1,11 +1,18 @@
 /*
  * The queue manager: what its files share. One process, one loop; threads see struct spool_op only.
  *
- *   receive.c   receivers: transactions, checks, replies          message.c   the state machine at
- * work route.c     routes, sites, users of tokens, all cached        deliver.c   jobs and their
- * results agents.c    delivery children and smtp-client processes       notice.c    jobs for bounce
- *   expand.c    new messages from .forward and :include:          recover.c   the walk at the start
- *   control.c   bulkhead queue ...                                main.c      timers, limits, links
+ *   receive.c   receivers: transactions, checks, replies
+ *   route.c     routes, sites and users of tokens, all cached
+ *   sender.c    senders that are not the login's own
+ *   message.c   the state machine at work
+ *   disk.c      messages and their files; spool.c the calls of the system, pool.c the threads
+ *   deliver.c   the direct way and the schedule; job.c and result.c its jobs
+ *   agents.c    delivery children and smtp-client processes
+ *   notice.c    jobs for bounce
+ *   expand.c    new messages from .forward and :include:
+ *   recover.c   the walk at the start
+ *   control.c   bulkhead queue ...
+ *   main.c      timers, limits, links
  */
 #ifndef QMGR_QMGR_H
 #define QMGR_QMGR_H
@@ -231,6 +238,14 @@ void message_account(struct qmgr *q, struct message *m);
 bool message_rcpt(struct qmgr *q, struct message *m, size_t i, enum rcpt_event event);
 /* Looks at all recipients and runs the event that is due. */
 void message_judge(struct qmgr *q, struct message *m);
+/* Lets go of what nobody needs: all of it, or what the disk has as well. */
+void message_settle(struct qmgr *q, struct message *m);
+/* Out of the schedule; slots that were taken for it are given back. */
+void message_unschedule(struct qmgr *q, struct message *m);
+/* disk.c: gives it to the pool, what is known of its recipients with it. */
+void message_commit(struct qmgr *q, struct message *m);
+void message_unlink(struct qmgr *q, struct message *m);
+bool message_needs_flush(const struct message *m);
 /* Writes what is dirty, if the file is there and no operation runs. */
 void message_flush(struct qmgr *q, struct message *m);
 /* A message in state DONE whose file came to be only now. */

@@ -1,0 +1,273 @@
+/*
+ * Results of jobs, and the ends of jobs without one. Runs in the loop of qmgr. Hostile input: the
+ * results; a report counts only for a recipient of a job that this very agent holds, and what an
+ * agent leaves out did not happen. Invariant: an ended job has given its slot back, and each of its
+ * recipients that is still open has a place in the schedule.
+ */
+#include "qmgr/deliver.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define EXPANSION_BYTES (8u << 20) /* of the addresses that one job may expand to */
+
+void
+result_log(const struct qmgr *q, const struct message *m, size_t i, const char *status,
+    const struct job *j, uint32_t connect_ms, uint32_t transfer_ms)
+{
+	const struct rcpt_status *s = m->env.rcpts[i].status;
+	double now = (double)qmgr_now(q), in_queue = 0, total;
+	char code[16];
+
+	rcpt_status_enhanced(s, code);
+	total = (double)ev_wall_us() / 1e6 - (double)m->env.arrival / 1e6;
+	if (j)
+		in_queue = ((double)j->started - (double)m->born_ms) / 1e3;
+	log_event(LOG_I, "delivery",
+	    "qid=%s from=<%s> to=<%s> status=%s dsn=%s site=%s relay=%s delay=%.3f "
+	    "delays=%.3f/%.3f/%.3f/%.3f way=%s text=%s",
+	    m->name, m->env.sender.n ? log_value(m->env.sender) : "",
+	    log_value(m->env.rcpts[i].address), status, code[0] ? code : "-",
+	    j ? log_cstr(j->site->key + 1) : "-", s->remote[0] ? log_cstr(s->remote) : "-",
+	    total > 0 ? total : 0,
+	    total - (now - (double)m->born_ms) / 1e3 > 0 ? total - (now - (double)m->born_ms) / 1e3
+							 : 0,
+	    in_queue, connect_ms / 1e3, transfer_ms / 1e3, j && j->direct ? "direct" : "queue",
+	    log_cstr(s->text));
+}
+
+void
+result_set(
+    struct message *m, size_t i, struct slice enhanced, struct slice text, struct slice remote)
+{
+	struct rcpt_status *s = m->env.rcpts[i].status;
+
+	rcpt_status_set(s, enhanced, text, remote);
+	s->last_attempt = (uint64_t)ev_wall_us() / 1000000;
+}
+
+static void
+job_end(struct qmgr *q, struct job *j, enum sched_outcome outcome, bool soon)
+{
+	struct message *m = j->msg;
+	int64_t now = qmgr_now(q);
+	struct sched_job *sj = j->sj;
+
+	heap_clear(&q->deadlines, &j->deadline);
+	if (j->agent)
+		agent_remove(q, j->agent, j);
+	for (uint32_t i = 0; i < j->n; i++)
+		if (m->rcpts[j->rcpts[i]].job == j)
+			m->rcpts[j->rcpts[i]].job = NULL;
+	TAILQ_REMOVE(&m->jobs, j, of_msg);
+	q->jobs[j->id & (q->n_jobs - 1)] = NULL;
+	q->jobs_running--;
+	sched_release(
+	    q->sched, j->site, outcome, outcome == OUTCOME_UNUSED ? -1 : now - j->started, now);
+	if (sj) {
+		sj->running--;
+		/* A recipient that has moved to another site meanwhile is scheduled there. */
+		for (uint32_t i = 0; i < j->n && m->sm; i++) {
+			enum rcpt_state s = m->env.rcpts[j->rcpts[i]].status->state;
+			struct sched_site *site;
+
+			if (s != RCPT_TODO && s != RCPT_DEFERRED)
+				continue;
+			site = route_site(q, m->rcpts[j->rcpts[i]].route);
+			if (site != sj->site)
+				job_settle(q, m, sched_job(q->sched, m->sm, site), soon);
+		}
+		job_settle(q, m, sj, soon);
+	}
+	route_drop(q, &j->route);
+	buf_free(&j->parts);
+	free(j);
+}
+
+/* After a job: the message decides, then the freed slot is used. */
+static void
+result_after(struct qmgr *q, struct message *m)
+{
+	if (m->state != MSG_DONE)
+		message_judge(q, m);
+	message_unpin(q, m);
+	deliver_pump(q);
+}
+
+static bool
+holds(const struct job *j, uint32_t slot)
+{
+	for (uint32_t i = 0; i < j->n; i++)
+		if (j->rcpts[i] == slot)
+			return true;
+	return false;
+}
+
+static void
+one_result(struct qmgr *q, struct job *j, const struct item_rcpt_result *r, const struct msg *msg)
+{
+	struct message *m = j->msg;
+	bool sent = msg->type == MSG_SEND_RESULT;
+	uint32_t connect_ms = sent ? msg->send_result.connect_ms : 0;
+	uint32_t transfer_ms =
+	    sent ? msg->send_result.transfer_ms : (uint32_t)(qmgr_now(q) - j->started);
+	struct rcpt_status *s = m->env.rcpts[r->slot].status;
+	const char *word = "sent";
+
+	if (s->state != RCPT_IN_FLIGHT) {
+		(void)message_rcpt(
+		    q, m, r->slot, RCPT_DELIVERED); /* counted as odd where it is final */
+		return;
+	}
+	result_set(m, r->slot, r->enhanced, r->text, r->remote);
+	switch (r->status) {
+	case RESULT_DONE:
+	case RESULT_PASSED:
+		if (r->status == RESULT_PASSED)
+			s->notices |= NOTIFY_SUCCESS;
+		message_rcpt(q, m, r->slot, RCPT_DELIVERED);
+		count(COUNT_deliveries, 1);
+		break;
+	case RESULT_EXPANDED:
+		expand_result(q, m, r->slot, msg_list(&j->parts, j->n_parts));
+		word = "expanded";
+		break;
+	case RESULT_FAILED:
+		message_rcpt(q, m, r->slot, RCPT_REFUSED);
+		count(COUNT_bounces, 1);
+		word = "bounced";
+		break;
+	default:
+		message_rcpt(q, m, r->slot, RCPT_LATER);
+		count(COUNT_deferrals, 1);
+		word = "deferred";
+	}
+	result_log(q, m, r->slot, word, j, connect_ms, transfer_ms);
+}
+
+/* Keeps the expansions of one part; all parts of a report together are bounded. */
+static void
+take_expansions(struct job *j, const struct msg_deliver_result *part)
+{
+	if (buf_len(&j->parts) + part->expansions.raw.n > EXPANSION_BYTES)
+		return;
+	buf_add(&j->parts, part->expansions.raw);
+	j->n_parts += part->expansions.n;
+}
+
+/* Says nothing of the recipient: the way there is broken (RFC 3463: X.4.X, network and routing). */
+static bool
+unreached(const struct item_rcpt_result *r)
+{
+	return r->status == RESULT_UNREACHED ||
+	       (r->status == RESULT_DEFERRED && slice_has_prefix(r->enhanced, "4.4."));
+}
+
+void
+deliver_result(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
+{
+	struct job *j = job_find(q, msg->id);
+	struct msg_list list =
+	    msg->type == MSG_SEND_RESULT ? msg->send_result.results : msg->deliver_result.results;
+	struct cursor c = cursor(list.raw);
+	struct item_rcpt_result r;
+	bool answered = false; /* by anybody at the destination */
+	struct message *m;
+
+	if (!j || !j->agent || j->agent->chan != ch) {
+		q->odd++;
+		log_event(LOG_W, "odd-report", "peer=%s job=%u reason=\"not a job of this agent\"",
+		    role_table[ipc_chan_peer(ch)].name, msg->id);
+		return;
+	}
+	m = j->msg;
+	if (msg->type == MSG_DELIVER_RESULT)
+		take_expansions(j, &msg->deliver_result);
+	message_pin(q, m);
+	while (item_rcpt_result_next(&c, &r)) {
+		if (!holds(j, r.slot)) {
+			q->odd++;
+			continue;
+		}
+		if (!unreached(&r))
+			answered = true;
+		if (r.status == RESULT_EXPANDED && msg->type != MSG_DELIVER_RESULT)
+			r.status = RESULT_DEFERRED;
+		one_result(q, j, &r, msg);
+	}
+	if (msg->type == MSG_DELIVER_RESULT && msg->deliver_result.more) {
+		message_unpin(q, m);
+		return;
+	}
+	/* What was not reported did not happen, as far as we know. */
+	for (uint32_t i = 0; i < j->n; i++)
+		if (m->env.rcpts[j->rcpts[i]].status->state == RCPT_IN_FLIGHT &&
+		    !m->rcpts[j->rcpts[i]].expanded)
+			message_rcpt(q, m, j->rcpts[i], RCPT_AGENT_DIED);
+	job_end(q, j, answered ? OUTCOME_OK : OUTCOME_UNREACHED, false);
+	result_after(q, m);
+}
+
+void
+deliver_lost(struct qmgr *q, struct job *j, bool reached, const char *why)
+{
+	struct message *m = j->msg;
+
+	message_pin(q, m);
+	for (uint32_t i = 0; i < j->n; i++) {
+		if (m->env.rcpts[j->rcpts[i]].status->state != RCPT_IN_FLIGHT)
+			continue;
+		result_set(m, j->rcpts[i], SLICE_LIT("4.3.0"), slice_str(why), SLICE_NULL);
+		message_rcpt(q, m, j->rcpts[i], RCPT_AGENT_DIED);
+		count(COUNT_deferrals, 1);
+		result_log(q, m, j->rcpts[i], "deferred", j, 0, 0);
+	}
+	job_end(q, j, reached ? OUTCOME_UNREACHED : OUTCOME_UNUSED, !reached);
+	result_after(q, m);
+}
+
+void
+deliver_stop_new(struct qmgr *q, struct message *m)
+{
+	for (struct job *j = TAILQ_FIRST(&m->jobs), *next; j; j = next) {
+		next = TAILQ_NEXT(j, of_msg);
+		if (j->agent && j->agent->chan)
+			continue;
+		for (uint32_t i = 0; i < j->n; i++)
+			message_rcpt(q, m, j->rcpts[i], RCPT_AGENT_DIED);
+		job_end(q, j, OUTCOME_UNUSED, false);
+	}
+}
+
+void
+deliver_timeouts(struct qmgr *q, int64_t now)
+{
+	struct heap_node *n;
+	struct message *m;
+
+	while ((m = TAILQ_FIRST(&q->direct)) && m->deadline <= now) {
+		struct job *j;
+
+		TAILQ_FOREACH(j, &m->jobs, of_msg)
+			sched_slow(q->sched, j->site);
+		log_event(LOG_D, "direct-deadline", "qid=%s", m->name);
+		message_event(q, m, MSG_DEADLINE);
+	}
+	if (m)
+		qmgr_arm(q, m->deadline);
+	while ((n = heap_first(&q->deadlines)) && n->due <= now) {
+		struct job *j = HEAP_ELEMENT(n, struct job, deadline);
+
+		log_event(LOG_E, "job-deadline",
+		    "qid=%s site=%s effect=\"the agent is given up\" remedy=\"look for a hanging "
+		    "program or peer\"",
+		    j->msg->name, log_cstr(j->site->key + 1));
+		heap_clear(&q->deadlines, n);
+		if (j->agent && j->agent->kind == AGENT_DELIVERY)
+			agents_kill(q, j->agent);
+		else
+			deliver_lost(q, j, true, "the job took too long");
+	}
+	if (n)
+		qmgr_arm(q, n->due);
+}
