@@ -61,16 +61,14 @@ policy_tls_init(struct sender *s)
 		err = read_pem(conf->smtp_tls_key_file, &key);
 	for (int k = 0; !err && k < KIND_COUNT; k++) {
 		struct tls_client_opts o = { .level = levels[k],
-			.ca_file = conf->smtp_tls_CAfile[0] ? conf->smtp_tls_CAfile : NULL,
+			/* authorities are only needed to verify, and take 25 ms to read */
+			.ca_file = k == KIND_VERIFY && conf->smtp_tls_CAfile[0]
+				       ? conf->smtp_tls_CAfile
+				       : NULL,
 			.identity = { .chain = buf_slice(&cert), .key = buf_slice(&key) } };
 
 		if (!tls_client_new(&o, &s->tls[k], why, sizeof(why)))
 			continue;
-		if (o.ca_file && k != KIND_VERIFY) { /* authorities are only needed to verify */
-			o.ca_file = NULL;
-			if (!tls_client_new(&o, &s->tls[k], why, sizeof(why)))
-				continue;
-		}
 		log_event(LOG_W, "smtp-tls",
 		    "level=%s reason=%s remedy=\"mail that needs this level waits\"",
 		    k == KIND_VERIFY ? "verify" : level_names[k], log_cstr(why));
