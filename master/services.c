@@ -485,7 +485,9 @@ reap(struct master *m, struct process *p, int status)
 	if (m->stopping || s->obsolete)
 		return;
 	if (renew) {
-		log_event(LOG_W, "service-renewed", "service=%s reason=\"a process of it crashed\"",
+		log_event(LOG_W, "service-renewed",
+		    "service=%s reason=\"a child of it crashed, or what is read before its jail "
+		    "changed\"",
 		    s->name);
 		return;
 	}

@@ -345,6 +345,18 @@ def test_log_as_json_on_stderr(make_instance):
     assert events["smtp-message"]["code"] in (250, "250") and events["smtp-message"]["role"] == "smtpd-child"
 
 
+def test_log_file_is_rotated(make_instance):
+    """As packaging/bulkhead.logrotate does: rename, reload. No line is lost, none goes to the old file afterwards."""
+    i = make_instance()
+    smtp(i, [U1])
+    i.wait_log("smtp-disconnect .*messages=1")
+    old = i.log_file.rename(str(i.log_file) + ".1")
+    i.reload()
+    smtp(i, [U1])
+    i.wait_log("smtp-disconnect .*messages=1")
+    assert old.read_text().count("smtp-message") == 1 and i.log().count("smtp-message") == 1
+
+
 # --- limits ---
 
 def test_rates_of_a_client_outlive_the_process(make_instance):

@@ -21,6 +21,9 @@
 #define REST_MS 20
 #define PENDING_MAX ((size_t)4 << 20)
 #define BURST 64
+/* /dev/log is opened before the jail: when syslogd has gone, a successor looks for the new one. */
+#define SYSLOG_AGAIN_MS 1000
+#define SYSLOG_ABSENT_MS 60000
 
 struct log_state {
 	struct daemon *d;
@@ -28,6 +31,8 @@ struct log_state {
 	struct event *readable;
 	struct ev_timer rest;
 	bool armed;
+	bool absent; /* no syslogd: lines go to stderr until a successor finds one */
+	struct ev_timer again;
 	struct buf pending;
 	unsigned char *record;
 	char host[256];
@@ -51,6 +56,22 @@ facility_of(const char *name)
 }
 
 static void
+renew(void *arg)
+{
+	struct log_state *s = arg;
+
+	daemon_renew(s->d);
+}
+
+static void
+no_syslog(struct log_state *s, int64_t ms)
+{
+	s->absent = true;
+	s->out = STDERR_FILENO;
+	ev_timer_set(s->d->base, &s->again, ms, renew, s);
+}
+
+static void
 to_syslog(struct log_state *s, const struct log_line *l)
 {
 	static const int severity[] = { 7, 6, 4, 3 };
@@ -59,8 +80,14 @@ to_syslog(struct log_state *s, const struct log_line *l)
 
 	buf_addf(&line, "<%d>", facility_of(s->d->conf->syslog_facility) * 8 + severity[level]);
 	format_syslog(&line, l);
-	if (send(s->out, buf_slice(&line).p, buf_len(&line), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-		s->lost++;
+	if (send(s->out, buf_slice(&line).p, buf_len(&line), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+		if (errno == ECONNREFUSED || errno == ENOTCONN || errno == ECONNRESET) {
+			no_syslog(s, SYSLOG_AGAIN_MS);
+			format_text(&s->pending, l);
+		} else {
+			s->lost++;
+		}
+	}
 	buf_free(&line);
 }
 
@@ -86,7 +113,7 @@ one_record(struct log_state *s, const struct log_line *l)
 {
 	const struct conf *c = s->d->conf;
 
-	if (c->log_target == CONF_LOG_TARGET_SYSLOG) {
+	if (c->log_target == CONF_LOG_TARGET_SYSLOG && !s->absent) {
 		to_syslog(s, l);
 		return;
 	}
@@ -203,7 +230,9 @@ on_init(struct daemon *d)
 		fprintf(stderr, "log: cannot open %s: %s; lines go to stderr\n",
 		    d->conf->log_target == CONF_LOG_TARGET_FILE ? d->conf->log_file : "/dev/log",
 		    err_str(err_errno()));
-		d->conf->log_target = CONF_LOG_TARGET_STDERR;
+		s.absent = d->conf->log_target == CONF_LOG_TARGET_SYSLOG;
+		if (!s.absent)
+			d->conf->log_target = CONF_LOG_TARGET_STDERR;
 		s.out = STDERR_FILENO;
 	}
 	return 0;
@@ -226,8 +255,10 @@ on_reload(struct daemon *d, const struct conf *old)
 		return;
 	flush_pending(s);
 	fd = open(base + 1, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
-	if (fd < 0)
+	if (fd < 0) { /* a directory of somebody else: a successor opens it before its jail */
+		daemon_renew(d);
 		return;
+	}
 	close(s->out);
 	s->out = fd;
 }
@@ -244,6 +275,8 @@ on_message(struct daemon *d, struct ipc_chan *ch, struct msg *m)
 	m->fd = -1;
 	s->readable = event_new(d->base, s->in, EV_READ | EV_PERSIST, on_readable, s);
 	event_add(s->readable, NULL);
+	if (s->absent)
+		no_syslog(s, SYSLOG_ABSENT_MS);
 }
 
 static void
