@@ -553,6 +553,29 @@ def test_full_disk(make_instance, tmp_path):
 
 
 @ROOT_ONLY
+def test_sync_error_ends_trust(make_instance):
+    """EIO from fsync: the client keeps the message, nothing more is accepted until an admin says so."""
+    i = make_instance(direct=False, allow_deaths=True)
+    assert send(i, "u1@example.test")[0] == 250
+    wait_empty(i)
+    tracer = subprocess.Popen(["strace", "-f", "-qq", "-e", "trace=fsync", "-e",
+                               "inject=fsync:error=EIO:syscall=getpid", "-p", str(i.pids("qmgr")[0])],
+                              stderr=subprocess.PIPE)
+    time.sleep(1.5)
+    assert send(i, "u1@example.test")[0] == 451
+    tracer.send_signal(signal.SIGINT)
+    tracer.wait()
+    assert not queue_files(i)
+    assert send(i, "u1@example.test")[0] == 451, "a sync that works again proves nothing"
+    i.wait_log("queue-broken.*Input/output error")
+    assert status(i)["broken"] == 1
+    i.tool("queue", "trust")
+    assert send(i, "u1@example.test")[0] == 250
+    wait_empty(i)
+    assert len(i.messages("u1@example.test")) == 2
+
+
+@ROOT_ONLY
 def test_minfree(make_instance):
     i = make_instance(direct=False, main={"queue_minfree": str(1 << 50)})
     codes = []
