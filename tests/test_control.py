@@ -157,7 +157,7 @@ def test_status_in_order_and_who_is_silent(instance):
 
 
 @pytest.mark.parametrize("words", [("bogus",), (), ("status", "x"), ("reload", "now"), ("map",), ("queue", "bogus"),
-                                   ("trace",), ("--version",)])
+                                   ("trace",), ("--versions",)])
 def test_wrong_words(make_instance, words):
     i = make_instance(start=False)
     done = i.tool(*words, check=False)

@@ -408,25 +408,26 @@ def test_sd_notify(make_instance, tmp_path):
 def test_install_is_complete(tmp_path):
     if "rel" not in str(BIN):
         pytest.skip("the release build is what is installed")
-    done = subprocess.run(["make", "-s", "-C", ROOT, f"O={BIN.parent}", "install", f"DESTDIR={tmp_path}", "PREFIX=/usr"],
+    # without PREFIX: another one would build the programs anew under the feet of the other tests
+    done = subprocess.run(["make", "-s", "-C", ROOT, f"O={os.path.relpath(BIN.parent, ROOT)}", "install", f"DESTDIR={tmp_path}"],
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     have = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if not p.is_dir()}
     rows = re.findall(r"^\S+\s+(?:unix|inet)\s+.*?(\S+)$", (ROOT / "conf/master.cf").read_text(), re.M)
     daemons = {"master", "pam"} | set(rows)
-    want = {f"usr/libexec/bulkhead/{d}" for d in daemons}
-    want |= {"usr/sbin/bulkhead", "usr/sbin/sendmail", "usr/lib/sendmail", "usr/bin/mailq", "usr/bin/newaliases",
-             "usr/lib/systemd/system/bulkhead.service", "etc/logrotate.d/bulkhead", "usr/lib/sysusers.d/bulkhead.conf"}
-    want |= {f"usr/share/man/man8/{d}.8" for d in daemons | {"bulkhead"}}
-    want |= {f"usr/share/man/man1/{t}.1" for t in ("sendmail", "mailq", "newaliases")}
-    want |= {f"usr/share/man/man5/{t}.5" for t in ("main.cf", "master.cf", "aliases")}
+    want = {f"usr/local/libexec/bulkhead/{d}" for d in daemons}
+    want |= {"usr/local/sbin/bulkhead", "usr/local/sbin/sendmail", "usr/local/lib/sendmail", "usr/local/bin/mailq", "usr/local/bin/newaliases",
+             "usr/local/lib/systemd/system/bulkhead.service", "etc/logrotate.d/bulkhead", "usr/local/lib/sysusers.d/bulkhead.conf"}
+    want |= {f"usr/local/share/man/man8/{d}.8" for d in daemons | {"bulkhead"}}
+    want |= {f"usr/local/share/man/man1/{t}.1" for t in ("sendmail", "mailq", "newaliases")}
+    want |= {f"usr/local/share/man/man5/{t}.5" for t in ("main.cf", "master.cf", "aliases")}
     assert want <= have, sorted(want - have)
-    pages = [str(p) for p in (tmp_path / "usr/share/man").rglob("*.[158]")]
+    pages = [str(p) for p in (tmp_path / "usr/local/share/man").rglob("*.[158]")]
     lint = subprocess.run(["mandoc", "-Tlint", "-Wwarning", *pages], capture_output=True, text=True)
     assert lint.stdout == "" and lint.returncode == 0, lint.stdout
-    unit = (tmp_path / "usr/lib/systemd/system/bulkhead.service").read_text()
+    unit = (tmp_path / "usr/local/lib/systemd/system/bulkhead.service").read_text()
     assert "@" not in re.sub(r"#.*", "", unit) and "Type=notify" in unit
-    run = subprocess.run([tmp_path / "usr/sbin/bulkhead", "conf", "-d", "daemon_directory"], capture_output=True, text=True)
+    run = subprocess.run([tmp_path / "usr/local/sbin/bulkhead", "conf", "-d", "daemon_directory"], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 
 
