@@ -17,14 +17,28 @@
 STAILQ_HEAD(ops, pool_op);
 
 struct pool {
-	pthread_mutex_t lock; /* of the two lists; held for a few instructions only */
-	sem_t work;           /* as many as there are in todo */
-	struct ops todo, done;
+	pthread_mutex_t lock;         /* of the two lists; held for a few instructions only */
+	sem_t work;                   /* as many as there are in todo and later */
+	struct ops todo, later, done; /* later: the quiet ones */
+	unsigned int taken;
 	bool told;      /* the eventfd is set for what is in done */
 	size_t pending; /* of the loop alone */
 	int wake;
 	struct event *event;
 };
+
+/* Somebody waits for most operations; of the others each fourth turn takes one, so that a mass of
+ * removals delays no commit and no mass of commits keeps removals for ever. */
+static struct pool_op *
+take(struct pool *p)
+{
+	bool later = STAILQ_EMPTY(&p->todo) || (p->taken++ % 4 == 3 && !STAILQ_EMPTY(&p->later));
+	struct ops *from = later ? &p->later : &p->todo;
+	struct pool_op *op = STAILQ_FIRST(from);
+
+	STAILQ_REMOVE_HEAD(from, next);
+	return op;
+}
 
 static void *
 run(void *arg)
@@ -37,8 +51,7 @@ run(void *arg)
 		while (sem_wait(&p->work))
 			;
 		pthread_mutex_lock(&p->lock);
-		op = STAILQ_FIRST(&p->todo);
-		STAILQ_REMOVE_HEAD(&p->todo, next);
+		op = take(p);
 		pthread_mutex_unlock(&p->lock);
 
 		op->work(op);
@@ -91,6 +104,7 @@ pool_new(struct event_base *base, unsigned int threads)
 	sigset_t all, old;
 
 	STAILQ_INIT(&p->todo);
+	STAILQ_INIT(&p->later);
 	STAILQ_INIT(&p->done);
 	p->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (p->wake < 0 || pthread_mutex_init(&p->lock, NULL) || sem_init(&p->work, 0, 0))
@@ -119,7 +133,10 @@ pool_submit(struct pool *p, struct pool_op *op)
 {
 	p->pending++;
 	pthread_mutex_lock(&p->lock);
-	STAILQ_INSERT_TAIL(&p->todo, op, next);
+	if (op->quiet)
+		STAILQ_INSERT_TAIL(&p->later, op, next);
+	else
+		STAILQ_INSERT_TAIL(&p->todo, op, next);
 	pthread_mutex_unlock(&p->lock);
 	if (sem_post(&p->work))
 		die("pool: too many operations");
