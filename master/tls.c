@@ -22,18 +22,24 @@ uses_tls(const struct service *s)
 	return s->role == ROLE_SMTPD || s->role == ROLE_SUBMISSION || s->role == ROLE_LOGIN;
 }
 
+/* What a message of certificates has room for. */
+enum { CHAIN_MAX = 49152, KEY_MAX = 8192, READ_SIZE = 4096 };
+
 static int
-read_file(const char *path, struct buf *out)
+read_file(const char *path, struct buf *out, size_t max)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	ptrdiff_t n;
 
 	if (fd < 0)
 		return err_errno();
+	buf_init(out, max + READ_SIZE);
 	do
-		n = buf_read(out, fd, 16384);
+		n = buf_read(out, fd, READ_SIZE);
 	while (n > 0);
 	close(fd);
+	if (n >= 0 && buf_len(out) > max)
+		return ERR_LIMIT;
 	return n < 0 ? (int)n : 0;
 }
 
@@ -59,14 +65,11 @@ add_files(struct pems *all, const char *param, const char *name, const char *cha
 	const char *file = chain_file;
 	int err = all->n == TLS_IDENTITIES_MAX ? ERR_LIMIT : 0;
 
-	if (!err) {
-		buf_init(&p->chain, 49152);
-		buf_init(&p->key, 8192);
-		err = read_file(chain_file, &p->chain);
-	}
+	if (!err)
+		err = read_file(chain_file, &p->chain, CHAIN_MAX);
 	if (!err && key_file && strcmp(key_file, chain_file)) {
 		file = key_file;
-		err = read_file(key_file, &p->key);
+		err = read_file(key_file, &p->key, KEY_MAX);
 	}
 	if (!err) {
 		p->name = name ? xstrdup(name) : NULL;

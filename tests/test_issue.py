@@ -11,6 +11,7 @@ import shutil
 import signal
 import smtplib
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -141,6 +142,67 @@ def test_sendmail_options(make_instance):
     assert sendmail(i, "-bogus", input="").returncode == 64
     assert sendmail(i, input="Subject: nobody\n\n").returncode == 64
     assert sendmail(i, "nobody-here@example.test").returncode == 67
+
+
+# --- accounts ---
+
+HASHES = {  # of "secret", by crypt(3)
+    "md5": "$1$abcdefgh$cHJi5PXp/ki/ktXzqlk6I1",
+    "sha512": "$6$abcdefgh$ltjgWl6579NluT/Vi1nwEvcil.G5Nbc4NiXZaNGStk8PSwGfQv72N2CKPPrVACtLtip/cZ/1GM/O6IND4WQhG.",
+    "yescrypt": "$y$j9T$abcdefghabcdefgh$33GKDcejmUsteEtKC/Ej0TjjSYt7OxVNq.2SLlXxZu6",
+    "bcrypt": "$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a"}
+
+
+def test_imported_hashes_of_every_kind(make_instance):
+    i = make_instance(main={"auth_failure_delay": "0"})
+    for kind, crypt in HASHES.items():
+        user = f"{kind}@example.test"
+        i.tool("user", "add", user, f"crypt={crypt}")
+        assert "credential=crypt" in [line for line in i.tool("user", "list").stdout.splitlines() if user in line][0]
+        assert i.tool("user", "check", user, input="wrong\n", check=False).returncode == 1
+        with smtplib.SMTP("localhost", i.port["submission"], timeout=30 * SLOW) as c:
+            c.starttls(context=i.tls())
+            with pytest.raises(smtplib.SMTPAuthenticationError):
+                c.login(user, "wrong")
+            c.login(user, "secret")
+            assert not c.sendmail(user, [U1], TEXT.replace("a@far.test", user))
+        m = imap(i, user, "secret")
+        m.logout()
+
+
+def test_certificate_of_the_smtp_services_is_replaced(make_instance, tmp_path):
+    """By a reload, while a session with the old one lives on."""
+    def make(name):
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                        "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost", "-keyout", "key", "-out", "cert"],
+                       cwd=tmp_path, check=True, stderr=subprocess.DEVNULL)
+        (tmp_path / "key").chmod(0o600)
+
+    def served(port, wrapped=False):
+        context = ssl._create_unverified_context()
+        c = smtplib.SMTP_SSL("localhost", i.port[port], context=context) if wrapped else smtplib.SMTP("localhost", i.port[port])
+        if not wrapped:
+            c.starttls(context=context)
+        return c, c.sock.getpeercert(True)
+
+    make("one.test")
+    i = make_instance(main={"smtpd_tls_cert_file": tmp_path / "cert", "smtpd_tls_key_file": tmp_path / "key"})
+    ports = (("smtp", False), ("submission", False), ("submissions", True))
+    before = [served(*p) for p in ports]
+    assert len({der for _, der in before}) == 1
+    make("two.test")
+    i.reload()
+    for p, (old, der) in zip(ports, before):
+        end = time.monotonic() + 10 * SLOW
+        while True:
+            c, now = served(*p)
+            c.quit()
+            if now != der:
+                break
+            assert time.monotonic() < end, f"{p}: the old certificate is still served"
+            time.sleep(0.1)
+        assert old.noop()[0] == 250
+        old.quit()
 
 
 # --- IMAP ---
