@@ -231,6 +231,33 @@ def test_kill_qmgr_under_load(with_sink, direct):
     assert not lost, f"{len(lost)} of {len(acked)} lost\n{i.tail()}"
 
 
+@pytest.mark.parametrize("direct", [True, False])
+def test_kill_each_daemon_under_load(with_sink, direct):
+    """kill -9 of each daemon in turn, children included: nothing that was acknowledged is lost."""
+    i, sink = with_sink(direct=direct, allow_deaths=True, main={"minimal_backoff_time": "1s", "maximal_backoff_time": "2s"})
+    load = [Load(i, k, lambda n: "u1@example.test" if n % 2 else "a@out.test") for k in range(4)]
+    for x in load:
+        x.start()
+    for name in ("smtpd", "local", "smtp-client", "maps", "nss", "dns", "auth", "bounce", "log", "qmgr"):
+        time.sleep(0.4 * SLOW)
+        for pid in i.pids(name):
+            os.kill(pid, signal.SIGKILL)
+    time.sleep(1.5 * SLOW)
+    for x in load:
+        x.over = True
+    for x in load:
+        x.join(60)
+    acked = set().union(*(x.acked for x in load))
+    assert len(acked) > 20
+    i.wait_ready(60)
+    i.tool("queue", "flush")
+    wait_empty(i, 60)
+    delivered = [digest(body_of(m)) for m in i.messages("u1@example.test")]
+    delivered += [digest(body_of(c)) for _, _, c in sink.messages]
+    lost = acked - set(delivered)
+    assert not lost, f"{len(lost)} of {len(acked)} lost\n{i.tail()}"
+
+
 def test_restart_keeps_what_waits(with_sink):
     i, sink = with_sink(direct=False)
     sink.rcpt_default = "450 4.2.0 not now"
