@@ -92,11 +92,20 @@ def tool(folder, *words, input=None, check=True):
 
 
 def reachable(folder):
-    """Daemons with uids of their own must get through the folders above."""
-    for d in [folder, *folder.parents]:
-        if os.geteuid() == 0 and not d.stat().st_mode & 0o001:
-            fail(f"{d} lets other users not through: the daemons have their own uids. Give another folder "
-                 f"(./bootstrap run /var/tmp/bulkhead) or: chmod o+x {d}")
+    """The daemons have uids of their own, so every folder above must let others through. Below /root, say, none does: then
+    the instance lies in /var/lib, and the folder is a link to it."""
+    if os.geteuid() != 0 or all(d.stat().st_mode & 0o001 for d in folder.parents):
+        return folder
+    if folder.exists():
+        fail(f"the folders above {folder} do not let other users through, and the daemons have their own uids: remove it and "
+             "run this again, or give another folder")
+    real = pathlib.Path("/var/lib/bulkhead-instance")
+    while real.exists():
+        real = real.with_name(real.name + "x")
+    say(f"{folder} is a link to {real}: the folders above it let no other users through, and the daemons have their own uids")
+    real.mkdir(mode=0o755)
+    folder.symlink_to(real)
+    return real
 
 
 def curl(folder, *words):
@@ -150,8 +159,8 @@ def report(folder, state, text):
 
 
 def run(folder):
+    folder = reachable(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    reachable(folder)
     state_file = folder / "instance.json"
     state = json.loads(state_file.read_text()) if state_file.exists() else make(folder)
     if tool(folder, "status", check=False).returncode:
