@@ -351,10 +351,14 @@ expand_luser(struct expansion *e, const struct work *w, const struct resolve_add
 	struct resolve_address to;
 	struct buf text = { 0 };
 	char why[CONF_WHY];
+	struct slice value;
 	int err;
 
 	if (!e->r->conf->luser_relay[0] || is_always_valid(addr->user) || w->from)
 		return 0;
+	err = resolve_alias(e->r, addr, e->a, &value);
+	if (err != ERR_NOT_FOUND)
+		return err; /* 0: one that is left to the delivery */
 	err = e->r->ops->passwd(e->r->ctx, addr->user, e->a, &user);
 	if (err == ERR_NOT_FOUND)
 		err = e->r->ops->account(e->r->ctx, addr->user, e->a, &user);

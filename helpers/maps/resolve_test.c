@@ -403,6 +403,8 @@ test_extras(void **state)
 	world_conf(w, "luser_relay = lost+$user@far.test\n");
 	assert_string_equal(rcpt(w, "nosuch+q@example.test", 0), "250 2.1.5 lost+nosuch@far.test");
 	assert_string_equal(rcpt(w, "solo@example.test", 0), "250 2.1.5 solo@example.test");
+	assert_string_equal(rcpt(w, "prog@example.test", 0), "250 2.1.5 prog@example.test");
+	assert_string_equal(rcpt(w, "list@example.test", 0), "250 2.1.5 list@example.test");
 	world_conf(w, "unknown_local_recipient_reject_code = 450\n");
 	assert_string_equal(rcpt(w, "nosuch@example.test", 0),
 	    "450 4.1.1 <nosuch@example.test>: Recipient address rejected: User unknown in local "
@@ -483,9 +485,9 @@ test_route_local(void **state)
 	w->nss_error = -EAGAIN;
 	assert_string_equal(route(w, "ann@example.test"), "EAGAIN");
 	w->nss_error = 0;
-	world_conf(w, "mailbox_transport = lmtp:unix:/run/lmtp\n");
-	assert_string_equal(route(w, "ann@localhost"), "lmtp lmtp unix:/run/lmtp 0");
-	assert_string_equal(route(w, "daemon@localhost"), "lmtp lmtp unix:/run/lmtp 0");
+	world_conf(w, "mailbox_transport = lmtp:inet:[127.0.0.1]:24\n");
+	assert_string_equal(route(w, "ann@localhost"), "lmtp lmtp [127.0.0.1] 24");
+	assert_string_equal(route(w, "daemon@localhost"), "lmtp lmtp [127.0.0.1] 24");
 	assert_string_equal(
 	    route(w, "nosuch@localhost"), "1 5.1.1 unknown user: \"nosuch@localhost\"");
 	world_conf(w, "home_mailbox =\nmail_spool_directory = /var/mail\n");
