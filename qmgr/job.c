@@ -11,8 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define RCPT_BYTES 14000u /* of recipients in one job: the content needs the rest of the message   \
-			   */
+#define RCPT_BYTES                                                                                 \
+	14000u /* of recipients in one job: the content needs the rest of the message              \
+		*/
 #define SOON_MS 2000
 
 struct job *
