@@ -122,7 +122,8 @@ on_mx(void *ctx, struct msg *m)
 		job_attempt(j);
 }
 
-/* "[192.0.2.1]", "[IPv6:2001:db8::1]", and without the tag, as people write it. */
+/* "[192.0.2.1]", "[IPv6:2001:db8::1]", and without the tag, as people write it; 192.0.2.1 of
+ * lmtp:inet:192.0.2.1:24. */
 static bool
 parse_literal(struct slice s, int *family_r, unsigned char raw_r[16])
 {
@@ -130,6 +131,9 @@ parse_literal(struct slice s, int *family_r, unsigned char raw_r[16])
 
 	if (!domain_literal_check(s))
 		return !domain_literal_address(s, family_r, raw_r);
+	*family_r = AF_INET;
+	if (!slice_copy(s, text, sizeof(text)) && inet_pton(AF_INET, text, raw_r) == 1)
+		return true;
 	*family_r = AF_INET6;
 	return s.n > 2 && s.p[0] == '[' && s.p[s.n - 1] == ']' &&
 	       !slice_copy(slice_sub(s, 1, s.n - 1), text, sizeof(text)) &&

@@ -76,6 +76,19 @@ def test_transport_maps_send_by_domain_and_address(make_instance):
     assert "closed for ever" in str(e.value)
 
 
+@pytest.mark.parametrize("parameter,to", (("virtual_transport", U1), ("mailbox_transport", "nobody@localhost"),
+                                          ("default_transport", "x@far.test")))
+@pytest.mark.parametrize("form", ("lmtp:inet:127.0.0.1", "lmtp:[127.0.0.1]"))
+def test_transport_parameters(make_instance, parameter, to, form):
+    i = make_instance(start=False)
+    i.set(**{parameter: f"{form}:{i.port['sink']}"})
+    i.start()
+    with Sink(i.port["sink"], lmtp=True) as sink:
+        smtp(i, [to])
+        [m] = sink.wait()
+        assert m.recipients == [to] and sink.commands[0].startswith("LHLO ")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mail for a system user")
 def test_myorigin_from_a_file(make_instance, tmp_path):
     """A bare name gets the domain that /etc/mailname names: in the envelope and in the header of what is local."""
