@@ -12,7 +12,7 @@
  *   expand.c    new messages from .forward and :include:
  *   recover.c   the walk at the start
  *   control.c   bulkhead queue ...
- *   main.c      timers, limits, links
+ *   limits.c    timers, IDs, limits of intake; main.c start, stop, links
  */
 #ifndef QMGR_QMGR_H
 #define QMGR_QMGR_H
@@ -215,10 +215,16 @@ qmgr_now(const struct qmgr *q)
 	return ev_now_us() / 1000 + q->clock_offset;
 }
 
-/* main.c */
+/* limits.c */
+/* on_timer runs at that time at the latest. */
 void qmgr_arm(struct qmgr *q, int64_t at);
+/* Ends the daemon, after a stop, when nothing is under way. */
+void qmgr_stop_if_idle(struct qmgr *q, int64_t now);
+struct sched_limits qmgr_limits(const struct conf *conf);
+/* An operation that reserves the next IDs. */
+struct spool_op *qmgr_reserve(struct qmgr *q);
+/* 0: none may be given now. */
 queue_id qmgr_new_id(struct qmgr *q);
-void qmgr_limits(struct qmgr *q);
 /* Why no content can be taken now: 0, or 451/452 with texts. size: of the message. reserve: may use
  * what is kept back from intake (notices). */
 unsigned int qmgr_refuses(
