@@ -162,6 +162,47 @@ add_results(struct job *j, struct buf *out)
 	}
 }
 
+/* "host", "[host]", "host:port", "[host]:port" of main.cf. */
+static void
+set_nexthop(struct job *j, struct slice s)
+{
+	ptrdiff_t colon = slice_rfind(s, ':'), close = slice_rfind(s, ']');
+	uint64_t port = 0;
+
+	if (colon > close && !slice_u64(slice_sub(s, (size_t)colon + 1, s.n), 65535, &port))
+		s = slice_sub(s, 0, (size_t)colon);
+	j->nexthop = arena_dup(&j->arena, s);
+	j->port = (uint16_t)port;
+}
+
+/* What was not found or not reached goes to the next of fallback_relay; what a server, a policy or
+ * a null MX refused does not, nor what was lost on the way (4.4.2), which may have arrived.
+ */
+static bool
+take_fallback(struct job *j)
+{
+	static const char *const codes[] = { "4.4.1", "4.4.3", "5.4.4", "5.1.2" };
+	const struct conf_list *list = &j->s->d->conf->fallback_relay;
+	size_t i = 0;
+
+	while (i < sizeof(codes) / sizeof(*codes) && strcmp(codes[i], j->enhanced))
+		i++;
+	if (i == sizeof(codes) / sizeof(*codes) || !j->ch || j->lmtp || !j->left ||
+	    j->fallback_at >= list->n)
+		return false;
+	set_nexthop(j, slice_str(list->v[j->fallback_at++]));
+	log_event(LOG_I, "smtp-fallback", "qid=%s nexthop=%s reason=%s", log_value(j->queue_id),
+	    log_value(j->nexthop), log_cstr(j->reason));
+	dest_release(j->s, &j->dest);
+	j->dest = dest_get(j->s, j);
+	j->conn = NULL;
+	j->ncandidates = j->at = 0;
+	j->sessions = 0;
+	if (!conn_reuse(j))
+		policy_find(j);
+	return true;
+}
+
 void
 job_finish(struct job *j)
 {
@@ -169,6 +210,8 @@ job_finish(struct job *j)
 	struct buf items = { 0 };
 	int64_t now = ev_now_us();
 
+	if (take_fallback(j))
+		return;
 	if (j->ch) {
 		add_results(j, &items);
 		m.send_result.results = msg_list(&items, (uint32_t)j->n);

@@ -89,6 +89,22 @@ def test_transport_parameters(make_instance, parameter, to, form):
         assert m.recipients == [to] and sink.commands[0].startswith("LHLO ")
 
 
+def test_fallback_relay(make_instance):
+    """For what is not reached; not for what is refused."""
+    i = make_instance(start=False)
+    i.set(relayhost=f"[127.0.0.1]:{i.port['dns']}", fallback_relay=f"[127.0.0.1]:1, [127.0.0.1]:{i.port['sink']}")
+    i.start()
+    with Sink(i.port["sink"]) as sink:
+        smtp(i, ["x@far.test"])
+        [m] = sink.wait()
+        assert m.recipients == ["x@far.test"]
+        i.wait_log("smtp-fallback .*Connection refused", count=2)
+        with Sink(i.port["dns"], replies={"RCPT": "550 5.1.1 no such user"}):
+            with pytest.raises(smtplib.SMTPDataError, match="no such user"):
+                smtp(i, ["y@far.test"])
+        assert len(sink.messages) == 1
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mail for a system user")
 def test_myorigin_from_a_file(make_instance, tmp_path):
     """A bare name gets the domain that /etc/mailname names: in the envelope and in the header of what is local."""
