@@ -162,6 +162,30 @@ in_relay_domains(const struct resolver *r, struct slice domain, struct arena *a)
 	return ERR_NOT_FOUND;
 }
 
+/* "[127.0.0.1]" and the like: this machine, as far as inet_interfaces names its addresses. */
+static bool
+is_own_literal(const struct conf *conf, struct slice domain)
+{
+	const struct conf_list *own = &conf->inet_interfaces;
+
+	if (domain.n < 3 || domain.p[0] != '[' || domain.p[domain.n - 1] != ']')
+		return false;
+	domain = slice_sub(domain, 1, domain.n - 1);
+	if (domain.n > 5 && slice_caseeq_str(slice_sub(domain, 0, 5), "ipv6:"))
+		domain = slice_sub(domain, 5, domain.n);
+	if (slice_has_prefix(domain, "127.") || slice_eq_str(domain, "::1"))
+		return true;
+	for (size_t i = 0; i < own->n; i++) {
+		struct slice word = slice_str(own->v[i]);
+
+		if (word.n > 2 && word.p[0] == '[')
+			word = slice_sub(word, 1, word.n - 1);
+		if (slice_caseeq(word, domain))
+			return true;
+	}
+	return false;
+}
+
 int
 resolve_class(
     const struct resolver *r, struct slice domain, struct arena *a, enum resolve_class *out_r)
@@ -176,6 +200,10 @@ resolve_class(
 	};
 	int err;
 
+	if (is_own_literal(r->conf, domain)) {
+		*out_r = CLASS_LOCAL;
+		return 0;
+	}
 	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
 		err = domain.n ? resolve_in_list(r, lists[i].list, domain, a) : 0;
 		if (!err)

@@ -209,6 +209,10 @@ test_classes(void **state)
 {
 	struct world *w = *state;
 
+	assert_string_equal(rcpt(w, "ann@[127.0.0.1]", 0), "250 2.1.5 ann@[127.0.0.1]");
+	assert_string_equal(rcpt(w, "ann@[IPv6:::1]", 0), "250 2.1.5 ann@[ipv6:::1]");
+	assert_string_equal(
+	    rcpt(w, "ann@[192.0.2.1]", 0), "554 5.7.1 <ann@[192.0.2.1]>: Relay access denied");
 	assert_string_equal(rcpt(w, "ann@example.test", 0), "250 2.1.5 ann@example.test");
 	assert_string_equal(rcpt(w, "ANN@EXAMPLE.TEST", 0), "250 2.1.5 ANN@example.test");
 	assert_string_equal(rcpt(w, "ann", 0), "250 2.1.5 ann@example.test");
