@@ -35,8 +35,8 @@ static void
 put_aside(struct qmgr *q, const struct spool_found *f)
 {
 	log_event(LOG_E, "queue-corrupt",
-	    "qid=%s reason=%s effect=\"moved to corrupt/\" remedy=\"look at it with: bulkhead "
-	    "queue show\"",
+	    "qid=%s reason=%s effect=\"moved to corrupt/\" remedy=\"the file begins with the "
+	    "message: look at it there and save what is of use\"",
 	    f->name, log_cstr(err_str(f->err)));
 	q->walked.corrupt++;
 	submit(q, SPOOL_CORRUPT, f->id);
