@@ -100,7 +100,7 @@ struct job {
 	struct candidate *candidates;
 	size_t ncandidates, at;
 	size_t fallback_at; /* of fallback_relay: the next to try */
-	unsigned sessions; /* that got as far as a greeting */
+	unsigned sessions;  /* that got as far as a greeting */
 	struct conn *conn;
 	/* why the last attempt failed: what recipients without a result of their own get */
 	bool permanent;
