@@ -330,7 +330,8 @@ disk_full(void **state)
 			assert_int_equal(mailbox_store_flags(m, &uid, 1, &c, NULL, NULL), -EFBIG);
 		setrlimit(RLIMIT_FSIZE, &old);
 		assert_int_equal(journal_size(fx->root), size);
-		run("test $(ls %s/cur %s/tmp | grep -c M) = 3", fx->root, fx->root);
+		/* two calls: one would print the folder's own name, which may hold an M */
+		run("test $( (ls %s/cur; ls %s/tmp) | grep -c M) = 3", fx->root, fx->root);
 	}
 	/* the file was renamed, the record was not written: the next look records it */
 	sync_text(m, 0);
