@@ -59,8 +59,9 @@ take(struct qmgr *q, const struct spool_found *f)
 		sched_hold(q->sched, sm);
 	sj = sched_job(q->sched, sm,
 	    sched_site(
-		q->sched, SCHED_UNROUTED, slice_str(f->has_open_rcpt ? f->domain : "finished")));
-	sched_job_wait(q->sched, sj, due < latest ? due : latest, SLICE_NULL);
+		q->sched, SCHED_UNROUTED, slice_str(f->open_rcpts ? f->domain : "finished")));
+	sched_job_wait(q->sched, sj, due < latest ? due : latest, slice_str(f->reason));
+	sj->rcpts = (uint16_t)(f->open_rcpts < UINT16_MAX ? f->open_rcpts : UINT16_MAX);
 	q->walked.recovered++;
 }
 

@@ -228,27 +228,29 @@ copy_text(char *dst, size_t size, struct slice s)
 	dst[n] = '\0';
 }
 
-/* A notice is owed for a recipient that failed, unless nobody wants one. */
 static void
 summarise(const struct envelope *e, struct spool_found *f)
 {
-	struct slice domain = SLICE_NULL;
-
 	f->arrival = e->arrival;
 	f->size = e->size;
 	f->flags = e->flags;
 	copy_text(f->sender, sizeof(f->sender), e->sender);
 	for (size_t i = 0; i < e->n_rcpts; i++) {
-		enum rcpt_state s = e->rcpts[i].status->state;
+		const struct rcpt_status *s = e->rcpts[i].status;
 		ptrdiff_t at = slice_rfind(e->rcpts[i].address, '@');
+		char code[16];
 
-		if (s == RCPT_DONE || s == RCPT_FAILED)
+		if (s->state == RCPT_DONE || s->state == RCPT_FAILED)
 			continue;
-		if (!f->has_open_rcpt)
-			domain = slice_sub(e->rcpts[i].address, (size_t)(at + 1), SIZE_MAX);
-		f->has_open_rcpt = true;
+		if (!f->open_rcpts)
+			copy_text(f->domain, sizeof(f->domain),
+			    slice_sub(e->rcpts[i].address, (size_t)(at + 1), SIZE_MAX));
+		if (!f->reason[0] && s->text[0]) {
+			rcpt_status_enhanced(s, code);
+			snprintf(f->reason, sizeof(f->reason), "%s %s", code, s->text);
+		}
+		f->open_rcpts++;
 	}
-	copy_text(f->domain, sizeof(f->domain), domain);
 }
 
 static void

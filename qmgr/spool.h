@@ -46,9 +46,10 @@ struct spool_found {
 	int64_t mtime_ms;
 	uint64_t arrival, size;
 	unsigned int flags;
-	bool has_open_rcpt; /* else all are final, and only notices or the unlink are missing */
+	unsigned int open_rcpts; /* 0: all are final, and only notices or the unlink are missing */
 	char name[64];
-	char sender[ENVELOPE_ADDRESS_MAX + 1], domain[256];
+	char sender[ENVELOPE_ADDRESS_MAX + 1];
+	char domain[256], reason[SLOT_TEXT_MAX + 32]; /* of the first open recipient */
 };
 
 #define SPOOL_WALK_BATCH 64u

@@ -172,7 +172,7 @@ test_small(void **state)
 	assert_true(o->found[0].id == ID && !o->found[0].err && o->found[0].held);
 	assert_string_equal(o->found[0].sender, "s@example.com");
 	assert_string_equal(o->found[0].domain, "example.net");
-	assert_true(o->found[0].has_open_rcpt);
+	assert_int_equal(o->found[0].open_rcpts, 1);
 	spool_op_free(o);
 	o = walk(ID & 1023); /* our own */
 	assert_int_equal(o->n_found, 0);

@@ -275,6 +275,7 @@ def test_restart_keeps_what_waits(with_sink):
     listing = i.tool("queue", "list").stdout
     for name in ids + [large]:
         assert name in listing
+    assert listing.count("(1 recipient) deferred until") == 6 and listing.count("not now") == 6
     time.sleep(0.5)
     assert i.log().count("status=deferred") == attempts, "a restart tries nothing before its time"
     sink.rcpt_default = "250 ok"
