@@ -126,6 +126,13 @@ is_blank_line(struct slice s)
 	return slice_eq_str(s, "\r\n") || slice_eq_str(s, "\n");
 }
 
+/* Blanks before the colon are obsolete (RFC 5322 4.5), and mail/mime.h reads such a field too. */
+static bool
+is_field(struct slice field, const char *name)
+{
+	return slice_caseeq_str(slice_trim(slice_split(&field, ':'), false), name);
+}
+
 /* The header block with another Content-Transfer-Encoding; NULL leaves it as it is. */
 static void
 put_header(struct convert *c, const struct mime_part *part, const char *encoding)
@@ -144,8 +151,8 @@ put_header(struct convert *c, const struct mime_part *part, const char *encoding
 			ended = true;
 			break;
 		}
-		versioned = versioned || slice_has_caseprefix(field, "MIME-Version:");
-		if (!slice_has_caseprefix(field, "Content-Transfer-Encoding:"))
+		versioned = versioned || is_field(field, "MIME-Version");
+		if (!is_field(field, "Content-Transfer-Encoding"))
 			buf_add(c->out, field);
 	}
 	if (part->root && !versioned) {
