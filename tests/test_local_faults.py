@@ -74,6 +74,7 @@ def warmed(make_instance, request):
     return i
 
 
+@pytest.mark.skipif(SLOW != 1, reason="a sanitizer makes calls of its own")
 def test_the_path_is_as_short_as_it_claims(warmed, tmp_path):
     trace = tmp_path / "trace"
     s = Strace(child(warmed), trace=str(trace))
