@@ -25,7 +25,9 @@ struct client {
 	uint32_t id;        /* of its request under way */
 	uint32_t forwarded; /* id under which a daemon works on it; 0: none */
 	const struct process *worker;
-	unsigned waiting; /* `status`: how many daemons have not answered */
+	unsigned waiting; /* `status`, `reload`: how many daemons have not answered */
+	bool reloading;   /* it is `reload` that waits; text is its answer */
+	struct buf text;
 	struct ev_timer deadline;
 };
 
@@ -34,6 +36,7 @@ client_free(struct client *c)
 {
 	LIST_REMOVE(c, next);
 	ev_timer_free(&c->deadline);
+	buf_free(&c->text);
 	ipc_chan_free(&c->chan);
 	free(c);
 }
@@ -158,14 +161,27 @@ send_status(struct client *c)
 	c->forwarded = 0;
 }
 
+/* All have answered, or their time is up. */
 static void
-on_deadline(void *arg)
+gathered(void *arg)
 {
-	send_status(arg);
+	struct client *c = arg;
+
+	if (!c->reloading) {
+		send_status(c);
+		return;
+	}
+	ev_timer_clear(&c->deadline);
+	c->forwarded = 0;
+	c->reloading = false;
+	answer(c, 0, buf_slice(&c->text));
+	buf_clear(&c->text);
 }
 
+/* Asks every daemon. Messages keep their order, so an answer also says that what was sent before
+ * has been taken in. */
 static void
-verb_status(struct client *c)
+gather(struct client *c)
 {
 	struct master *m = c->m;
 	struct msg req = MSG_INIT(MSG_STATS_REQUEST, 0);
@@ -182,9 +198,9 @@ verb_status(struct client *c)
 				c->waiting++;
 		}
 	if (!c->waiting)
-		send_status(c);
+		gathered(c);
 	else
-		ev_timer_set(m->base, &c->deadline, GATHER_MS, on_deadline, c);
+		ev_timer_set(m->base, &c->deadline, GATHER_MS, gathered, c);
 }
 
 static void
@@ -225,6 +241,13 @@ verb_simple(struct client *c, struct slice verb)
 
 	if (slice_eq_str(verb, "reload")) {
 		master_reload(m, &out, &status);
+		if (!status) { /* answered when the daemons have it */
+			buf_add(&c->text, buf_slice(&out));
+			buf_free(&out);
+			c->reloading = true;
+			gather(c);
+			return;
+		}
 	} else if (slice_eq_str(verb, "stop")) {
 		c->wants_stop = true; /* answered when all is down */
 		master_stop(m);
@@ -296,7 +319,7 @@ on_request(struct client *c, struct msg *m)
 			return;
 		}
 	if (slice_eq_str(first.word, "status")) {
-		verb_status(c);
+		gather(c);
 		return;
 	}
 	for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
@@ -318,7 +341,7 @@ control_answer(struct master *m, const struct ipc_chan *from, struct msg *reply)
 		if (reply->type == MSG_STATS) {
 			keep_stats(m, from, &reply->stats);
 			if (!--c->waiting)
-				send_status(c);
+				gathered(c);
 			return;
 		}
 		if (!reply->control_reply.more)
