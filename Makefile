@@ -111,6 +111,7 @@ $(O)/lib/%.a:
 	@mkdir -p $(@D)
 	$(call say,AR,$@) rm -f $@ && ar rcs $@ $^
 
+SYSTEM ?= tests # or the names of some, for make system
 .PHONY: all help check unit replay system check-long check-fresh lint format fuzz man bench install clean
 all: $(PROGRAMS)
 
@@ -129,7 +130,7 @@ replay: $(FUZZERS)
 	@scripts/run_tests replay --seeds $(FUZZERS)
 system: all
 	@t=$$(mktemp -d /tmp/bulkhead-tests-XXXXXX) && chmod 755 $$t && rc=0; \
-	BIN=$(abspath $(BIN)) $(PYTEST) -q -n $(JOBS) --dist loadgroup -p no:cacheprovider --basetemp=$$t/run tests || rc=$$?; \
+	BIN=$(abspath $(BIN)) $(PYTEST) -q -n $(JOBS) --dist loadgroup -p no:cacheprovider --basetemp=$$t/run $(SYSTEM) || rc=$$?; \
 	rm -rf $$t; exit $$rc
 tests-bin: $(TESTS) $(FUZZERS)
 
