@@ -8,7 +8,6 @@
 #ifndef MASTER_MASTER_H
 #define MASTER_MASTER_H
 
-#include "base/hash.h"
 #include "conf/conf.h"
 #include "daemon/log.h"
 #include "ipc/chan.h"
@@ -71,10 +70,9 @@ struct master {
 	TAILQ_HEAD(, service) services;
 	LIST_HEAD(, listener) listeners;
 	LIST_HEAD(, client) clients;
-	struct hash processes; /* not used by lookups on hot paths: a handful */
-	int log_pair[2];       /* 0: where the log daemon reads; 1: where all write */
+	int log_pair[2]; /* 0: where the log daemon reads; 1: where all write */
 	struct listener control;
-	struct event *on_control, *on_child, *on_term, *on_int, *on_hup, *on_usr2;
+	struct event *on_control;
 	struct ev_timer stop_timer, rotate_timer;
 	uint32_t next_request;
 	struct {
