@@ -407,6 +407,7 @@ def test_lmtp(shared):
 
 def test_connection_limit(make_instance):
     i = make_instance(main={"mynetworks": "[::1]/128", "smtpd_client_connection_count_limit": "3"})
+    i.wait_log(r"smtpd-child.*smtp-disconnect", count=2)  # of the harness, which asked smtp and lmtp: they count too
     open_ones = [Wire(i.port["smtp"]) for _ in range(3)]
     assert Wire(i.port["smtp"], greet=False).rest().startswith(b"421 4.7.0 ")
     open_ones[0].close()
