@@ -84,13 +84,19 @@ say = $(if $(V),,@printf '  %-4s %s\n' $(1) $(2);)
 # Generated code: tables become C by one generator.
 GEN_ipc := gen/ipc/msgs.c
 GEN_conf := gen/conf/params.c
-GEN_HEADERS := $(O)/gen/ipc/msgs.h $(O)/gen/conf/params.h
+GEN_daemon := gen/daemon/events.c gen/daemon/events_text.c
+GEN_HEADERS := $(O)/gen/ipc/msgs.h $(O)/gen/conf/params.h $(O)/gen/daemon/events.h
+GEN_PAGES := $(O)/gen/conf/main.cf.5 $(O)/gen/daemon/bulkhead-log.5
 $(O)/gen/ipc/msgs.h $(O)/gen/ipc/msgs.c &: lib/ipc/msgs.def lib/daemon/roles.def scripts/gen_msgs.py
 	@mkdir -p $(O)/gen/ipc
 	$(call say,GEN,$@) $(PYTHON) scripts/gen_msgs.py lib/ipc/msgs.def lib/daemon/roles.def $(O)/gen/ipc
 $(O)/gen/conf/params.h $(O)/gen/conf/params.c $(O)/gen/conf/main.cf.5 &: lib/conf/params.def lib/daemon/roles.def scripts/gen_params.py
 	@mkdir -p $(O)/gen/conf
 	$(call say,GEN,$@) $(PYTHON) scripts/gen_params.py lib/conf/params.def lib/daemon/roles.def $(O)/gen/conf
+$(O)/gen/daemon/events.h $(addprefix $(O)/,$(GEN_daemon)) $(O)/gen/daemon/bulkhead-log.5 &: lib/daemon/events.def \
+		lib/daemon/roles.def lib/daemon/bulkhead-log.5.head scripts/gen_events.py
+	@mkdir -p $(O)/gen/daemon
+	$(call say,GEN,$@) $(PYTHON) scripts/gen_events.py lib/daemon/events.def lib/daemon/roles.def $(O)/gen/daemon
 $(O)/obj/gen/%.o: $(O)/gen/%.c
 	@mkdir -p $(@D)
 	$(call say,CC,$<) $(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
@@ -168,8 +174,8 @@ install: all man
 	install -m 644 packaging/bulkhead.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/bulkhead.conf
 	install -m 644 packaging/bulkhead.logrotate $(DESTDIR)/etc/logrotate.d/bulkhead
 	install -m 644 packaging/bulkhead.pam $(DESTDIR)/etc/pam.d/bulkhead
-	for p in man/*.[1-8] $(O)/gen/conf/main.cf.5; do s=$${p##*.}; install -D -m 644 $$p $(DESTDIR)$(MANDIR)/man$$s/$${p##*/}; done
-man: $(O)/gen/conf/main.cf.5
+	for p in man/*.[1-8] $(GEN_PAGES); do s=$${p##*.}; install -D -m 644 $$p $(DESTDIR)$(MANDIR)/man$$s/$${p##*/}; done
+man: $(GEN_PAGES)
 bench: all
 	@bench/run
 

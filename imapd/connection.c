@@ -51,7 +51,7 @@ connection_free(struct connection *c, const char *why)
 	const struct imap_session_counts *n = c->session ? imap_session_counts(c->session) : &none;
 	struct user *u = c->u;
 
-	log_event(LOG_I, "imap-disconnect",
+	log_event(LOG_imap_disconnect,
 	    "sid=%s user=%s client=%s reason=\"%s\" commands=%llu errors=%llu fetched=%llu "
 	    "appended=%llu expunged=%llu in=%llu out=%llu",
 	    log_cstr(c->id), log_cstr(u->start->user), log_cstr(c->client), why,
@@ -230,7 +230,7 @@ take_preamble(struct connection *c)
 	if (n <= 0)
 		return false;
 	c->session = imap_session_new(&config, h.tag);
-	log_event(LOG_I, "imap-connect", "sid=%s user=%s client=%s tls=%s", log_cstr(c->id),
+	log_event(LOG_imap_connect, "sid=%s user=%s client=%s tls=%s", log_cstr(c->id),
 	    log_cstr(c->u->start->user), log_cstr(c->client), h.tls ? "yes" : "no");
 	buf_consume(&c->in, (size_t)n);
 	return true;

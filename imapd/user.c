@@ -31,7 +31,7 @@ imapd_make_root(struct daemon *child, void *arg)
 		}
 	if (mkdir(path, 0700) < 0 && errno != EEXIST) {
 		err = err_errno();
-		log_event(LOG_E, "imap-mailbox",
+		log_event(LOG_imap_mailbox,
 		    "user=%s directory=%s reason=\"%s\" remedy=\"make this directory, owned by uid "
 		    "%u\"",
 		    log_cstr(s->user), log_cstr(s->root), err_str(err), (unsigned)geteuid());
@@ -86,7 +86,7 @@ open_store(struct user *u)
 	int err = store_open(path, &options, &u->store);
 
 	if (err < 0) {
-		log_event(LOG_E, "imap-store",
+		log_event(LOG_imap_store,
 		    "user=%s directory=%s reason=\"%s\" remedy=\"look at its owner, mode and free "
 		    "space\"",
 		    log_cstr(u->start->user), log_cstr(u->start->root), err_str(err));
@@ -96,7 +96,7 @@ open_store(struct user *u)
 		err = store_create_defaults(
 		    u->store, conf->imap_special_folders.v, conf->imap_special_folders.n);
 		if (err < 0)
-			log_event(LOG_W, "imap-special-folders", "user=%s reason=\"%s\"",
+			log_event(LOG_imap_special_folders, "user=%s reason=\"%s\"",
 			    log_cstr(u->start->user), err_str(err));
 	}
 	return 0;
@@ -119,7 +119,7 @@ user_start(struct daemon *d)
 	if (err < 0)
 		return err;
 	if (store_watch_fd(u->store) < 0) {
-		log_event(LOG_W, "imap-watch",
+		log_event(LOG_imap_watch,
 		    "user=%s reason=\"no inotify descriptor\" remedy=\"raise "
 		    "fs.inotify.max_user_instances\"",
 		    log_cstr(u->start->user));

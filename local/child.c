@@ -68,7 +68,7 @@ add_thread(struct workers *w)
 		w->threads++;
 		w->idle++;
 	} else if (!w->threads) {
-		log_event(LOG_E, "delivery-threads",
+		log_event(LOG_delivery_threads,
 		    "user=%s remedy=\"raise the limit of processes of this user or of the system\"",
 		    log_cstr(w->child.target->user));
 		log_flush();
@@ -121,8 +121,7 @@ worker(void *arg)
 		int err = ipc_recv_fd(w->sock, &in, &m);
 
 		if (err == ERR_SYNTAX) {
-			log_event(
-			    LOG_E, "ipc-violation", "peer=qmgr remedy=\"report this as a bug\"");
+			log_event(LOG_ipc_violation, "peer=qmgr remedy=\"report this as a bug\"");
 			shutdown(w->sock, SHUT_RDWR);
 		}
 		if (err)

@@ -233,7 +233,7 @@ find_forward(struct job *j, const struct item_job_rcpt *rcpt, struct buf *text, 
 		buf_clear(text);
 		err = target_read_forward(t, *file_r, text, &refused);
 		if (err == ERR_DENIED) {
-			log_event(LOG_W, "forward-ignored", "qid=%s user=%s file=%s reason=\"%s\"",
+			log_event(LOG_forward_ignored, "qid=%s user=%s file=%s reason=\"%s\"",
 			    log_value(j->m->queue_id), log_cstr(t->user), log_cstr(*file_r),
 			    refused);
 			err = ERR_NOT_FOUND;

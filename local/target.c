@@ -334,8 +334,8 @@ preload_forward(struct target *t)
 		return;
 	err = read_owned(t->uid, path, &t->forward, &why);
 	if (err == ERR_DENIED)
-		log_event(LOG_W, "forward-ignored", "user=%s file=%s reason=\"%s\"",
-		    log_cstr(t->user), log_cstr(path), why);
+		log_event(LOG_forward_ignored, "user=%s file=%s reason=\"%s\"", log_cstr(t->user),
+		    log_cstr(path), why);
 	else if (err && err != ERR_NOT_FOUND)
 		t->trouble = arena_printf(&t->arena, "cannot read %s: %s", path, err_str(err));
 	t->has_forward = !err;
@@ -381,7 +381,7 @@ enter_empty(const struct daemon *d, struct target *t)
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	if (fd < 0) {
-		log_event(LOG_E, "delivery-root",
+		log_event(LOG_delivery_root,
 		    "directory=%s reason=\"%s\" remedy=\"restart the suite\"", log_cstr(path),
 		    err_str(err_errno()));
 		return err_errno();

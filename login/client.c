@@ -78,7 +78,7 @@ client_free(struct client *c, const char *why)
 	struct daemon *d = s->d;
 	uint64_t token = c->token;
 
-	log_event(LOG_I, "disconnect", "sid=%s client=%s service=%s state=%s reason=\"%s\"", c->sid,
+	log_event(LOG_disconnect, "sid=%s client=%s service=%s state=%s reason=\"%s\"", c->sid,
 	    c->address, s->front->service,
 	    c->state == CLIENT_PUMP || c->session.readable ? "session" : "login", why);
 	cancel_auth(c);
@@ -208,7 +208,7 @@ log_tls(const struct client *c)
 	if (c->conf->smtpd_tls_loglevel < 1)
 		return;
 	tls_info(c->tls, &info);
-	log_event(LOG_I, "tls", "sid=%s client=%s protocol=%s cipher=%s bits=%d resumed=%s sni=%s",
+	log_event(LOG_tls, "sid=%s client=%s protocol=%s cipher=%s bits=%d resumed=%s sni=%s",
 	    c->sid, c->address, info.protocol, info.cipher, info.bits, info.resumed ? "yes" : "no",
 	    log_cstr(info.sni));
 }
@@ -298,7 +298,7 @@ auth_start(struct client *c, const struct front_action *a)
 		return;
 	}
 	c->state = CLIENT_DIALOGUE;
-	log_event(LOG_E, "auth-missing",
+	log_event(LOG_auth_missing,
 	    "sid=%s client=%s remedy=\"auth is not running: see its lines before\"", c->sid,
 	    c->address);
 	c->s->front->failed(c->engine, FRONT_FAIL_TEMPORARY);
@@ -567,8 +567,8 @@ client_new(struct service *s, const struct msg_connection *m, int fd)
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
 	watch_open(&c->net, s->d->base, fd, on_ready, c);
-	log_event(LOG_I, "connect", "sid=%s client=%s port=%u service=%s", c->sid, c->address,
-	    m->port, s->front->service);
+	log_event(LOG_connect, "sid=%s client=%s port=%u service=%s", c->sid, c->address, m->port,
+	    s->front->service);
 	if (s->wrapped)
 		begin_tls(c);
 	else {

@@ -19,7 +19,7 @@ take_tls(struct service *s, const struct daemon *d, const struct msg *m, bool wa
 
 	if (m->type == MSG_TLS_TICKET_KEYS) {
 		if (tls_serving_keys(s->tls, m->tls_ticket_keys.keys) < 0)
-			log_event(LOG_E, "ticket-keys", "service=%s reason=\"malformed\"",
+			log_event(LOG_ticket_keys, "service=%s reason=\"malformed\"",
 			    log_cstr(d->service));
 		return;
 	}
@@ -27,12 +27,12 @@ take_tls(struct service *s, const struct daemon *d, const struct msg *m, bool wa
 	    m->tls_certificate.name, m->tls_certificate.chain, m->tls_certificate.key, error,
 	    sizeof(error));
 	if (err < 0)
-		log_event(LOG_E, "certificate",
+		log_event(LOG_certificate_unusable,
 		    "service=%s reason=%s remedy=\"see smtpd_tls_cert_file; the former certificate "
 		    "stays in use\"",
 		    log_cstr(d->service), log_cstr(error));
 	else if (err == 1 && error[0])
-		log_event(LOG_E, "certificate-left-out",
+		log_event(LOG_certificate_left_out,
 		    "service=%s reason=%s remedy=\"correct tls_server_sni_maps or "
 		    "smtpd_tls_chain_files and reload\"",
 		    log_cstr(d->service), log_cstr(error));
@@ -134,7 +134,7 @@ read_authorities(struct daemon *d, struct buf *out)
 	int err = file && *file ? tls_read_file(file, out) : ERR_NOT_FOUND;
 
 	if (err)
-		log_event(LOG_E, "authorities",
+		log_event(LOG_authorities,
 		    "service=%s file=%s reason=\"%s\" remedy=\"auth_external needs "
 		    "smtpd_tls_CAfile\"",
 		    log_cstr(d->service), log_cstr(file ? file : ""), err_str(err));

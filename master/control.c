@@ -66,7 +66,7 @@ master_reload(struct master *m, struct buf *out, int *status_r)
 
 	*status_r = 1;
 	if (!config_load(m, out)) {
-		log_event(LOG_E, "reload-refused",
+		log_event(LOG_reload_refused,
 		    "config=%s remedy=\"run `bulkhead check`; the running configuration goes on\"",
 		    log_cstr(m->config_dir));
 		buf_add_str(out, "reload refused: the running configuration goes on\n");
@@ -89,7 +89,7 @@ master_reload(struct master *m, struct buf *out, int *status_r)
 			tls_send_certificates(s, p); /* contexts are made with the new parameters */
 		}
 	service_start_missing(m);
-	log_event(LOG_I, "reloaded", "generation=%u", m->generation);
+	log_event(LOG_reloaded, "generation=%u", m->generation);
 	*status_r = 0;
 }
 
@@ -393,8 +393,7 @@ on_closed(void *ctx, struct ipc_chan *ch, int err, const char *why)
 
 	(void)ch;
 	if (err != ERR_CLOSED)
-		log_event(
-		    LOG_W, "control-violation", "uid=%u reason=\"%s\"", (unsigned)c->uid, why);
+		log_event(LOG_control_violation, "uid=%u reason=\"%s\"", (unsigned)c->uid, why);
 	client_free(c);
 }
 
@@ -434,7 +433,7 @@ control_open(struct master *m)
 	snprintf(path, sizeof(path), "%s/control", c->run_directory);
 	err = listen_unix(path, SOCK_SEQPACKET, 0660, &m->control.fd);
 	if (err) {
-		log_event(LOG_E, "listen-failed",
+		log_event(LOG_listen_failed,
 		    "path=%s reason=\"%s\" remedy=\"correct run_directory in main.cf\"",
 		    log_cstr(path), err_str(err));
 		return err;
@@ -442,7 +441,7 @@ control_open(struct master *m)
 	if (c->admin_group && *c->admin_group) {
 		gr = getgrnam(c->admin_group);
 		if (!gr || chown(path, (uid_t)-1, gr->gr_gid))
-			log_event(LOG_E, "admin-group",
+			log_event(LOG_admin_group,
 			    "group=%s reason=\"%s\" remedy=\"create it, or correct admin_group\"",
 			    log_cstr(c->admin_group), gr ? err_str(err_errno()) : "no such group");
 	}

@@ -75,7 +75,7 @@ links_connect(struct master *m, struct process *p)
 			if (q == p || !q->chan)
 				continue;
 			if (ipc_pair(fds)) {
-				log_event(LOG_E, "link-failed",
+				log_event(LOG_link_failed,
 				    "a=%s b=%s remedy=\"raise the limit of open files\"",
 				    p->service->name, s->name);
 				return;

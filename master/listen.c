@@ -102,7 +102,7 @@ add_inet(struct master *m, struct service *s, const struct conf_service *row, co
 									   : AF_UNSPEC;
 	rc = getaddrinfo(host, port, &hints, &list);
 	if (rc) {
-		log_event(LOG_E, "listen-failed",
+		log_event(LOG_listen_failed,
 		    "file=%s line=%u service=%s reason=\"%s\" remedy=\"name an address of this "
 		    "machine and a port number\"",
 		    row->file, row->line, s->name, gai_strerror(rc));
@@ -121,7 +121,7 @@ add_inet(struct master *m, struct service *s, const struct conf_service *row, co
 				continue; /* a kernel without IPv6 */
 			if (rc) {
 				err = rc;
-				log_event(LOG_E, "listen-failed",
+				log_event(LOG_listen_failed,
 				    "file=%s line=%u service=%s address=%s port=%s reason=\"%s\" "
 				    "remedy=\"stop the other server or change the port\"",
 				    row->file, row->line, s->name, address, number, err_str(rc));
@@ -150,7 +150,7 @@ add_local(struct master *m, struct service *s, const struct conf_service *row)
 	if (!l) {
 		err = listen_unix(path, SOCK_STREAM, 0666, &fd);
 		if (err) {
-			log_event(LOG_E, "listen-failed",
+			log_event(LOG_listen_failed,
 			    "file=%s line=%u path=%s reason=\"%s\" remedy=\"make its directory, or "
 			    "another path\"",
 			    row->file, row->line, log_cstr(path), err_str(err));

@@ -56,7 +56,7 @@ on_stop_deadline(void *arg)
 {
 	struct master *m = arg;
 
-	log_event(LOG_W, "stop-timeout",
+	log_event(LOG_stop_timeout,
 	    "processes=%zu remedy=\"they are killed; raise stop_timeout if they need longer\"",
 	    services_alive(m));
 	services_stop(m, 1);
@@ -69,7 +69,7 @@ master_stop(struct master *m)
 		return;
 	m->stopping = true;
 	notify("STOPPING=1");
-	log_event(LOG_I, "stopping", "processes=%zu", services_alive(m));
+	log_event(LOG_stopping, "processes=%zu", services_alive(m));
 	log_flush();
 	ev_timer_set(m->base, &m->stop_timer, m->set->conf->stop_timeout, on_stop_deadline, m);
 	services_stop(m, 0);
@@ -204,8 +204,8 @@ write_pid(struct master *m)
 	snprintf(path, sizeof(path), "%s/master.pid", m->set->conf->run_directory);
 	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
 	if (fd < 0 || write(fd, text, (size_t)n) != n)
-		log_event(LOG_W, "pid-file", "path=%s reason=\"%s\"", log_cstr(path),
-		    err_str(err_errno()));
+		log_event(
+		    LOG_pid_file, "path=%s reason=\"%s\"", log_cstr(path), err_str(err_errno()));
 	if (fd >= 0)
 		close(fd);
 }
@@ -285,7 +285,7 @@ main(int argc, char **argv)
 				"chroot; the rest of the jails as ever\n");
 	if (m.log_pair[0] < 0 && ipc_pair(m.log_pair))
 		die("socketpair: %s", err_str(err_errno()));
-	log_init(-1, ROLE_MASTER, LOG_I); /* to stderr until somebody reads the log's socket */
+	log_init(-1, ROLE_MASTER, LOG_INFO_); /* to stderr until somebody reads the log's socket */
 	m.base = ev_base_new();
 	m.io = ipc_io_new(m.base, ROLE_MASTER);
 	watch_signals(&m);
@@ -294,7 +294,7 @@ main(int argc, char **argv)
 	write_pid(&m);
 	services_build(&m);
 	if (service_by_role(&m, ROLE_LOG))
-		log_init(m.log_pair[1], ROLE_MASTER, LOG_I);
+		log_init(m.log_pair[1], ROLE_MASTER, LOG_INFO_);
 	service_start_missing(&m);
 	on_rotate(&m);
 	loop(&m);

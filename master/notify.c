@@ -22,7 +22,7 @@ notify(const char *state)
 		return;
 	if (sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&addr,
 		(socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path))) < 0)
-		log_event(LOG_W, "notify-failed", "socket=%s reason=\"%s\"", log_cstr(path),
+		log_event(LOG_notify_failed, "socket=%s reason=\"%s\"", log_cstr(path),
 		    err_str(err_errno()));
 	close(fd);
 }

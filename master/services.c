@@ -94,10 +94,10 @@ tell_starter(struct master *m)
 		return;
 	m->told_ready = true;
 	notify("READY=1");
-	log_event(LOG_I, "started", "config=%s", log_cstr(m->config_dir));
+	log_event(LOG_started, "config=%s", log_cstr(m->config_dir));
 	if (m->ready_fd >= 0) {
 		if (write(m->ready_fd, "ok\n", 3) < 0)
-			log_event(LOG_D, "starter-gone", "reason=\"%s\"", err_str(err_errno()));
+			log_event(LOG_starter_gone, "reason=\"%s\"", err_str(err_errno()));
 		close(m->ready_fd);
 		m->ready_fd = -1;
 	}
@@ -107,8 +107,8 @@ static void
 on_ready(struct master *m, struct process *p, const struct msg *msg)
 {
 	if (!slice_eq_str(msg->ready.build, MSG_LAYOUT)) {
-		log_event(LOG_E, "wrong-build",
-		    "service=%s remedy=\"install programs of one build\"", p->service->name);
+		log_event(LOG_wrong_build, "service=%s remedy=\"install programs of one build\"",
+		    p->service->name);
 		kill(p->pid, SIGTERM);
 		return;
 	}
@@ -140,7 +140,7 @@ on_daemon_message(void *ctx, struct ipc_chan *ch, struct msg *msg)
 		control_answer(m, ch, msg);
 		return;
 	default:
-		log_event(LOG_W, "unexpected", "message=%s service=%s", msg_name(msg->type),
+		log_event(LOG_unexpected, "message=%s service=%s", msg_name(msg->type),
 		    p ? p->service->name : "?");
 	}
 }
@@ -157,7 +157,7 @@ on_daemon_closed(void *ctx, struct ipc_chan *ch, int err, const char *why)
 	p->chan = NULL;
 	if (err == ERR_CLOSED)
 		return; /* its end is reaped */
-	log_event(LOG_E, "ipc-violation",
+	log_event(LOG_ipc_violation,
 	    "service=%s pid=%d reason=\"%s\" remedy=\"the process is killed and started anew\"",
 	    p->service->name, (int)p->pid, why);
 	kill(-p->pid, SIGKILL);
@@ -212,7 +212,7 @@ prepare(struct master *m, struct service *s, struct spawn *sp, int control[2])
 	int err = role_ids(m, s->role, &uid, &gid);
 
 	if (err) {
-		log_event(LOG_E, "spawn-failed",
+		log_event(LOG_spawn_failed,
 		    "service=%s reason=\"no user %s\" remedy=\"create it, or set uid_base in "
 		    "main.cf\"",
 		    s->name, role_table[s->role].user);
@@ -278,7 +278,7 @@ spawn(struct master *m, struct service *s)
 	close(sp.config);
 	if (pid < 0) {
 		close(control[0]);
-		log_event(LOG_E, "spawn-failed", "service=%s reason=\"fork: %s\"", s->name,
+		log_event(LOG_spawn_failed, "service=%s reason=\"fork: %s\"", s->name,
 		    err_str(err_errno()));
 		retry_later(s);
 		return;
@@ -312,7 +312,7 @@ retry_later(struct service *s)
 		wait = most;
 	s->failures++;
 	if (s->failures > 1)
-		log_event(LOG_W, "service-throttled",
+		log_event(LOG_service_throttled,
 		    "service=%s failures=%u wait_ms=%lld remedy=\"see the lines of this service "
 		    "before\"",
 		    s->name, s->failures, (long long)wait);
@@ -438,7 +438,7 @@ services_build(struct master *m)
 		s->nlisteners = 0;
 		s->on_demand = s->conf->service_on_demand && is_front_end(s->role);
 		if (listeners_for(m, s, row))
-			log_event(LOG_E, "service-incomplete",
+			log_event(LOG_service_incomplete,
 			    "service=%s reason=\"not all of its sockets are open\"", s->name);
 	}
 	for (s = TAILQ_FIRST(&m->services); s; s = next) {
@@ -461,16 +461,16 @@ log_end(const struct service *s, pid_t pid, int status, bool early)
 				   : "report the crash; it is started anew";
 
 	if (WIFSIGNALED(status))
-		log_event(LOG_E, "service-died", "service=%s pid=%d signal=%s remedy=\"%s\"",
-		    s->name, (int)pid, sigabbrev_np(WTERMSIG(status)), remedy);
+		log_event(LOG_service_died, "service=%s pid=%d signal=%s remedy=\"%s\"", s->name,
+		    (int)pid, sigabbrev_np(WTERMSIG(status)), remedy);
 	else if (WEXITSTATUS(status) == 127)
-		log_event(LOG_E, "service-died",
+		log_event(LOG_service_died,
 		    "service=%s pid=%d reason=\"cannot run %s/%s\" remedy=\"correct "
 		    "daemon_directory in main.cf\"",
 		    s->name, (int)pid, s->m->set->conf->daemon_directory, s->program);
 	else
-		log_event(LOG_E, "service-died", "service=%s pid=%d status=%d remedy=\"%s\"",
-		    s->name, (int)pid, WEXITSTATUS(status), remedy);
+		log_event(LOG_service_died, "service=%s pid=%d status=%d remedy=\"%s\"", s->name,
+		    (int)pid, WEXITSTATUS(status), remedy);
 }
 
 static void
@@ -485,14 +485,14 @@ reap(struct master *m, struct process *p, int status)
 	if (m->stopping || s->obsolete)
 		return;
 	if (renew) {
-		log_event(LOG_W, "service-renewed",
+		log_event(LOG_service_renewed,
 		    "service=%s reason=\"a child of it crashed, or what is read before its jail "
 		    "changed\"",
 		    s->name);
 		return;
 	}
 	if (s->on_demand && ready && WIFEXITED(status) && !WEXITSTATUS(status)) {
-		log_event(LOG_I, "service-idle", "service=%s", s->name);
+		log_event(LOG_service_idle, "service=%s", s->name);
 		s->failures = 0;
 		return;
 	}

@@ -37,8 +37,7 @@ snapshot_fd(struct service *s)
 		err = err_errno();
 	buf_free(&out);
 	if (err) {
-		log_event(
-		    LOG_E, "snapshot-failed", "service=%s reason=\"%s\"", s->name, err_str(err));
+		log_event(LOG_snapshot_failed, "service=%s reason=\"%s\"", s->name, err_str(err));
 		if (fd >= 0)
 			close(fd);
 		return err;
@@ -121,7 +120,7 @@ directory(struct master *m, const char *path, mode_t mode, enum role owner, bool
 	    ((!m->unprivileged && chown(path, uid, gid)) || chmod(path, mode)))
 		err = err_errno();
 	if (err)
-		log_event(LOG_E, "directory-failed",
+		log_event(LOG_directory_failed,
 		    "path=%s reason=\"%s\" remedy=\"make it, or correct its parameter in main.cf\"",
 		    log_cstr(path),
 		    err == ERR_NOT_FOUND ? "its owner does not exist" : err_str(err));
@@ -141,7 +140,7 @@ make_urandom(struct master *m, const char *root)
 		return 0;
 	(void)unlink(path);
 	if (mknod(path, S_IFCHR | 0444, makedev(1, 9)) || chmod(path, 0444)) {
-		log_event(LOG_E, "directory-failed",
+		log_event(LOG_directory_failed,
 		    "path=%s reason=\"%s\" remedy=\"put data_directory on a file system without "
 		    "nodev\"",
 		    log_cstr(path), err_str(err_errno()));

@@ -76,7 +76,7 @@ add_files(struct pems *all, const char *param, const char *name, const char *cha
 		all->n++;
 		return;
 	}
-	log_event(LOG_E, "certificate-unreadable",
+	log_event(LOG_certificate_unreadable,
 	    "service=%s file=%s reason=\"%s\" remedy=\"correct %s\"", all->s->name, log_cstr(file),
 	    err_str(err), param);
 	if (all->n < TLS_IDENTITIES_MAX) {
@@ -109,7 +109,7 @@ add_table(struct pems *all, const struct conf_table *table)
 	if (!err)
 		err = db_each(db, add_entry, all);
 	if (err)
-		log_event(LOG_E, "certificate-table",
+		log_event(LOG_certificate_table,
 		    "service=%s table=%s reason=%s remedy=\"correct "
 		    "tls_server_sni_maps: a hash, texthash, inline or lmdb table\"",
 		    all->s->name, log_value(buf_slice(&spec)),
@@ -224,12 +224,12 @@ tls_prepare(struct master *m)
 		close(fd);
 	buf_wipe(&pem);
 	if (err)
-		log_event(LOG_E, "certificate-failed",
+		log_event(LOG_certificate_failed,
 		    "file=%s reason=\"%s\" remedy=\"make data_directory writable, or name a "
 		    "certificate\"",
 		    log_cstr(c->smtpd_tls_cert_file), err_str(err));
 	else
-		log_event(LOG_W, "certificate-made",
+		log_event(LOG_certificate_made,
 		    "file=%s reason=\"none was there\" remedy=\"set smtpd_tls_cert_file to a real "
 		    "one when you have it\"",
 		    log_cstr(c->smtpd_tls_cert_file));

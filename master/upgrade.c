@@ -81,7 +81,7 @@ upgrade_check(struct master *m, struct buf *out)
 		return 0;
 	buf_addf(
 	    out, "%s does not start (-t): a missing library? The running suite goes on.\n", path);
-	log_event(LOG_E, "upgrade-refused",
+	log_event(LOG_upgrade_refused,
 	    "program=%s reason=\"it does not start (-t)\" remedy=\"install what it needs\"",
 	    log_cstr(path));
 	return 1;
@@ -94,15 +94,15 @@ upgrade_exec(struct master *m)
 	int fd = write_state(m);
 
 	if (fd >= 0) {
-		log_event(LOG_I, "upgrade", "program=%s", log_cstr(program(m, path)));
+		log_event(LOG_upgrade, "program=%s", log_cstr(program(m, path)));
 		log_flush();
 		services_stop_for_upgrade(m);
 		snprintf(number, sizeof(number), "%d", fd);
 		setenv(UPGRADE_ENV, number, 1);
 		execv(path, m->argv);
 	}
-	log_event(LOG_E, "upgrade-failed", "reason=\"%s\" remedy=\"restart the suite\"",
-	    err_str(err_errno()));
+	log_event(
+	    LOG_upgrade_failed, "reason=\"%s\" remedy=\"restart the suite\"", err_str(err_errno()));
 	unsetenv(UPGRADE_ENV);
 }
 

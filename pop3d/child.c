@@ -37,7 +37,7 @@ session_end(struct session *s, const char *why)
 
 	if (s->fd < 0)
 		return;
-	log_event(LOG_I, "pop3-session-end",
+	log_event(LOG_pop3_session_end,
 	    "sid=%s user=%s client=%s sent=%llu seconds=%lld why=\"%s\"", log_cstr(s->sid),
 	    log_cstr(s->user), log_cstr(s->client), (unsigned long long)s->sent,
 	    (long long)((ev_now_us() - s->began) / 1000000), why);
@@ -133,7 +133,7 @@ open_maildrop(struct session *s)
 		s->engine = pop3_engine_new(&drop_ops, s->drop, &limits);
 		return true;
 	}
-	log_event(LOG_E, "pop3-maildrop",
+	log_event(LOG_pop3_maildrop,
 	    "sid=%s user=%s directory=%s reason=\"%s\" remedy=\"make it a Maildir that its user "
 	    "may "
 	    "read and write\"",
@@ -163,8 +163,8 @@ take_preamble(struct session *s)
 		session_end(s, "no mailbox");
 		return false;
 	}
-	log_event(LOG_I, "pop3-session", "sid=%s user=%s client=%s tls=%d messages=%u",
-	    log_cstr(s->sid), log_cstr(s->user), log_cstr(s->client), h.tls, drop_count(s->drop));
+	log_event(LOG_pop3_session, "sid=%s user=%s client=%s tls=%d messages=%u", log_cstr(s->sid),
+	    log_cstr(s->user), log_cstr(s->client), h.tls, drop_count(s->drop));
 	pop3_engine_start(s->engine, h.tag);
 	buf_consume(&s->in, (size_t)n);
 	s->greeted = true;

@@ -56,7 +56,7 @@ start_session(struct daemon *d, struct ipc_chan *ch, const struct msg *m)
 	int fd = -1, err;
 
 	if (store_root(s->mailbox, path, sizeof(path)) < 0) {
-		log_event(LOG_W, "pop3-no-maildir",
+		log_event(LOG_pop3_no_maildir,
 		    "user=%s mailbox=%s reason=\"only a Maildir can be read by POP3\" "
 		    "remedy=\"home_mailbox = Maildir/\"",
 		    log_value(s->user), log_value(s->mailbox));

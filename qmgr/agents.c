@@ -21,7 +21,7 @@ on_closed(void *ctx, struct ipc_chan *ch, int err, const char *why)
 {
 	if (err != ERR_CLOSED) {
 		count(COUNT_ipc_violations, 1);
-		log_event(LOG_E, "ipc-violation",
+		log_event(LOG_ipc_violation,
 		    "peer=delivery reason=\"%s\" remedy=\"its channel was closed; look for a crash "
 		    "or an attack in it\"",
 		    why);
@@ -226,8 +226,8 @@ agents_link_down(struct qmgr *q, struct ipc_chan *ch)
 	if (!a)
 		return;
 	if (a->n_jobs)
-		log_event(LOG_W, "agent-died", "role=%s jobs=%u",
-		    role_table[ipc_chan_peer(ch)].name, a->n_jobs);
+		log_event(LOG_agent_died, "role=%s jobs=%u", role_table[ipc_chan_peer(ch)].name,
+		    a->n_jobs);
 	if (a->kind == AGENT_DELIVERY)
 		a->chan = NULL; /* freed by the caller of this function */
 	agent_gone(q, a, true, "the delivery process died");
@@ -259,8 +259,7 @@ agents_started(struct qmgr *q, struct msg *m)
 	if (m->deliver_started.status || m->fd < 0) {
 		char *why = slice_dup(m->deliver_started.text);
 
-		log_event(
-		    LOG_E, "delivery-start", "reason=%s remedy=\"see local(8)\"", log_cstr(why));
+		log_event(LOG_delivery_start, "reason=%s remedy=\"see local(8)\"", log_cstr(why));
 		agent_gone(q, a, true, why[0] ? why : "the delivery process did not start");
 		free(why);
 		return;

@@ -207,7 +207,7 @@ apply(struct qmgr *q, struct control_list *l, struct sched_msg *sm)
 	m = message_bare(q, sm->id);
 	message_pin(q, m);
 	if (l->verb == VERB_DELETE) {
-		log_event(LOG_I, "queue-deleted", "qid=%s from=<%s>", m->name,
+		log_event(LOG_queue_deleted, "qid=%s from=<%s>", m->name,
 		    sm->sender->n ? log_value(slice(sm->sender->text, sm->sender->n)) : "");
 		message_event(q, m, MSG_DELETE);
 	} else {
@@ -406,7 +406,7 @@ counts(struct qmgr *q, struct control_list *l, enum group by)
 static void
 trust(struct qmgr *q, struct control_list *l, uint32_t uid)
 {
-	log_event(LOG_W, "queue-trusted", "uid=%u was_broken=%d", uid, q->broken);
+	log_event(LOG_queue_trusted, "uid=%u was_broken=%d", uid, q->broken);
 	q->broken = false;
 	buf_add_str(&l->out, "the queue accepts messages\n");
 	send_part(l, false, 0);

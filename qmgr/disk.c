@@ -53,7 +53,7 @@ unlink_done(struct pool_op *op)
 	struct message *m = o->ctx;
 
 	if (op->err && op->err != -ENOENT)
-		log_event(LOG_E, "queue-remove",
+		log_event(LOG_queue_remove,
 		    "qid=%s reason=%s effect=\"a restart looks at it again\" remedy=\"check the "
 		    "file system of the queue\"",
 		    m->name, log_cstr(err_str(op->err)));
@@ -90,7 +90,7 @@ update_done(struct pool_op *op)
 	if (op->err == -EIO)
 		q->broken = true;
 	if (op->err)
-		log_event(LOG_E, "queue-update",
+		log_event(LOG_queue_update,
 		    "qid=%s reason=%s effect=\"a restart may repeat a delivery\" remedy=\"check "
 		    "the file system of the queue\"",
 		    m->name, log_cstr(err_str(op->err)));
@@ -164,13 +164,13 @@ commit_done(struct pool_op *op)
 		m->has_file = false;
 		if (m->commit_err == -EIO && !q->broken) {
 			q->broken = true;
-			log_event(LOG_E, "queue-broken",
+			log_event(LOG_queue_broken,
 			    "reason=\"a sync failed: %s\" effect=\"no message is accepted by way "
 			    "of the queue\" remedy=\"check the disk and the kernel log, then "
 			    "restart, or run: bulkhead queue trust\"",
 			    err_str(m->commit_err));
 		}
-		log_event(LOG_E, "queue-commit",
+		log_event(LOG_queue_commit,
 		    "qid=%s reason=%s remedy=\"free space or inodes in the queue directory; the "
 		    "client keeps the message\"",
 		    m->name, log_cstr(err_str(m->commit_err)));
@@ -283,7 +283,7 @@ load_done(struct pool_op *op)
 	message_pin(q, m);
 	m->loading = 0;
 	if (op->err) {
-		log_event(LOG_E, "queue-load", "qid=%s reason=%s effect=\"%s\"", m->name,
+		log_event(LOG_queue_load, "qid=%s reason=%s effect=\"%s\"", m->name,
 		    log_cstr(err_str(op->err)),
 		    op->err == ERR_CORRUPT ? "moved to corrupt/" : "tried again later");
 		load_failed(q, m, op->err);

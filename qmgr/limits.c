@@ -88,7 +88,7 @@ reserved(struct pool_op *op)
 
 	q->clock_asked = false;
 	if (op->err)
-		log_event(LOG_E, "queue-clock",
+		log_event(LOG_queue_clock,
 		    "reason=%s effect=\"no new queue IDs when the reserve is used up\" "
 		    "remedy=\"check the file clock in the queue directory\"",
 		    log_cstr(err_str(op->err)));
@@ -140,7 +140,7 @@ measured(struct pool_op *op)
 	low = !op->err &&
 	      (o->free_bytes < want || o->free_inodes < (uint64_t)conf->queue_minfree_inodes);
 	if (low != q->low_space)
-		log_event(low ? LOG_E : LOG_I, low ? "queue-space-low" : "queue-space-ok",
+		log_event(low ? LOG_queue_space_low : LOG_queue_space_ok,
 		    "free=%llu needed=%llu inodes=%llu effect=\"%s\"",
 		    (unsigned long long)o->free_bytes, (unsigned long long)want,
 		    (unsigned long long)o->free_inodes,

@@ -124,7 +124,7 @@ init(struct daemon *d)
 	int err = spool_prepare(d->root[0] ? d->root : ".", d->uid, d->gid, why, sizeof(why));
 
 	if (err)
-		log_event(LOG_E, "queue-prepare",
+		log_event(LOG_queue_prepare,
 		    "reason=%s remedy=\"give the folder to the user of qmgr\"", log_cstr(why));
 	return err;
 }
@@ -170,7 +170,7 @@ start(struct daemon *d)
 	if (getrandom(random, sizeof(random), 0) == (ssize_t)sizeof(random))
 		err = spool_open(&q->spool, random[0], &floor, why, sizeof(why));
 	if (err) {
-		log_event(LOG_E, "queue-open", "reason=%s", log_cstr(why));
+		log_event(LOG_queue_open, "reason=%s", log_cstr(why));
 		return err;
 	}
 	queue_id_source_init(&q->ids, floor, q->spool.start);

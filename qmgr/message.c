@@ -165,7 +165,7 @@ message_rcpt(struct qmgr *q, struct message *m, size_t i, enum rcpt_event event)
 
 	if (step.odd) {
 		q->odd++;
-		log_event(LOG_W, "odd-report", "qid=%s to=%s state=%s event=%d", m->name,
+		log_event(LOG_odd_report, "qid=%s to=%s state=%s event=%d", m->name,
 		    log_value(m->env.rcpts[i].address), rcpt_state_name(s->state), (int)event);
 		return false;
 	}
@@ -255,7 +255,7 @@ fail_rest(struct qmgr *q, struct message *m)
 						  : SLICE_LIT("message expired in the queue");
 
 			rcpt_status_set(s, SLICE_LIT("5.4.7"), reason, slice_str(s->remote));
-			log_event(LOG_I, "delivery", "qid=%s to=%s status=expired text=%s", m->name,
+			log_event(LOG_delivery, "qid=%s to=%s status=expired text=%s", m->name,
 			    log_value(m->env.rcpts[i].address), log_cstr(s->text));
 			count(COUNT_bounces, 1);
 		}
@@ -318,14 +318,14 @@ message_event(struct qmgr *q, struct message *m, enum msg_event event)
 
 	if (s.actions & ACT_ODD) {
 		q->odd++;
-		log_event(LOG_W, "odd-event", "qid=%s state=%s event=%s", m->name,
-		    msg_state_name(was), msg_event_name(event));
+		log_event(LOG_odd_event, "qid=%s state=%s event=%s", m->name, msg_state_name(was),
+		    msg_event_name(event));
 		return;
 	}
 	message_pin(q, m);
 	m->state = s.next;
-	log_event(LOG_D, "queue-state", "qid=%s state=%s event=%s next=%s", m->name,
-	    msg_state_name(was), msg_event_name(event), msg_state_name(s.next));
+	log_event(LOG_queue_state, "qid=%s state=%s event=%s next=%s", m->name, msg_state_name(was),
+	    msg_event_name(event), msg_state_name(s.next));
 	if (s.actions & ACT_OFFER)
 		deliver_offer(q, m);
 	if (s.actions & ACT_COMMIT)

@@ -167,11 +167,11 @@ notice_done(struct qmgr *q, const struct msg *msg)
 	}
 	message_pin(q, m);
 	if (msg->bounce_done.status) {
-		log_event(
-		    LOG_W, "notice", "qid=%s reason=%s", m->name, log_value(msg->bounce_done.text));
+		log_event(LOG_notice_failed, "qid=%s reason=%s", m->name,
+		    log_value(msg->bounce_done.text));
 		finish(q, m, true);
 	} else {
-		log_event(LOG_I, "notice", "qid=%s kind=%u notice=%s text=%s", m->name,
+		log_event(LOG_notice, "qid=%s kind=%u notice=%s text=%s", m->name,
 		    kind_of(m->noticing),
 		    msg->bounce_done.queue_id.n ? log_value(msg->bounce_done.queue_id) : "-",
 		    log_value(msg->bounce_done.text));

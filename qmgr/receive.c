@@ -149,7 +149,7 @@ created(struct pool_op *op)
 	if (op->err) {
 		q->open_files--;
 		log_event(
-		    LOG_E, "queue-create", "qid=%s reason=%s", m->name, log_cstr(err_str(op->err)));
+		    LOG_queue_create, "qid=%s reason=%s", m->name, log_cstr(err_str(op->err)));
 		if (m->state == MSG_RECEIVING)
 			refuse(q, m, 452, "4.3.1", "Insufficient system storage");
 	} else {
@@ -308,7 +308,7 @@ sealed(struct pool_op *op)
 	if (m->state == MSG_DONE)
 		message_drop(q, m);
 	else if (op->err == ERR_DENIED || (op->err == 0 && !fits)) {
-		log_event(LOG_E, "queue-seal",
+		log_event(LOG_queue_seal,
 		    "qid=%s reason=\"%s\" remedy=\"the message was refused; look for a fault in "
 		    "its receiver\"",
 		    m->name,
@@ -403,7 +403,7 @@ on_commit(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 			code = 451;
 	}
 	if (!code && !take_envelope(m, t, c)) {
-		log_event(LOG_E, "mail-commit",
+		log_event(LOG_mail_commit,
 		    "qid=%s peer=%s reason=\"envelope and content do not fit together\"", m->name,
 		    role_table[ipc_chan_peer(ch)].name);
 		code = 451;

@@ -18,8 +18,7 @@ gone(struct pool_op *op)
 	struct spool_op *o = (struct spool_op *)(void *)op;
 
 	if (op->err && op->err != -ENOENT)
-		log_event(
-		    LOG_E, "queue-walk", "file=%s reason=%s", o->name, log_cstr(err_str(op->err)));
+		log_event(LOG_queue_walk, "file=%s reason=%s", o->name, log_cstr(err_str(op->err)));
 	spool_op_free(o);
 }
 
@@ -34,7 +33,7 @@ submit(struct qmgr *q, enum spool_kind kind, queue_id id)
 static void
 put_aside(struct qmgr *q, const struct spool_found *f)
 {
-	log_event(LOG_E, "queue-corrupt",
+	log_event(LOG_queue_corrupt,
 	    "qid=%s reason=%s effect=\"moved to corrupt/\" remedy=\"the file begins with the "
 	    "message: look at it there and save what is of use\"",
 	    f->name, log_cstr(err_str(f->err)));
@@ -70,7 +69,7 @@ look(struct qmgr *q, const struct spool_found *f)
 {
 	q->walked.found++;
 	if (f->junk) {
-		log_event(LOG_W, "queue-walk",
+		log_event(LOG_queue_foreign,
 		    "file=%s reason=\"no queue file by its name\" remedy=\"move it out of the "
 		    "queue\"",
 		    log_cstr(f->name));
@@ -80,7 +79,7 @@ look(struct qmgr *q, const struct spool_found *f)
 	} else if (f->err == ERR_CORRUPT) {
 		put_aside(q, f);
 	} else if (f->err) {
-		log_event(LOG_E, "queue-walk",
+		log_event(LOG_queue_walk,
 		    "file=%s reason=%s remedy=\"mend the file system and restart\"", f->name,
 		    log_cstr(err_str(f->err)));
 	} else {
@@ -97,7 +96,7 @@ walked(struct pool_op *op)
 	struct qmgr *q = o->owner;
 
 	if (op->err)
-		log_event(LOG_E, "queue-walk", "folder=%c reason=%s", queue_dir_name(o->dir),
+		log_event(LOG_queue_walk, "folder=%c reason=%s", queue_dir_name(o->dir),
 		    log_cstr(err_str(op->err)));
 	for (size_t i = 0; i < o->n_found; i++)
 		look(q, &o->found[i]);
@@ -127,7 +126,7 @@ next_folder(struct qmgr *q)
 	if (q->walk_running || !q->walking)
 		return;
 	q->walking = false;
-	log_event(LOG_I, "queue-recovered", "files=%zu messages=%zu removed=%zu corrupt=%zu",
+	log_event(LOG_queue_recovered, "files=%zu messages=%zu removed=%zu corrupt=%zu",
 	    q->walked.found, q->walked.recovered, q->walked.removed, q->walked.corrupt);
 }
 
@@ -143,7 +142,7 @@ try_lock(void *ctx)
 
 	if (flock(q->spool.root, LOCK_EX | LOCK_NB)) {
 		if (!q->lock_waited)
-			log_event(LOG_I, "queue-wait",
+			log_event(LOG_queue_wait,
 			    "reason=\"the qmgr before still finishes\" effect=\"its messages wait "
 			    "for it\"");
 		q->lock_waited = true;

@@ -23,7 +23,7 @@ result_log(const struct qmgr *q, const struct message *m, size_t i, const char *
 	total = (double)ev_wall_us() / 1e6 - (double)m->env.arrival / 1e6;
 	if (j)
 		in_queue = ((double)j->started - (double)m->born_ms) / 1e3;
-	log_event(LOG_I, "delivery",
+	log_event(LOG_delivery,
 	    "qid=%s from=<%s> to=<%s> status=%s dsn=%s site=%s relay=%s delay=%.3f "
 	    "delays=%.3f/%.3f/%.3f/%.3f way=%s text=%s",
 	    m->name, m->env.sender.n ? log_value(m->env.sender) : "",
@@ -176,7 +176,7 @@ deliver_result(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 
 	if (!j || !j->agent || j->agent->chan != ch) {
 		q->odd++;
-		log_event(LOG_W, "odd-report", "peer=%s job=%u reason=\"not a job of this agent\"",
+		log_event(LOG_odd_report, "peer=%s job=%u reason=\"not a job of this agent\"",
 		    role_table[ipc_chan_peer(ch)].name, msg->id);
 		return;
 	}
@@ -250,7 +250,7 @@ deliver_timeouts(struct qmgr *q, int64_t now)
 
 		TAILQ_FOREACH(j, &m->jobs, of_msg)
 			sched_slow(q->sched, j->site);
-		log_event(LOG_D, "direct-deadline", "qid=%s", m->name);
+		log_event(LOG_direct_deadline, "qid=%s", m->name);
 		message_event(q, m, MSG_DEADLINE);
 	}
 	if (m)
@@ -258,7 +258,7 @@ deliver_timeouts(struct qmgr *q, int64_t now)
 	while ((n = heap_first(&q->deadlines)) && n->due <= now) {
 		struct job *j = HEAP_ELEMENT(n, struct job, deadline);
 
-		log_event(LOG_E, "job-deadline",
+		log_event(LOG_job_deadline,
 		    "qid=%s site=%s effect=\"the agent is given up\" remedy=\"look for a hanging "
 		    "program or peer\"",
 		    j->msg->name, log_cstr(j->site->key + 1));

@@ -19,7 +19,7 @@ struct sender_question {
 static void
 refuse(struct qmgr *q, struct message *m, struct slice user)
 {
-	log_event(LOG_W, "sender-refused",
+	log_event(LOG_sender_refused,
 	    "qid=%s user=%s sender=%s reason=\"not an address of this login\"", m->name,
 	    log_value(user), log_value(m->env.sender));
 	receive_checked(

@@ -186,7 +186,7 @@ tls_failed(struct conn *c)
 {
 	const char *why = tls_error(c->tls);
 
-	log_event(LOG_W, "smtp-tls-failed", "qid=%s remote=%s reason=%s remedy=\"%s\"",
+	log_event(LOG_smtp_tls_failed, "qid=%s remote=%s reason=%s remedy=\"%s\"",
 	    log_value(c->job->queue_id), log_cstr(c->remote), log_cstr(why),
 	    policy_requires_tls(c->level)
 		? "mend the certificate there, or set a laxer level for it in smtp_tls_policy_maps"
@@ -211,7 +211,7 @@ handshake_done(struct conn *c)
 	snprintf(c->job->tls, sizeof(c->job->tls), "%s with %s", c->tls_info.protocol,
 	    c->tls_info.cipher);
 	if (conf->smtp_tls_loglevel > 0)
-		log_event(LOG_I, "smtp-tls",
+		log_event(LOG_smtp_tls,
 		    "qid=%s remote=%s protocol=%s cipher=%s bits=%d verified=%s resumed=%s",
 		    log_value(c->job->queue_id), log_cstr(c->remote), c->tls_info.protocol,
 		    c->tls_info.cipher, c->tls_info.bits, c->tls_info.peer_verified ? "yes" : "no",

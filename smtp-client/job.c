@@ -191,7 +191,7 @@ take_fallback(struct job *j)
 	    j->fallback_at >= list->n)
 		return false;
 	set_nexthop(j, slice_str(list->v[j->fallback_at++]));
-	log_event(LOG_I, "smtp-fallback", "qid=%s nexthop=%s reason=%s", log_value(j->queue_id),
+	log_event(LOG_smtp_fallback, "qid=%s nexthop=%s reason=%s", log_value(j->queue_id),
 	    log_value(j->nexthop), log_cstr(j->reason));
 	dest_release(j->s, &j->dest);
 	j->dest = dest_get(j->s, j);

@@ -41,7 +41,7 @@ read_pem(const char *path, struct buf *out)
 	int err = path[0] ? tls_read_file(path, out) : 0;
 
 	if (err)
-		log_event(LOG_E, "smtp-tls",
+		log_event(LOG_smtp_tls_files,
 		    "file=%s reason=\"%s\" remedy=\"mend smtp_tls_cert_file or smtp_tls_key_file\"",
 		    log_cstr(path), err_str(err));
 	return err;
@@ -69,7 +69,7 @@ policy_tls_init(struct sender *s)
 
 		if (!tls_client_new(&o, &s->tls[k], why, sizeof(why)))
 			continue;
-		log_event(LOG_W, "smtp-tls",
+		log_event(LOG_smtp_tls_level,
 		    "level=%s reason=%s remedy=\"mail that needs this level waits\"",
 		    k == KIND_VERIFY ? "verify" : level_names[k], log_cstr(why));
 	}

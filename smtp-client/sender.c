@@ -50,7 +50,7 @@ collect_ports(struct sender *s)
 		if (!slice_u64(slice_str(conf->smtp_client_ports.v[i]), 65535, &port))
 			add_port(s, port);
 		else
-			log_event(LOG_W, "smtp-ports",
+			log_event(LOG_smtp_ports,
 			    "word=%s reason=\"no port number\" remedy=\"mend smtp_client_ports\"",
 			    log_cstr(conf->smtp_client_ports.v[i]));
 	}
@@ -71,7 +71,7 @@ sender_init(struct daemon *d)
 	d->nports = s->nports;
 	if (d->conf->smtp_tls_security_level == CONF_TLS_LEVEL_DANE ||
 	    d->conf->smtp_tls_security_level == CONF_TLS_LEVEL_DANE_ONLY)
-		log_event(LOG_W, "smtp-tls",
+		log_event(LOG_smtp_tls_level,
 		    "level=dane reason=\"DANE is not there yet\" remedy=\"dane is treated as may; "
 		    "mail under dane-only waits\"");
 	return policy_tls_init(s);
@@ -116,13 +116,13 @@ sender_reload(struct daemon *d, const struct conf *old)
 
 	collect_ports(s);
 	if (s->nports > before)
-		log_event(LOG_W, "smtp-ports",
+		log_event(LOG_smtp_ports,
 		    "reason=\"a jail cannot be widened while it stands\" remedy=\"restart the "
 		    "suite to reach the new ports\"");
 	s->nports = before;
 	if (strcmp(old->smtp_tls_CAfile, d->conf->smtp_tls_CAfile) != 0 ||
 	    strcmp(old->smtp_tls_cert_file, d->conf->smtp_tls_cert_file) != 0)
-		log_event(LOG_W, "smtp-tls",
+		log_event(LOG_smtp_tls_files,
 		    "reason=\"certificate files are read at the start only\" remedy=\"restart the "
 		    "suite\"");
 }

@@ -96,7 +96,7 @@ session_send(struct conn *c)
 	job_message(j, client_features(c->client));
 	c->sending = false;
 	if (client_send(c->client, &j->message))
-		log_event(LOG_E, "smtp-state",
+		log_event(LOG_smtp_state,
 		    "qid=%s remote=%s reason=\"the session was not ready\" remedy=\"report this\"",
 		    log_value(j->queue_id), log_cstr(c->remote));
 }
@@ -111,7 +111,7 @@ auth_failed(struct conn *c, const char *why, struct slice text)
 	job_reason(j, false, "4.7.8", "", "no login at %s: %s%s%.*s", c->remote, why,
 	    text.n ? ": " : "", SLICE_ARG(text));
 	give_up(c); /* text may have lived in it */
-	log_event(LOG_W, "smtp-auth-failed",
+	log_event(LOG_smtp_auth_failed,
 	    "qid=%s remote=%s reason=%s remedy=\"see smtp_sasl_password_maps\"",
 	    log_value(j->queue_id), log_cstr(j->remote), log_cstr(j->reason));
 	job_finish(j);
@@ -349,7 +349,7 @@ give_content(struct conn *c)
 			j = give_up(c);
 			job_reason(j, false, "4.3.0", "",
 			    "the message's content cannot be read: %s", err_str(got));
-			log_event(LOG_E, "smtp-content",
+			log_event(LOG_smtp_content,
 			    "qid=%s reason=\"%s\" remedy=\"see the queue's disk; the message stays "
 			    "in the queue\"",
 			    log_value(j->queue_id), err_str(got));

@@ -26,7 +26,7 @@ find_users(struct daemon *d)
 		}
 		pw = getpwnam(l->v[i] + no);
 		if (!pw) {
-			log_event(LOG_W, "submit-user",
+			log_event(LOG_submit_user,
 			    "name=%s reason=\"no such user\" remedy=\"correct "
 			    "authorized_submit_users\"",
 			    log_cstr(l->v[i]));

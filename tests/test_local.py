@@ -597,5 +597,5 @@ def test_reload_with_a_table_elsewhere(users, make_instance, tmp_path):
 
     wait(taken, 20, "the new table")
     maildir(users.homes[a])
-    i.wait_log("restart reason=.a table lies in a directory")
+    i.wait_log("maps-renew reason=.a table lies in a directory")
     assert "table-open" not in i.log()

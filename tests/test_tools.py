@@ -291,10 +291,19 @@ def test_trace(idle):
 
 
 def test_pages_are_clean():
-    """The generated page of main.cf(5), which `make lint` does not see."""
-    page = BIN.parent / "gen/conf/main.cf.5"
-    done = subprocess.run(["mandoc", "-Tlint", "-Wwarning", page], capture_output=True, text=True)
-    assert done.stdout == ""
+    """The generated pages of main.cf(5) and bulkhead-log(5), which `make lint` does not see."""
+    for page in ("gen/conf/main.cf.5", "gen/daemon/bulkhead-log.5"):
+        done = subprocess.run(["mandoc", "-Tlint", "-Wwarning", BIN.parent / page], capture_output=True, text=True)
+        assert done.stdout == ""
+
+
+def test_an_event_of_the_log_explains_itself(idle):
+    done = idle.tool("log", "--explain", "queue-corrupt", "auth-failed")
+    assert "queue-corrupt (error), of qmgr" in done.stdout and "to do: The file begins with the message" in done.stdout
+    assert "auth-failed (warning), of auth" in done.stdout
+    assert "queue-corrupt            error" in idle.tool("log", "--list").stdout
+    done = idle.tool("log", "--explain", "queue-corupt", check=False)
+    assert done.returncode == 1 and "no such event: queue-corupt" in done.stderr
 
 
 def test_shipped_configuration_is_good():

@@ -33,6 +33,7 @@ int cmd_queue(struct tool *t, int argc, char **argv);
 int cmd_user(struct tool *t, int argc, char **argv);
 int cmd_map(struct tool *t, int argc, char **argv);
 int cmd_newaliases(struct tool *t, int argc, char **argv);
+int cmd_log(struct tool *t, int argc, char **argv);
 int cmd_trace(struct tool *t, int argc, char **argv);
 
 #endif

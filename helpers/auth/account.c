@@ -135,7 +135,7 @@ account_token_check(struct auth *a, struct ipc_chan *ch, const struct msg *m)
 	if (mailbox == (ipc_chan_peer(ch) == ROLE_BROKER))
 		account = tokens_check(a->tokens, c->token, c->service, auth_now_ms(), &taken);
 	if (!account)
-		log_event(LOG_W, "token-refused",
+		log_event(LOG_token_refused,
 		    "peer=%s service=%s reason=\"unknown, used, expired or of another service\"",
 		    role_table[ipc_chan_peer(ch)].name, log_value(c->service));
 	send_account(ch, m->id, account);
@@ -174,7 +174,7 @@ account_user_get(struct auth *a, struct ipc_chan *ch, const struct msg *m)
 		answer.user_entry.home = user.home;
 		answer.user_entry.mailbox = user.mailbox;
 	} else if (err != ERR_NOT_FOUND) {
-		log_event(LOG_E, "user-store",
+		log_event(LOG_user_store,
 		    "user=%s reason=\"%s\" remedy=\"restore %s from a backup\"",
 		    log_value(m->user_get.name), err_str(err),
 		    log_cstr(a->d->conf->auth_user_store));

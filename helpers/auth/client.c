@@ -97,7 +97,7 @@ done(struct job *job)
 		l->first = false;
 		return;
 	}
-	log_event(LOG_W, "smarthost-login",
+	log_event(LOG_smarthost_login,
 	    "host=%s user=%s reason=\"%s\" remedy=\"see smtp_sasl_mechanism_filter and "
 	    "the table in smtp_sasl_password_maps\"",
 	    log_cstr(l->host), log_cstr(l->user), l->x.why ? l->x.why : "");

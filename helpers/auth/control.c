@@ -43,7 +43,7 @@ done(struct job *job)
 		if (!slice_eq_str(o->words[0], "add"))
 			tokens_drop_user(a->tokens, o->words[1]);
 		account_changed(a);
-		log_event(LOG_I, "user-changed", "verb=%s user=%s", log_value(o->words[0]),
+		log_event(LOG_user_changed, "verb=%s user=%s", log_value(o->words[0]),
 		    log_value(o->words[1]));
 	}
 	if (a->d->master)

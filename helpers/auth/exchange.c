@@ -128,7 +128,7 @@ fail(struct exchange *e, uint8_t status, const char *why, const char *text)
 		    conf->auth_failure_delay, auth_now_ms());
 		count(COUNT_logins_failed, 1);
 	}
-	log_event(status == DONE_TEMPORARY ? LOG_E : LOG_W, "auth-failed",
+	log_event(status == DONE_TEMPORARY ? LOG_auth_unavailable : LOG_auth_failed,
 	    "sid=%s service=%s mechanism=%s user=%s client=%s reason=\"%s\" delay=%.1f",
 	    log_cstr(e->session), e->x.service, log_cstr(e->x.mechanism), log_cstr(e->x.claimed),
 	    log_cstr(e->client), why, (double)wait / 1000);
@@ -183,7 +183,7 @@ succeed(struct exchange *e, struct account *account)
 		slice_str(e->client), (unsigned)conf->smtpd_client_ipv6_prefix_length, client),
 	    slice_str(e->x.claimed));
 	count(COUNT_logins, 1);
-	log_event(LOG_I, "auth-ok", "sid=%s service=%s mechanism=%s user=%s client=%s%s",
+	log_event(LOG_auth_ok, "sid=%s service=%s mechanism=%s user=%s client=%s%s",
 	    log_cstr(e->session), e->x.service, e->x.mechanism, log_cstr(user), log_cstr(e->client),
 	    e->x.cached ? " cached=yes" : "");
 	send_done(e, DONE_OK, slice_str(user), slice(token, sizeof(token)), "");

@@ -41,13 +41,13 @@ open_users(struct auth *a)
 			opts.sha1 = true;
 	err = users_open(conf->auth_user_store, true, &opts, &a->users, why, sizeof(why));
 	if (err) {
-		log_event(LOG_E, "user-store", "reason=%s", log_cstr(why));
+		log_event(LOG_user_store, "reason=%s", log_cstr(why));
 		return err;
 	}
 	if (!a->d->unprivileged)
 		err = users_chown(a->users, conf->auth_user_store, a->d->uid, a->d->gid);
 	if (err)
-		log_event(LOG_E, "user-store", "file=%s reason=\"cannot give it to its user: %s\"",
+		log_event(LOG_user_store, "file=%s reason=\"cannot give it to its user: %s\"",
 		    log_cstr(conf->auth_user_store), err_str(err));
 	return err;
 }
@@ -61,7 +61,7 @@ open_passwords(struct auth *a)
 	for (size_t i = 0; i < tables->n; i++)
 		buf_addf(&spec, "%s%s:%s", i ? "," : "", tables->v[i].type, tables->v[i].name);
 	if (db_list_open(&a->passwords, buf_slice(&spec), DB_NO_EXPAND, &why) < 0)
-		log_event(LOG_E, "password-table", "parameter=smtp_sasl_password_maps reason=%s",
+		log_event(LOG_password_table, "parameter=smtp_sasl_password_maps reason=%s",
 		    log_value(buf_slice(&why)));
 	buf_free(&spec);
 	buf_free(&why);
@@ -105,7 +105,7 @@ leave(void *ctx)
 	struct auth *a = ctx;
 
 	if ((a->exchanges == 0 && pool_busy(a->pool) == 0) || auth_now_ms() >= a->leave_at) {
-		log_event(LOG_I, "renew",
+		log_event(LOG_auth_renew,
 		    "reason=\"the tables of smtp_sasl_password_maps can only be read at the "
 		    "start\"");
 		daemon_renew(a->d);

@@ -203,7 +203,7 @@ to_postmaster(struct bounce *b, struct job *j, bool undeliverable)
 static void
 not_deliverable(struct bounce *b, struct job *j, const char *why)
 {
-	log_event(LOG_W, "notice-undeliverable", "qid=%s to=%s reason=%s", log_value(j->n.queue_id),
+	log_event(LOG_notice_undeliverable, "qid=%s to=%s reason=%s", log_value(j->n.queue_id),
 	    j->n.to.n ? log_value(j->n.to) : "-", log_cstr(why));
 	if (j->n.to_postmaster && !j->first_id[0])
 		finish(b, j, 0, SLICE_NULL, "neither the sender nor the postmaster could be told");

@@ -97,7 +97,7 @@ opening_end(struct broker *b, struct opening *o, uint8_t status, const char *tex
 static void
 opening_fail(struct broker *b, struct opening *o, uint8_t status, const char *why)
 {
-	log_event(LOG_W, "session-refused", "sid=%s client=%s service=%s reason=\"%s\"",
+	log_event(LOG_session_refused, "sid=%s client=%s service=%s reason=\"%s\"",
 	    log_cstr(o->sid), log_cstr(o->client), o->pop3 ? "pop3" : "imap", why);
 	opening_end(b, o, status, why, -1);
 }
@@ -164,8 +164,8 @@ attach(struct session *s, struct opening *o)
 	int fds[2];
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) < 0) {
-		log_event(LOG_E, "socketpair",
-		    "reason=\"%s\" remedy=\"raise the limit of open files\"", err_str(err_errno()));
+		log_event(LOG_socketpair, "reason=\"%s\" remedy=\"raise the limit of open files\"",
+		    err_str(err_errno()));
 		opening_fail(s->b, o, OPEN_TEMPORARY, "no descriptor left");
 		return;
 	}
@@ -180,7 +180,7 @@ attach(struct session *s, struct opening *o)
 		s->connections++;
 		s->last_attach = now_ms();
 		ev_timer_clear(&s->idle);
-		log_event(LOG_I, "session-attached",
+		log_event(LOG_session_attached,
 		    "sid=%s client=%s service=%s user=%s pid=%u connections=%u", log_cstr(o->sid),
 		    log_cstr(o->client), s->pop3 ? "pop3" : "imap", log_cstr(s->user), s->pid,
 		    s->connections);
@@ -195,7 +195,7 @@ start_timeout(void *ctx)
 {
 	struct session *s = ctx;
 
-	log_event(LOG_E, "session-start-failed",
+	log_event(LOG_session_start_failed,
 	    "user=%s service=%s reason=\"no answer within policy_timeout\"", log_cstr(s->user),
 	    s->pop3 ? "pop3" : "imap");
 	session_free(s, "the mailbox service does not answer");
@@ -322,7 +322,7 @@ on_session_started(struct broker *b, struct ipc_chan *ch, struct msg *m)
 		return;
 	if (m->session_started.status || m->fd < 0) {
 		(void)!slice_copy(m->session_started.text, why, sizeof(why));
-		log_event(LOG_E, "session-start-failed", "user=%s service=%s reason=%s",
+		log_event(LOG_session_start_failed, "user=%s service=%s reason=%s",
 		    log_cstr(s->user), pop3 ? "pop3" : "imap", log_cstr(why));
 		session_free(s, "the mailbox cannot be opened now");
 		return;

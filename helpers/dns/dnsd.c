@@ -19,7 +19,7 @@ dns_init(struct daemon *d)
 	LIST_INIT(&dnsd->lookups);
 	dnsd->resolver = resolver_new(d->conf, why, sizeof(why));
 	if (!dnsd->resolver) {
-		log_event(LOG_E, "dns-start", "reason=%s", log_cstr(why));
+		log_event(LOG_dns_start, "reason=%s", log_cstr(why));
 		return ERR_SYNTAX;
 	}
 	d->ports = resolver_ports(dnsd->resolver, &d->nports);
@@ -40,7 +40,7 @@ dns_message(struct daemon *d, struct ipc_chan *ch, struct msg *m)
 	struct dnsd *dnsd = d->ctx;
 
 	if (dnsd->under_way >= LOOKUPS_MAX) {
-		log_event(LOG_W, "dns-overload",
+		log_event(LOG_dns_overload,
 		    "peer=%s reason=\"%d requests under way\" remedy=\"see whether the resolver "
 		    "answers\"",
 		    role_table[ipc_chan_peer(ch)].name, LOOKUPS_MAX);
@@ -79,8 +79,8 @@ dns_reload(struct daemon *d, const struct conf *old)
 
 	(void)old;
 	if (resolver_configure(dnsd->resolver, d->conf, why, sizeof(why)))
-		log_event(LOG_E, "dns-reload",
-		    "reason=%s remedy=\"the former resolvers stay in use\"", log_cstr(why));
+		log_event(LOG_dns_reload, "reason=%s remedy=\"the former resolvers stay in use\"",
+		    log_cstr(why));
 }
 
 static void

@@ -173,7 +173,7 @@ warn_failure(struct resolver *r, const struct question *q, const char *reason)
 	r->warned_us = ev_now_us();
 	if (dns_name_host(&q->name, host))
 		snprintf(host, sizeof(host), "(no host name)");
-	log_event(LOG_W, "dns-failure",
+	log_event(LOG_dns_failure,
 	    "name=%s type=%d resolvers=%s reason=%s remedy=\"see whether the resolver answers; "
 	    "dns_resolvers names others\"",
 	    log_cstr(host), (int)q->type,

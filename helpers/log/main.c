@@ -2,7 +2,8 @@
  * The log daemon (bh-log): reads records of all daemons from the one inherited socket and writes
  * them to stderr, a file or syslog, many at a time, at most every 20 ms. Its root is the directory
  * of the log file. Hostile: any other daemon. A record that does not decode is counted and skipped,
- * never answered.
+ * never answered. While the file cannot be written (a full disk) lines wait in memory; past a bound
+ * they are dropped and counted, and past a second bound those too that events.def keeps.
  */
 #include "daemon/daemon.h"
 #include "format.h"
@@ -20,6 +21,8 @@
 
 #define REST_MS 20
 #define PENDING_MAX ((size_t)4 << 20)
+#define PENDING_KEEP ((size_t)5 << 20) /* of events that events.def keeps */
+#define WRITE_AGAIN_MS 1000
 #define BURST 64
 /* /dev/log is opened before the jail: when syslogd has gone, a successor looks for the new one. */
 #define SYSLOG_AGAIN_MS 1000
@@ -31,13 +34,18 @@ struct log_state {
 	struct event *readable;
 	struct ev_timer rest;
 	bool armed;
-	bool absent; /* no syslogd: lines go to stderr until a successor finds one */
+	bool failing; /* the last write failed: the timer tries again */
+	bool absent;  /* no syslogd: lines go to stderr until a successor finds one */
 	struct ev_timer again;
 	struct buf pending;
 	unsigned char *record;
 	char host[256];
 	uint64_t malformed, lost;
+	uint64_t dropped; /* of those lost: not told yet */
+	char dropped_event[64];
 };
+
+static void one_record(struct log_state *s, const struct log_line *l);
 
 static int
 facility_of(const char *name)
@@ -72,6 +80,46 @@ no_syslog(struct log_state *s, int64_t ms)
 }
 
 static void
+lose(struct log_state *s, const struct item_log_record *r)
+{
+	s->lost++;
+	s->dropped++;
+	snprintf(s->dropped_event, sizeof(s->dropped_event), "%.*s", SLICE_ARG(r->event));
+}
+
+static void
+say_dropped(struct log_state *s, struct log_line l, uint64_t n, const char *event, const char *why)
+{
+	const struct log_event_row *row = &log_events[LOG_log_dropped];
+	char text[512];
+	struct item_log_record r = {
+		.level = row->level, .event = slice_str(row->name), .time = (uint64_t)ev_wall_us()
+	};
+
+	snprintf(text, sizeof(text), "records=%llu event=%s reason=\"%s\" remedy=\"%s\"",
+	    (unsigned long long)n, event, why, row->remedy);
+	r.text = slice_str(text);
+	l.record = &r;
+	one_record(s, &l);
+}
+
+/* What this daemon itself had to drop, as soon as a line gets through again. */
+static void
+tell_dropped(struct log_state *s)
+{
+	struct log_line l = { .host = s->host,
+		.name = s->d->conf->syslog_name,
+		.role = ROLE_LOG,
+		.pid = (uint32_t)getpid() };
+	uint64_t n = s->dropped;
+
+	if (!n)
+		return;
+	s->dropped = 0;
+	say_dropped(s, l, n, s->dropped_event, "the log could not be written");
+}
+
+static void
 to_syslog(struct log_state *s, const struct log_line *l)
 {
 	static const int severity[] = { 7, 6, 4, 3 };
@@ -85,10 +133,24 @@ to_syslog(struct log_state *s, const struct log_line *l)
 			no_syslog(s, SYSLOG_AGAIN_MS);
 			format_text(&s->pending, l);
 		} else {
-			s->lost++;
+			lose(s, l->record);
 		}
+	} else {
+		tell_dropped(s);
 	}
 	buf_free(&line);
+}
+
+/* The log of a full disk cannot say so: standard error, which systemd or a terminal keeps, can. */
+static void
+write_failed(struct log_state *s, int err)
+{
+	if (!s->failing && s->d->conf->log_target == CONF_LOG_TARGET_FILE)
+		fprintf(stderr,
+		    "log: cannot write %s: %s: lines wait in memory; free space there, or correct "
+		    "log_file\n",
+		    s->d->conf->log_file, err_str(err));
+	s->failing = true;
 }
 
 static void
@@ -101,11 +163,28 @@ flush_pending(void *arg)
 		ptrdiff_t n = buf_write(&s->pending, s->out);
 		if (n > 0)
 			continue;
-		s->lost++;
-		if (n != -EAGAIN || buf_len(&s->pending) > PENDING_MAX)
-			buf_clear(&s->pending);
-		break;
+		write_failed(s, (int)n);
+		s->armed = true;
+		ev_timer_set(s->d->base, &s->rest, n == -EAGAIN ? REST_MS : WRITE_AGAIN_MS,
+		    flush_pending, s);
+		return;
 	}
+	s->failing = false;
+	if (s->dropped) {
+		tell_dropped(s);
+		flush_pending(s);
+	}
+}
+
+static bool
+room_for(const struct log_state *s, const struct item_log_record *r)
+{
+	const struct log_event_row *row;
+
+	if (buf_len(&s->pending) < PENDING_MAX)
+		return true;
+	row = log_event_find(r->event);
+	return row && row->keep && buf_len(&s->pending) < PENDING_KEEP;
 }
 
 static void
@@ -117,28 +196,27 @@ one_record(struct log_state *s, const struct log_line *l)
 		to_syslog(s, l);
 		return;
 	}
+	if (!room_for(s, l->record)) {
+		lose(s, l->record);
+		return;
+	}
 	if (c->log_format == CONF_LOG_FORMAT_JSON)
 		format_json(&s->pending, l);
 	else
 		format_text(&s->pending, l);
-	if (buf_len(&s->pending) > PENDING_MAX / 4)
+	if (buf_len(&s->pending) > PENDING_MAX / 4 && !s->failing)
 		flush_pending(s);
 }
 
 static void
 note_dropped(struct log_state *s, const struct msg_log_records *m, struct log_line l)
 {
-	char text[256];
-	struct item_log_record r = { .level = 2, .event = SLICE_LIT("log-dropped") };
+	char event[65];
 
 	if (!m->dropped)
 		return;
-	snprintf(text, sizeof(text), "records=%u event=%.*s reason=\"the log was full\"",
-	    m->dropped, SLICE_ARG(m->dropped_event));
-	r.time = (uint64_t)ev_wall_us();
-	r.text = slice_str(text);
-	l.record = &r;
-	one_record(s, &l);
+	snprintf(event, sizeof(event), "%.*s", SLICE_ARG(m->dropped_event));
+	say_dropped(s, l, m->dropped, event, "the log was full");
 }
 
 static void
@@ -248,8 +326,8 @@ on_reload(struct daemon *d, const struct conf *old)
 	int fd;
 
 	if (old->log_target != d->conf->log_target || strcmp(old->log_file, d->conf->log_file))
-		log_event(LOG_W, "log-target",
-		    "reason=\"a changed log_target or log_file needs a restart\"");
+		log_event(
+		    LOG_log_target, "reason=\"a changed log_target or log_file needs a restart\"");
 	d->conf->log_target = old->log_target;
 	if (old->log_target != CONF_LOG_TARGET_FILE || !base)
 		return;
@@ -296,8 +374,9 @@ on_status(struct daemon *d, struct buf *out)
 {
 	const struct log_state *s = d->ctx;
 
-	buf_addf(out, "malformed=%llu lost=%llu", (unsigned long long)s->malformed,
-	    (unsigned long long)s->lost);
+	buf_addf(out, "malformed=%llu lost=%llu waiting_bytes=%zu%s",
+	    (unsigned long long)s->malformed, (unsigned long long)s->lost, buf_len(&s->pending),
+	    s->failing ? " trouble=\"the log cannot be written\"" : "");
 }
 
 int

@@ -365,7 +365,7 @@ watch_all(struct maps *maps)
 		int err = watch_add(maps->watch, dirs[i]);
 
 		if (err)
-			log_event(LOG_W, "table-watch",
+			log_event(LOG_table_watch,
 			    "directory=%s reason=\"%s\" remedy=\"changes there are seen at a "
 			    "reload only\"",
 			    log_cstr(dirs[i]), err_str(err));
@@ -491,7 +491,7 @@ maps_reload(struct daemon *d, const struct conf *old)
 	(void)old;
 	/* Landlock was drawn for the tables of the start: tables elsewhere need a new process. */
 	if (!tables_below(d->conf, d->read_paths, d->nread_paths)) {
-		log_event(LOG_I, "restart",
+		log_event(LOG_maps_renew,
 		    "reason=\"a table lies in a directory that was not named before\"");
 		daemon_renew(d);
 		return;

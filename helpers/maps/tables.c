@@ -50,12 +50,12 @@ static const char *const parameters[TABLE_COUNT] = {
 
 /* One line of the log for each line of why. */
 static void
-log_lines(const char *event, struct buf *why)
+log_lines(enum log_event event, struct buf *why)
 {
 	struct slice all = buf_slice(why);
 
 	while (all.n)
-		log_event(LOG_E, event, "reason=%s", log_value(slice_split(&all, '\n')));
+		log_event(event, "reason=%s", log_value(slice_split(&all, '\n')));
 	buf_clear(why);
 }
 
@@ -90,7 +90,7 @@ open_one(struct tables *t, struct slice spec, unsigned flags)
 	if (table)
 		return table->db;
 	err = db_open(spec, flags, &db, &why);
-	log_lines("table-open", &why);
+	log_lines(LOG_table_open, &why);
 	buf_free(&why);
 	t->all = xrealloc(t->all, (t->n + 1) * sizeof(*t->all));
 	t->all[t->n++] = (struct table){ arena_dup(&t->arena, spec), db, err != 0 };
@@ -288,11 +288,11 @@ tables_refresh(struct tables *t)
 		if (rc > 0) {
 			t->all[i].dead = false;
 			changed = true;
-			log_event(LOG_I, "table-changed", "table=%s", log_value(t->all[i].spec));
+			log_event(LOG_table_changed, "table=%s", log_value(t->all[i].spec));
 		}
 		if (rc >= 0)
 			buf_clear(&why);
-		log_lines("table-refresh", &why);
+		log_lines(LOG_table_refresh, &why);
 	}
 	buf_free(&why);
 	return changed;

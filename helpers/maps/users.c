@@ -119,7 +119,7 @@ on_tick(void *ctx)
 		next = TAILQ_NEXT(e, next);
 		if (e->until > now)
 			continue;
-		log_event(LOG_W, "user-lookup-timeout",
+		log_event(LOG_user_lookup_timeout,
 		    "name=%s source=%s remedy=\"look whether this daemon and what it asks are up\"",
 		    log_value(slice_sub(e->node.key, 1, e->node.key.n)),
 		    e->source == USERS_NSS ? "nss" : "auth");

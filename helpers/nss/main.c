@@ -64,7 +64,7 @@ on_done(void *ctx, struct lookup *l)
 		nss->unknown++;
 	if (l->status == LOOKUP_TROUBLE) {
 		nss->failed++;
-		log_event(LOG_W, "nss-error",
+		log_event(LOG_nss_error,
 		    "user=%s reason=\"%s\" remedy=\"look at /etc/nsswitch.conf and the service "
 		    "that "
 		    "it names; mail for this user waits\"",

@@ -64,7 +64,7 @@ too_long(void *ctx)
 {
 	struct check *c = ctx;
 
-	log_event(LOG_E, "pam-timeout",
+	log_event(LOG_pam_timeout,
 	    "user=%s remedy=\"a PAM module hangs: see the service file of PAM\"",
 	    log_cstr(c->user));
 	kill(c->pid, SIGKILL);
@@ -86,8 +86,8 @@ start_check(struct check *c)
 	}
 	buf_wipe(&c->password);
 	if (c->pid < 0) {
-		log_event(LOG_E, "pam-fork",
-		    "reason=\"%s\" remedy=\"raise the limit of processes\"", err_str(err_errno()));
+		log_event(LOG_pam_fork, "reason=\"%s\" remedy=\"raise the limit of processes\"",
+		    err_str(err_errno()));
 		answer(p, c->id, ANSWER_UNKNOWN);
 		check_free(c);
 		return;

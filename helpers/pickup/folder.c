@@ -39,7 +39,7 @@ folder_open(struct pickup *p)
 		return err_errno();
 	p->inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 	if (p->inotify < 0 || inotify_add_watch(p->inotify, ".", IN_MOVED_TO | IN_ONLYDIR) < 0) {
-		log_event(LOG_W, "maildrop-watch",
+		log_event(LOG_maildrop_watch,
 		    "reason=\"%s\" remedy=\"raise fs.inotify.max_user_watches; maildrop is looked "
 		    "at every minute meanwhile\"",
 		    err_str(err_errno()));
@@ -95,7 +95,7 @@ add(struct pickup *p, const char *name, struct owners *owners)
 	    fstatat(p->dir, name, &st, AT_SYMLINK_NOFOLLOW))
 		return;
 	if (over_limit(owners, st.st_uid, p->d->conf->maildrop_owner_limit)) {
-		log_event(LOG_W, "maildrop-limit",
+		log_event(LOG_maildrop_limit,
 		    "uid=%u file=%s reason=\"more than maildrop_owner_limit files\" remedy=\"they "
 		    "wait their turn\"",
 		    st.st_uid, log_cstr(name));
@@ -117,7 +117,7 @@ folder_scan(struct pickup *p)
 
 	dir = fd < 0 ? NULL : fdopendir(fd);
 	if (!dir) {
-		log_event(LOG_E, "maildrop-unreadable",
+		log_event(LOG_maildrop_unreadable,
 		    "reason=\"%s\" remedy=\"correct the owner of maildrop in queue_directory\"",
 		    err_str(err_errno()));
 		if (fd >= 0)
@@ -176,7 +176,7 @@ folder_set_aside(struct pickup *p, const char *name, uint32_t uid, const char *w
 	char aside[PICKUP_NAME + 8];
 
 	snprintf(aside, sizeof(aside), ".bad.%s", name);
-	log_event(LOG_W, "maildrop-refused",
+	log_event(LOG_maildrop_refused,
 	    "uid=%u file=%s reason=%s remedy=\"look at %s in maildrop, then remove it\"", uid,
 	    log_cstr(name), log_cstr(why), aside);
 	if (renameat(p->dir, name, p->dir, aside))

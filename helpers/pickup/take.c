@@ -73,7 +73,7 @@ rest_later(struct pickup *p)
 static void
 postpone(struct pickup *p, const char *why)
 {
-	log_event(LOG_W, "maildrop-postponed",
+	log_event(LOG_maildrop_postponed,
 	    "uid=%u file=%s reason=%s remedy=\"tried again in a minute\"", p->uid,
 	    log_cstr(p->name), log_cstr(why));
 	finish(p);
@@ -372,7 +372,7 @@ on_result(void *ctx, const struct reply *r, struct slice queue_id, const struct 
 	struct pickup *p = ctx;
 
 	(void)results;
-	log_event(LOG_I, "pickup-message",
+	log_event(LOG_pickup_message,
 	    "sid=%s qid=%s uid=%u from=%s size=%llu nrcpt=%zu code=%u text=%s", p->id,
 	    queue_id.n ? log_value(queue_id) : "-", p->uid, log_value(p->sender),
 	    (unsigned long long)p->size, p->envelope.count, r->code, log_value(r->text));
@@ -386,7 +386,7 @@ on_result(void *ctx, const struct reply *r, struct slice queue_id, const struct 
 	}
 	count(COUNT_messages_received, 1);
 	if (unlinkat(p->dir, p->name, 0))
-		log_event(LOG_E, "maildrop-unlink",
+		log_event(LOG_maildrop_unlink,
 		    "file=%s reason=\"%s\" remedy=\"remove it, or it is sent again\"",
 		    log_cstr(p->name), err_str(err_errno()));
 	finish(p);

@@ -255,9 +255,9 @@ refuse(struct acceptor_state *a, struct listener *l, int fd, const char *why, co
 	const char *text = a->desc->refusal ? a->desc->refusal(a->d, l->index) : NULL;
 
 	count(COUNT_connections_refused, 1);
-	log_event(LOG_W, "connection-refused", "client=%s reason=\"%s\"", who, why);
+	log_event(LOG_connection_refused, "client=%s reason=\"%s\"", who, why);
 	if (text && send(fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-		log_event(LOG_D, "refusal-unsent", "client=%s", who);
+		log_event(LOG_refusal_unsent, "client=%s", who);
 }
 
 static int
@@ -364,7 +364,7 @@ pause_all(struct acceptor_state *a, int err)
 	a->paused = true;
 	for (size_t i = 0; i < a->nlisteners; i++)
 		event_del(a->listeners[i].event);
-	log_event(LOG_E, "accept-failed",
+	log_event(LOG_accept_failed,
 	    "reason=\"%s\" remedy=\"raise the limit of open files; trying again in 100 ms\"",
 	    err_str(err));
 	ev_timer_set(a->d->base, &a->resume, 100, resume, a);
@@ -398,7 +398,7 @@ add_listener(struct acceptor_state *a, struct msg *m)
 	struct listener *l = &a->listeners[a->nlisteners];
 
 	if (a->nlisteners == LISTENERS || ev_nonblock(m->fd)) {
-		log_event(LOG_E, "listener-refused",
+		log_event(LOG_listener_refused,
 		    "name=%s reason=\"too many listeners of one service\"",
 		    log_value(m->listener.name));
 		return;
@@ -520,7 +520,7 @@ on_last(void *arg)
 {
 	struct daemon *d = arg;
 
-	log_event(LOG_W, "upgrade-cut", "service=%s processes=%zu reason=\"upgrade_timeout\"",
+	log_event(LOG_upgrade_cut, "service=%s processes=%zu reason=\"upgrade_timeout\"",
 	    log_cstr(d->service), zygote_count(d));
 	zygote_stop_children(d, 1);
 	daemon_exit(d);

@@ -108,7 +108,7 @@ on_config(struct daemon *d, struct msg *m)
 	struct conf *old = d->conf, *conf = read_snapshot(m->fd, why, sizeof(why));
 
 	if (!conf) {
-		log_event(LOG_E, "reload",
+		log_event(LOG_reload,
 		    "reason=%s remedy=\"the old configuration goes on; restart the suite\"",
 		    log_cstr(why));
 		return;
@@ -205,7 +205,7 @@ on_closed(void *ctx, struct ipc_chan *ch, int err, const char *why)
 
 	if (err != ERR_CLOSED) {
 		count(COUNT_ipc_violations, 1);
-		log_event(LOG_E, "ipc-violation",
+		log_event(LOG_ipc_violation,
 		    "peer=%s reason=\"%s\" remedy=\"its channel was closed; look for a crash or an "
 		    "attack in it\"",
 		    role_table[ipc_chan_peer(ch)].name, why);
@@ -483,13 +483,13 @@ level_of(const struct conf *conf)
 {
 	switch (conf->log_level) {
 	case CONF_LOG_LEVEL_DEBUG:
-		return LOG_D;
+		return LOG_DEBUG_;
 	case CONF_LOG_LEVEL_WARNING:
-		return LOG_W;
+		return LOG_WARN_;
 	case CONF_LOG_LEVEL_ERROR:
-		return LOG_E;
+		return LOG_ERROR_;
 	default:
-		return LOG_I;
+		return LOG_INFO_;
 	}
 }
 
@@ -513,7 +513,7 @@ send_ready(struct daemon *d)
 static int
 start_failed(struct daemon *d, const char *step, const char *why)
 {
-	log_event(LOG_E, "start-failed", "service=%s step=%s reason=%s", log_cstr(d->service), step,
+	log_event(LOG_start_failed, "service=%s step=%s reason=%s", log_cstr(d->service), step,
 	    log_cstr(why));
 	log_flush();
 	return 1;
@@ -565,7 +565,7 @@ daemon_run_with(int argc, char **argv, const struct daemon_desc *desc, const voi
 	int status;
 
 	parse_args(&d, argc, argv);
-	log_init(FD_LOG, desc->role, LOG_I);
+	log_init(FD_LOG, desc->role, LOG_INFO_);
 	if (acceptor)
 		share_counters();
 	for (int fd = FD_CONTROL; fd <= FD_LOG; fd++)

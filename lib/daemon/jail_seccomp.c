@@ -34,7 +34,7 @@ static void
 on_violation(int sig, siginfo_t *info, void *context)
 {
 	(void)context;
-	log_event(LOG_E, "jail-violation",
+	log_event(LOG_jail_violation,
 	    "syscall=%d arch=%#x reason=\"not in the promises of this role\" remedy=\"report it: a "
 	    "bug or an attack\"",
 	    info->si_syscall, info->si_arch);

@@ -1,8 +1,10 @@
 /*
  * The sending side of the log. Runs in every process and thread; texts come from outside, so they
  * are escaped here (log_value) and once more by the log daemon. Records are gathered per thread and
- * sent in one message: by the skeleton at most 20 ms after the first, at once for warnings. The
- * state is file scope on purpose: every layer logs, and there is one log per process.
+ * sent in one message: by the skeleton at most 20 ms after the first, at once for warnings. A full
+ * log never blocks: ordinary records are dropped first, so that a flood of them does not cost the
+ * failed logins and the decisions of the queue. The state is file scope on purpose: every layer
+ * logs, and there is one log per process.
  */
 #include "daemon/log.h"
 
@@ -15,7 +17,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BATCH_BYTES ((size_t)32768) /* sent at once when that much has gathered */
+/* Sent when that much has gathered. Where the log is full, ordinary records stop there, and those
+ * that events.def keeps at the second bound; with one more of TEXT_MAX a message is full. */
+#define BATCH_BYTES ((size_t)32768)
+#define KEEP_BYTES ((size_t)57344)
+#define TEXT_MAX ((size_t)4096)
 #define VALUE_MAX ((size_t)512)
 
 static int log_sock = -1;
@@ -98,20 +104,32 @@ log_cstr(const char *s)
 	return log_value(slice_str(s));
 }
 
+const struct log_event_row *
+log_event_find(struct slice name)
+{
+	for (size_t i = 0; i < LOG_EVENT_COUNT; i++)
+		if (slice_eq_str(name, log_events[i].name))
+			return &log_events[i];
+	return NULL;
+}
+
 static void
-to_stderr(enum log_level level, const char *event, const char *text)
+to_stderr(const struct log_event_row *row, const char *text)
 {
 	static const char *const names[] = { "debug", "info", "warning", "error" };
 
 	fprintf(stderr, "bulkhead/%s[%d]: %s: %s %s\n", role_table[log_role].name, (int)getpid(),
-	    names[level], event, text);
+	    names[row->level], row->name, text);
 }
 
+/* What cannot be sent now because the log is full stays for the next time, within log_event()'s
+ * bounds. */
 void
 log_flush(void)
 {
 	struct buf out = { 0 };
 	struct msg m = MSG_INIT(MSG_LOG_RECORDS, 0);
+	bool full;
 
 	if (!gathered_n || log_sock < 0)
 		return;
@@ -121,45 +139,81 @@ log_flush(void)
 	m.log_records.dropped_event = slice_str(dropped_event);
 	m.log_records.records = msg_list(&gathered, gathered_n);
 	msg_encode(&out, &m);
-	if (send(log_sock, buf_slice(&out).p, buf_len(&out), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-		dropped += gathered_n; /* event of the last one is kept: the commonest in a flood */
-	else
-		dropped = 0, dropped_event[0] = '\0';
-	count(COUNT_log_dropped, dropped);
+	if (send(log_sock, buf_slice(&out).p, buf_len(&out), MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) {
+		dropped = 0;
+		dropped_event[0] = '\0';
+		full = false;
+	} else {
+		full = errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM;
+		if (!full) {
+			dropped += gathered_n;
+			snprintf(dropped_event, sizeof(dropped_event), "any");
+			count(COUNT_log_dropped, gathered_n);
+		}
+	}
 	buf_free(&out);
+	if (full)
+		return;
 	buf_clear(&gathered);
 	gathered_n = 0;
 }
 
-void
-log_event(enum log_level level, const char *event, const char *fmt, ...)
+/* Room for one more record: what is kept may go on where the rest has to stop. */
+static bool
+room_for(const struct log_event_row *row)
 {
-	char text[4096];
-	struct item_log_record r = { .level = (uint8_t)level, .event = slice_str(event) };
+	if (buf_len(&gathered) >= BATCH_BYTES)
+		log_flush();
+	if (buf_len(&gathered) < (row->keep ? KEEP_BYTES : BATCH_BYTES))
+		return true;
+	dropped++;
+	count(COUNT_log_dropped, 1);
+	snprintf(dropped_event, sizeof(dropped_event), "%s", row->name);
+	return false;
+}
+
+static void
+gather(const struct log_event_row *row, const char *text)
+{
+	struct item_log_record r = {
+		.level = row->level, .event = slice_str(row->name), .text = slice_str(text)
+	};
 	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	r.time = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+	item_log_record_add(&gathered, &r);
+	gathered_n++;
+}
+
+void
+log_event(enum log_event event, const char *fmt, ...)
+{
+	const struct log_event_row *row = &log_events[event];
+	char text[TEXT_MAX];
 	va_list ap;
 	int n;
 
-	if (level < log_threshold)
+	if (row->level < log_threshold)
 		return;
 	va_start(ap, fmt);
 	n = vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	if (n < 0)
 		return;
+	if (row->level >= LOG_WARN_ && !strstr(fmt, "remedy=") && (size_t)n < sizeof(text))
+		snprintf(text + n, sizeof(text) - (size_t)n, "%sremedy=\"%s\"", n ? " " : "",
+		    row->remedy);
 	for (char *c = text; *c; c++)
 		if (*c == '\n' || *c == '\r')
 			*c = ' ';
 	if (log_sock < 0) {
-		to_stderr(level, event, text);
+		to_stderr(row, text);
 		return;
 	}
-	clock_gettime(CLOCK_REALTIME, &now);
-	r.time = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-	r.text = slice_str(text);
-	item_log_record_add(&gathered, &r);
-	gathered_n++;
-	snprintf(dropped_event, sizeof(dropped_event), "%s", event);
-	if (level >= LOG_WARN_ || buf_len(&gathered) > BATCH_BYTES)
+	if (!room_for(row))
+		return;
+	gather(row, text);
+	if (row->level >= LOG_WARN_)
 		log_flush();
 }

@@ -6,20 +6,33 @@
 #ifndef DAEMON_LOG_H
 #define DAEMON_LOG_H
 
+#include "daemon/events.h"
 #include "ipc/msgs.h"
 
 enum log_level { LOG_DEBUG_, LOG_INFO_, LOG_WARN_, LOG_ERROR_ };
-#define LOG_D LOG_DEBUG_
-#define LOG_I LOG_INFO_
-#define LOG_W LOG_WARN_
-#define LOG_E LOG_ERROR_
+
+/* events.def as a table; what stands in the second is for the tools. */
+struct log_event_row {
+	const char *name;
+	uint8_t level;      /* enum log_level */
+	bool keep;          /* a full log has a reserve for it */
+	const char *remedy; /* "" if there is nothing to do */
+};
+struct log_event_text {
+	const char *daemons, *means;
+};
+extern const struct log_event_row log_events[LOG_EVENT_COUNT];
+extern const struct log_event_text log_event_texts[LOG_EVENT_COUNT];
+/* The event of that name, or NULL; a walk through the table. */
+const struct log_event_row *log_event_find(struct slice name);
 
 /*
- * Logs one event: a short dotted or dashed name ("smtpd-connect"), then key=value pairs. Session id
- * and queue id come first (sid=, qid=). Values that came from outside are printed with log_value(),
- * which quotes and escapes. LOG_W and LOG_E lines name the thing, the reason and the remedy.
+ * Logs one event of events.def, then key=value pairs. Session id and queue id come first (sid=,
+ * qid=). Values that came from outside are printed with log_value(), which quotes and escapes.
+ * Warnings and errors name the thing and the reason; they end with the remedy of events.def unless
+ * fmt has a remedy= of its own, for what the table cannot know.
  */
-void log_event(enum log_level level, const char *event, const char *fmt, ...) PRINTF(3, 4);
+void log_event(enum log_event event, const char *fmt, ...) PRINTF(2, 3);
 /* The text that stands for hostile bytes in a log line: escaped, cut at 512 bytes, quoted where
    needed. Valid until the 8th next call in this thread. */
 const char *log_value(struct slice s);

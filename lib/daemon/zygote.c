@@ -136,7 +136,7 @@ child_jail(struct daemon *d, const struct zygote_spec *spec, char *why, size_t s
 static void
 child_fail(struct daemon *d, const char *why)
 {
-	log_event(LOG_E, "start-failed", "service=%s step=jail reason=%s", log_cstr(d->service),
+	log_event(LOG_start_failed, "service=%s step=jail reason=%s", log_cstr(d->service),
 	    log_cstr(why));
 	log_flush();
 	_exit(1);
@@ -220,7 +220,7 @@ zygote_fork(struct daemon *d, const struct zygote_spec *spec, int *err_r)
 		return NULL;
 	zygote_watch_children(d);
 	if (jail_compile(spec->desc->role)) /* once: the children inherit it */
-		log_event(LOG_D, "filter-late", "role=%s", role_table[spec->desc->role].name);
+		log_event(LOG_filter_late, "role=%s", role_table[spec->desc->role].name);
 	log_flush();
 	pid = fork();
 	if (pid < 0) {
@@ -295,7 +295,7 @@ bury(struct daemon *d, pid_t pid, int status)
 	bool fault = died_of_fault(status) && c;
 
 	if (fault)
-		log_event(LOG_E, "child-died",
+		log_event(LOG_child_died,
 		    "pid=%d signal=%s remedy=\"this service's parent is started anew; report the "
 		    "crash\"",
 		    (int)pid, sigabbrev_np(WTERMSIG(status)));

@@ -105,7 +105,7 @@ write_out(struct mail *m, size_t keep)
 		if (n == -ENOSPC || n == -EDQUOT) {
 			fail(m, 452, SLICE_LIT("4.3.1"), SLICE_LIT("Error: queue is full"));
 		} else if (n <= 0) {
-			log_event(LOG_E, "queue-write",
+			log_event(LOG_queue_write,
 			    "qid=%s reason=\"%s\" remedy=\"look at the file system of "
 			    "queue_directory\"",
 			    m->queue_id, err_str((int)n));

@@ -138,7 +138,7 @@ deadline(const struct session *s)
 static void
 time_out(struct session *s, const struct reply *r)
 {
-	log_event(LOG_I, "smtp-timeout", "sid=%s client=%s[%s] state=%s text=%s", s->id, s->name,
+	log_event(LOG_smtp_timeout, "sid=%s client=%s[%s] state=%s text=%s", s->id, s->name,
 	    s->client, smtp_state_name(smtp_server_state(s->engine)), log_value(r->text));
 	if (s->io == IO_HANDSHAKE || s->io == IO_LINGER || s->closing)
 		s->dead = true;
@@ -241,7 +241,7 @@ op_refused(void *ctx, struct smtp_server *e, const struct reply *r)
 	struct smtp_tx *tx = smtp_server_tx(e);
 
 	s->rejects++;
-	log_event(LOG_I, "smtp-refused",
+	log_event(LOG_smtp_refused,
 	    "sid=%s client=%s[%s] state=%s code=%u enhanced=%s text=%s from=%s helo=%s", s->id,
 	    s->name, s->client, smtp_state_name(smtp_server_state(e)), r->code,
 	    log_value(r->enhanced), log_value(r->text), tx->active ? log_value(tx->sender) : "-",
@@ -357,8 +357,8 @@ session_open(struct service *service, struct msg *m)
 	    smtp_server_new(s->local ? &s->policy->local : &s->policy->net, &session_ops, s);
 	mail_init(&s->mail, &service->receiver, &session_mail_ops, s);
 	TAILQ_INSERT_TAIL(&service->sessions, s, next);
-	log_event(LOG_I, "smtp-connect", "sid=%s client=%s service=%s", s->id, s->client,
-	    service->d->service);
+	log_event(
+	    LOG_smtp_connect, "sid=%s client=%s service=%s", s->id, s->client, service->d->service);
 	session_io_start(s);
 	session_enter(s);
 	session_ask_name(s);
@@ -372,7 +372,7 @@ session_free(struct session *s)
 	struct service *service = s->service;
 	uint64_t token = s->token;
 
-	log_event(LOG_I, "smtp-disconnect",
+	log_event(LOG_smtp_disconnect,
 	    "sid=%s client=%s[%s] user=%s messages=%u recipients=%u rejects=%u state=%s", s->id,
 	    s->name, s->client, s->user[0] ? log_cstr(s->user) : "-", s->messages, s->recipients,
 	    s->rejects, smtp_state_name(smtp_server_state(s->engine)));

@@ -27,7 +27,7 @@ succeeded(struct session *s, const struct msg_auth_done *done)
 	}
 	memcpy(s->login_token, done->token.p, done->token.n);
 	s->login_token_n = done->token.n;
-	log_event(LOG_I, "smtp-login", "sid=%s client=%s[%s] user=%s", s->id, s->name, s->client,
+	log_event(LOG_smtp_login, "sid=%s client=%s[%s] user=%s", s->id, s->name, s->client,
 	    log_cstr(s->user));
 	smtp_server_answer_auth_ok(s->engine);
 }

@@ -71,7 +71,7 @@ on_bcc(void *ctx, const struct rcpt_answer *a)
 	if (reply_is_good(&a->reply))
 		s->bcc = session_keep_finals(tx, a);
 	else
-		log_event(LOG_W, "always-bcc",
+		log_event(LOG_always_bcc,
 		    "sid=%s address=%s reason=%s remedy=\"correct always_bcc\"", s->id,
 		    log_cstr(session_conf(s)->always_bcc), log_value(a->reply.text));
 	if (a->reply.code / 100 == 4) {
@@ -314,7 +314,7 @@ log_result(struct session *s, const struct reply *r, struct slice queue_id)
 	} else {
 		count(COUNT_messages_rejected, 1);
 	}
-	log_event(LOG_I, "smtp-message",
+	log_event(LOG_smtp_message,
 	    "sid=%s qid=%s client=%s[%s] user=%s from=%s size=%llu nrcpt=%u with=%s code=%u "
 	    "text=%s",
 	    s->id, queue_id.n ? log_value(queue_id) : "-", s->name, s->client,
@@ -367,7 +367,7 @@ session_wait_expired(struct session *s)
 	    REPLY(451, "4.3.0", "Error: no answer from inside, try again later");
 	enum session_wait w = s->wait;
 
-	log_event(LOG_E, "peer-silent",
+	log_event(LOG_peer_silent,
 	    "sid=%s waiting=%d reason=\"no answer within policy_timeout\" remedy=\"look at the log "
 	    "of that daemon\"",
 	    s->id, (int)w);

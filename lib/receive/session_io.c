@@ -143,7 +143,7 @@ describe_tls(struct session *s)
 		snprintf(s->tls_text, sizeof(s->tls_text), "%s with cipher %s (%d/%d bits)",
 		    info.protocol, info.cipher, info.bits, info.key_bits);
 	if (session_conf(s)->smtpd_tls_loglevel)
-		log_event(LOG_I, "tls",
+		log_event(LOG_tls,
 		    "sid=%s client=%s[%s] protocol=%s cipher=%s bits=%d resumed=%d sni=%s", s->id,
 		    s->name, s->client, info.protocol, info.cipher, info.bits, info.resumed,
 		    log_cstr(info.sni));
@@ -166,7 +166,7 @@ handshake_done(struct session *s)
 static void
 handshake_failed(struct session *s)
 {
-	log_event(LOG_I, "tls-failed", "sid=%s client=%s[%s] reason=%s", s->id, s->name, s->client,
+	log_event(LOG_tls_failed, "sid=%s client=%s[%s] reason=%s", s->id, s->name, s->client,
 	    log_cstr(tls_error(s->tls)));
 	if (smtp_server_state(s->engine) == SMTP_TLS)
 		smtp_server_answer_tls(s->engine, false);
@@ -194,7 +194,7 @@ session_handshake(struct session *s)
 	s->last_input = ev_now_us();
 	s->io = IO_HANDSHAKE;
 	if (!tls_set_ctx(&s->service->tls)) {
-		log_event(LOG_E, "tls-unavailable",
+		log_event(LOG_tls_unavailable,
 		    "sid=%s client=%s reason=\"no usable certificate\" remedy=\"set "
 		    "smtpd_tls_cert_file\"",
 		    s->id, s->client);

@@ -265,8 +265,8 @@ log_rewritten(struct session *s, struct slice address, const struct rcpt_answer 
 	if (!item_final_addr_next(&c, &item) ||
 	    (a->count == 1 && slice_caseeq(item.address, address)))
 		return;
-	log_event(LOG_I, "smtp-recipient", "sid=%s orig_to=%s to=%s count=%u", s->id,
-	    log_value(address), log_value(item.address), (unsigned)a->count);
+	log_event(LOG_smtp_recipient, "sid=%s orig_to=%s to=%s count=%u", s->id, log_value(address),
+	    log_value(item.address), (unsigned)a->count);
 }
 
 static void

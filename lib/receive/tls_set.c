@@ -50,7 +50,7 @@ read_authorities(struct tls_set *t, const struct conf *conf)
 	int err = file && *file ? tls_read_file(file, &t->authorities) : ERR_NOT_FOUND;
 
 	if (err)
-		log_event(LOG_E, "authorities",
+		log_event(LOG_authorities,
 		    "service=%s file=%s reason=\"%s\" remedy=\"auth_external needs "
 		    "smtpd_tls_CAfile\"",
 		    t->service, log_cstr(file ? file : ""), err_str(err));
@@ -88,11 +88,11 @@ take_certificate(struct tls_set *t, const struct msg_tls_certificate *c)
 	    t->serving, c->index, c->count, c->name, c->chain, c->key, why, sizeof(why));
 
 	if (rc < 0)
-		log_event(LOG_E, "certificate-unusable",
+		log_event(LOG_certificate_unusable,
 		    "service=%s reason=%s remedy=\"correct smtpd_tls_cert_file and reload\"",
 		    t->service, log_cstr(why));
 	else if (why[0])
-		log_event(LOG_E, "certificate-left-out",
+		log_event(LOG_certificate_left_out,
 		    "service=%s reason=%s remedy=\"correct tls_server_sni_maps or "
 		    "smtpd_tls_chain_files and reload\"",
 		    t->service, log_cstr(why));
@@ -107,7 +107,7 @@ tls_set_message(struct tls_set *t, const struct msg *m)
 		take_certificate(t, &m->tls_certificate);
 	else if (m->type == MSG_TLS_TICKET_KEYS &&
 		 tls_serving_keys(t->serving, m->tls_ticket_keys.keys))
-		log_event(LOG_E, "ticket-keys",
+		log_event(LOG_ticket_keys,
 		    "service=%s reason=\"bad length\" remedy=\"restart the suite\"", t->service);
 }
 

@@ -1,0 +1,55 @@
+/*
+ * `bulkhead log`: what the events of the log mean, and what to do about them, as bulkhead-log(5)
+ * has it. Runs as the caller; reads nothing but its own table.
+ */
+#include "daemon/log.h"
+#include "tools/tool.h"
+
+#include <getopt.h>
+#include <stdio.h>
+
+static const char *const levels[] = { "debug", "info", "warning", "error" };
+
+static int
+explain(const char *name)
+{
+	const struct log_event_row *row = log_event_find(slice_str(name));
+	const struct log_event_text *text;
+
+	if (!row) {
+		tool_say("no such event: %s: bulkhead log --list tells all", name);
+		return 1;
+	}
+	text = &log_event_texts[row - log_events];
+	printf("%s (%s), of %s\n  %s\n", row->name, levels[row->level], text->daemons, text->means);
+	if (row->remedy[0])
+		printf("  to do: %s\n", row->remedy);
+	return 0;
+}
+
+int
+cmd_log(struct tool *t, int argc, char **argv)
+{
+	static const struct option options[] = { { "explain", no_argument, NULL, 'e' },
+		{ "list", no_argument, NULL, 'l' }, { NULL, 0, NULL, 0 } };
+	bool list = false, ask = false;
+	int c, status = 0;
+
+	(void)t;
+	while ((c = getopt_long(argc, argv, "+el", options, NULL)) != -1) {
+		if (c == '?')
+			return 64;
+		list = list || c == 'l';
+		ask = ask || c == 'e';
+	}
+	if (list == ask || ask != (optind < argc)) {
+		tool_say("usage: bulkhead log --list | --explain EVENT...");
+		return 64;
+	}
+	if (list)
+		for (size_t i = 0; i < LOG_EVENT_COUNT; i++)
+			printf("%-24s %s\n", log_events[i].name, levels[log_events[i].level]);
+	for (; optind < argc; optind++)
+		status |= explain(argv[optind]);
+	return status;
+}
