@@ -1,7 +1,8 @@
 /*
- * A whole IMAP session: the input is what the client sends, in portions, against a store in memory
- * (the functions of store/store.h below stand for lib/store's). Checked: a session that has not
- * ended takes all its input, answers are framed by CRLF, and the output stays within bounds.
+ * A whole IMAP session: the input is what the client sends (up to a byte 0xff, if there is one,
+ * after which comes the first message's text), in portions, against a store in memory (the
+ * functions of store/store.h below stand for lib/store's). Checked: a session that has not ended
+ * takes all its input, answers are framed by CRLF, and the output stays within bounds.
  */
 #include "imap/session.h"
 
@@ -14,7 +15,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { MESSAGES = 3 };
 
-static const char *const texts[MESSAGES] = {
+/* An input with a byte 0xff has after it the text of the first. */
+static const char *const standard[MESSAGES] = {
 	"From: a@b\r\nTo: c@d\r\nSubject: =?utf-8?q?x=C3=A4?=\r\nDate: Mon, 7 Feb 1994 21:52:25 "
 	"-0800\r\n"
 	"\r\nbody\r\n",
@@ -26,6 +28,7 @@ static const char *const texts[MESSAGES] = {
 	"quoted-printable\r\n\r\n"
 	"Gr=C3=BC=\r\nn\r\n",
 };
+static struct slice texts[MESSAGES];
 
 struct store {
 	struct message messages[MESSAGES];
@@ -326,7 +329,7 @@ mailbox_size(struct mailbox *m, uint32_t uid, uint64_t *out_r)
 {
 	if (!message(m, uid))
 		return ERR_NOT_FOUND;
-	*out_r = strlen(texts[uid - 1]);
+	*out_r = texts[uid - 1].n;
 	return 0;
 }
 
@@ -349,7 +352,7 @@ content_open(struct mailbox *m, uint32_t uid, struct content **out_r)
 	if (!message(m, uid))
 		return ERR_NOT_FOUND;
 	*out_r = xcalloc(1, sizeof(**out_r));
-	(*out_r)->text = slice_str(texts[uid - 1]);
+	(*out_r)->text = texts[uid - 1];
 	return 0;
 }
 
@@ -493,11 +496,16 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		.max_append = 5000,
 		.max_errors = 50 };
 	size_t step = size ? 1 + data[0] / 4 : 1, total = 0, idle = 0;
-	struct slice in = slice(size ? data + 1 : data, size ? size - 1 : 0);
+	struct slice all = slice(size ? data + 1 : data, size ? size - 1 : 0);
+	struct slice in = slice_split(&all, 0xff);
 	struct imap_session *s = imap_session_new(&config, SLICE_LIT("l"));
 
-	for (uint32_t i = 0; i < MESSAGES; i++)
+	for (uint32_t i = 0; i < MESSAGES; i++) {
 		store.messages[i].uid = i + 1;
+		texts[i] = slice_str(standard[i]);
+	}
+	if (all.n)
+		texts[0] = all;
 	while (in.n && !imap_session_ended(s) && idle < 1000) {
 		size_t n = imap_session_feed(s, slice_sub(in, 0, step));
 

@@ -133,12 +133,14 @@ is_field(struct slice field, const char *name)
 	return slice_caseeq_str(slice_trim(slice_split(&field, ':'), false), name);
 }
 
-/* The header block with another Content-Transfer-Encoding; NULL leaves it as it is. */
+/* The header block with another Content-Transfer-Encoding; NULL leaves it as it is. A field that is
+ * there is changed in its place and keeps its end: the last one of a header without a body has
+ * none, and one more line would make a body. */
 static void
 put_header(struct convert *c, const struct mime_part *part, const char *encoding)
 {
 	struct slice rest = range(c, part->header_at, part->body_at);
-	bool versioned = false, ended = false;
+	bool versioned = false, ended = false, encoded = false;
 
 	if (!encoding) {
 		buf_add(c->out, rest);
@@ -152,15 +154,21 @@ put_header(struct convert *c, const struct mime_part *part, const char *encoding
 			break;
 		}
 		versioned = versioned || is_field(field, "MIME-Version");
-		if (!is_field(field, "Content-Transfer-Encoding"))
+		if (!is_field(field, "Content-Transfer-Encoding")) {
 			buf_add(c->out, field);
+			continue;
+		}
+		buf_addf(c->out, "Content-Transfer-Encoding: %s%s", encoding,
+		    field.p[field.n - 1] == '\n' ? "\r\n" : "");
+		encoded = true;
 	}
 	if (part->root && !versioned) {
 		buf_add_str(c->out, "MIME-Version: 1.0\r\n");
 		if (!part->typed)
 			buf_add_str(c->out, "Content-Type: text/plain; charset=unknown-8bit\r\n");
 	}
-	buf_addf(c->out, "Content-Transfer-Encoding: %s\r\n", encoding);
+	if (!encoded)
+		buf_addf(c->out, "Content-Transfer-Encoding: %s\r\n", encoding);
 	if (ended)
 		buf_add_str(c->out, "\r\n");
 }

@@ -28,7 +28,7 @@ test_leaves(void **state)
 	CHECK("Subject: x\r\n", "Subject: x\r\n");
 	/* declared without need */
 	CHECK("MIME-Version: 1.0\r\nContent-Transfer-Encoding: 8bit\r\nSubject: x\r\n\r\nplain\r\n",
-	    "MIME-Version: 1.0\r\nSubject: x\r\nContent-Transfer-Encoding: 7bit\r\n\r\nplain\r\n");
+	    "MIME-Version: 1.0\r\nContent-Transfer-Encoding: 7bit\r\nSubject: x\r\n\r\nplain\r\n");
 	/* text with little to quote; blanks at the end, "=", a folded field that goes */
 	CHECK("MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
 	      "Content-Transfer-Encoding:\r\n 8bit\r\n\r\nsome words, and an \xc3\xbc, a = and "
@@ -74,6 +74,21 @@ test_tree(void **state)
 	    "--b--\r\nepilogue\r\n");
 }
 
+/* A header whose last line ends with the boundary stays a header. */
+static void
+test_open_header(void **state)
+{
+	(void)state;
+	CHECK("Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
+	      "Content-Transfer-Encoding: binary\r\nX: y\r\n--b--\r\n",
+	    "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
+	    "Content-Transfer-Encoding: 7bit\r\nX: y\r\n--b--\r\n");
+	CHECK("Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
+	      "X: y\r\nContent-Transfer-Encoding: binary\r\n--b--\r\n",
+	    "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
+	    "X: y\r\nContent-Transfer-Encoding: 7bit\r\n--b--\r\n");
+}
+
 static void
 test_long_lines(void **state)
 {
@@ -103,6 +118,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_leaves),
 		cmocka_unit_test(test_tree),
+		cmocka_unit_test(test_open_header),
 		cmocka_unit_test(test_long_lines),
 	};
 
