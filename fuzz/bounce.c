@@ -41,9 +41,13 @@ canonical(struct slice in, struct buf *out)
 		size_t used = content_read(&r, in, &run, &end);
 		buf_add(out, run);
 		in = slice_sub(in, used, in.n);
-		if (r.bare_cr || r.bare_lf)
-			break;
 	}
+	if (slice_has_suffix(buf_slice(out), "\r"))
+		buf_add_str(out, "\n");
+	else if (!slice_has_suffix(buf_slice(out), "\r\n"))
+		buf_add_str(out, "\r\n");
+	if (r.bare_cr || r.bare_lf)
+		buf_clear(out);
 }
 
 static void

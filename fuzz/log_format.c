@@ -25,7 +25,7 @@ one_line(struct buf *b, bool newline)
 
 	must(slice_find(s, '\n') == (newline ? (ptrdiff_t)s.n - 1 : -1));
 	for (size_t i = 0; i + newline < s.n; i++)
-		must(s.p[i] >= ' ' && s.p[i] != 127);
+		must(s.p[i] >= ' ');
 }
 
 static void
@@ -39,6 +39,8 @@ log_record(uint8_t kind, struct slice in)
 	struct buf b = { 0 };
 	json_t *o;
 
+	if (slice_find(in, 0) >= 0)
+		return; /* the decoder of messages refuses it */
 	r.event = slice_split(&in, ' ');
 	r.text = in;
 	format_text(&b, &l);
@@ -50,7 +52,9 @@ log_record(uint8_t kind, struct slice in)
 	format_json(&b, &l);
 	one_line(&b, true);
 	o = json_loadb((const char *)buf_slice(&b).p, buf_len(&b), 0, NULL);
-	must(o && json_object_get(o, "time") && json_object_get(o, "role"));
+	must(o && json_object_get(o, "event") &&
+	     json_integer_value(json_object_get(o, "pid")) == 7 &&
+	     !strcmp(json_string_value(json_object_get(o, "host")), "mx"));
 	json_decref(o);
 	buf_free(&b);
 }

@@ -259,6 +259,9 @@ action(const struct notice *n, const struct notice_rcpt *r)
 static bool
 is_status(struct slice s)
 {
+	for (size_t i = 0; i < s.n; i++)
+		if (!ascii_is_digit(s.p[i]) && s.p[i] != '.')
+			return false;
 	return s.n >= 5 && (s.p[0] == '2' || s.p[0] == '4' || s.p[0] == '5') && s.p[1] == '.';
 }
 

@@ -88,6 +88,38 @@ next_pair(struct slice *text, struct slice *key, struct buf *value)
 	return true;
 }
 
+/* What is not UTF-8, which log_value() lets no honest daemon write, is shown by its octets. */
+static json_t *
+json_text(struct slice s)
+{
+	json_t *v = json_stringn(s.n ? (const char *)s.p : "", s.n);
+	struct buf escaped = { 0 };
+
+	if (v)
+		return v;
+	for (size_t i = 0; i < s.n; i++)
+		if (s.p[i] >= 0x80)
+			buf_addf(&escaped, "\\x%02x", s.p[i]);
+		else
+			buf_add_byte(&escaped, s.p[i]);
+	v = json_stringn((const char *)buf_slice(&escaped).p, buf_len(&escaped));
+	buf_free(&escaped);
+	return v;
+}
+
+/* A key that stands already (each event may have its own pid=) gets a "_" behind it. */
+static void
+add_pair(json_t *o, struct slice key, struct slice value)
+{
+	json_t *name = json_text(key);
+	json_t *other = json_sprintf("%s_", json_string_value(name));
+	bool taken = json_object_get(o, json_string_value(name));
+
+	json_object_set_new(o, json_string_value(taken ? other : name), json_text(value));
+	json_decref(name);
+	json_decref(other);
+}
+
 void
 format_json(struct buf *out, const struct log_line *l)
 {
@@ -103,13 +135,9 @@ format_json(struct buf *out, const struct log_line *l)
 	json_object_set_new(o, "role", json_string(role_name(l->role)));
 	json_object_set_new(o, "pid", json_integer(l->pid));
 	json_object_set_new(o, "level", json_string(levels[r->level > 3 ? 3 : r->level]));
-	json_object_set_new(o, "event", json_stringn((const char *)r->event.p, r->event.n));
-	while (next_pair(&text, &key, &value)) {
-		char *name = slice_dup(key);
-		struct slice v = buf_slice(&value);
-		json_object_set_new(o, name, json_stringn(v.n ? (const char *)v.p : "", v.n));
-		free(name);
-	}
+	json_object_set_new(o, "event", json_text(r->event));
+	while (next_pair(&text, &key, &value))
+		add_pair(o, key, buf_slice(&value));
 	line = json_dumps(o, JSON_COMPACT | JSON_PRESERVE_ORDER);
 	if (line)
 		buf_addf(out, "%s\n", line);

@@ -216,13 +216,14 @@ resolve_class(
 	return err == ERR_NOT_FOUND ? 0 : err;
 }
 
-/* One key; the value becomes a text in the arena. */
+/* One key; the value becomes a text in the arena. An empty one (""@example.org has it) is in no
+ * table. */
 static int
 ask(const struct resolver *r, enum resolve_table table, struct slice key, bool whole,
     struct arena *a, struct slice *value_r)
 {
 	struct buf value = { 0 };
-	int err = r->ops->lookup(r->ctx, table, key, whole, &value);
+	int err = key.n ? r->ops->lookup(r->ctx, table, key, whole, &value) : ERR_NOT_FOUND;
 
 	if (!err)
 		*value_r = arena_dup(a, slice_trim(buf_slice(&value), true));

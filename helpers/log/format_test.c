@@ -1,0 +1,61 @@
+/* Unit tests of the lines of the log. */
+#include "format.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+static void
+check(void (*format)(struct buf *, const struct log_line *), const char *text, const char *want)
+{
+	struct item_log_record r = { .time = 1764100000000001,
+		.level = 2,
+		.event = SLICE_LIT("child-died"),
+		.text = slice_str(text) };
+	struct log_line l = {
+		.record = &r, .role = ROLE_MASTER, .pid = 7, .host = "mx", .name = "bulkhead"
+	};
+	struct buf out = { 0 };
+
+	format(&out, &l);
+	if (!slice_eq_str(buf_slice(&out), want))
+		fail_msg("got %.*s\nwant %s", SLICE_ARG(buf_slice(&out)), want);
+	buf_free(&out);
+}
+
+#define HEAD                                                                                       \
+	"{\"time\":\"2025-11-25T19:46:40.000001Z\",\"host\":\"mx\",\"role\":\"master\",\"pid\":7,"             \
+	"\"level\":\"warning\",\"event\":\"child-died\""
+
+static void
+test_text(void **state)
+{
+	(void)state;
+	check(format_text, "a=1 b=\"x y\"",
+	    "2025-11-25T19:46:40.000001Z mx bulkhead/master[7]: warning: child-died a=1 b=\"x y\"\n");
+	check(format_syslog, "a=\n\t\177", "bulkhead/master[7]: warning: child-died a=\\x0a\\x09\\x7f");
+}
+
+static void
+test_json(void **state)
+{
+	(void)state;
+	check(format_json, "a=1 b=\"x \\\"y\\\\\" c=", HEAD ",\"a\":\"1\",\"b\":\"x \\\"y\\\\\",\"c\":\"\"}\n");
+	/* the record's own keys stay what they are */
+	check(format_json, "pid=12 role=qmgr", HEAD ",\"pid_\":\"12\",\"role_\":\"qmgr\"}\n");
+	/* octets that are no UTF-8 cost neither the line nor the value */
+	check(format_json, "a=\xff \xfe=\xc3\xbc", HEAD ",\"a\":\"\\\\xff\",\"\\\\xfe\":\"\xc3\xbc\"}\n");
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_text),
+		cmocka_unit_test(test_json),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
