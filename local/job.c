@@ -233,7 +233,8 @@ report_add(
 	return err;
 }
 
-static void
+/* False: the parts do not make up the message that qmgr speaks of. */
+static bool
 set_content(struct job *j, const struct msg *m)
 {
 	const struct msg_deliver_job *job = &m->deliver_job;
@@ -245,7 +246,7 @@ set_content(struct job *j, const struct msg *m)
 		.size = job->content.n,
 		.binary = job->flags & MAIL_BINARY };
 	if (m->fd < 0)
-		return;
+		return j->content.size == job->size;
 	j->content.bytes = SLICE_NULL;
 	j->content.size = 0;
 	while (j->content.nextents < CONTENT_EXTENTS && item_extent_next(&c, &e)) {
@@ -253,6 +254,7 @@ set_content(struct job *j, const struct msg *m)
 		j->content.extents[j->content.nextents++].length = e.length;
 		j->content.size += e.length;
 	}
+	return j->content.size == job->size;
 }
 
 int
@@ -262,14 +264,18 @@ job_run(struct child *child, const struct msg *m, int fd)
 	struct report r = { .id = m->id, .fd = fd };
 	struct cursor rcpts = cursor(m->deliver_job.rcpts.raw);
 	struct item_job_rcpt rcpt;
+	bool complete = set_content(&j, m);
 	int err = 0;
 
-	set_content(&j, m);
 	while (!err && item_job_rcpt_next(&rcpts, &rcpt)) {
 		struct outcome o = { .status = RESULT_DEFERRED, .enhanced = "4.3.0", .text = "" };
 
 		o.sender = m->deliver_job.sender;
-		deliver_one(&j, &rcpt, &o);
+		if (complete)
+			deliver_one(&j, &rcpt, &o);
+		else
+			outcome_set(
+			    &o, RESULT_DEFERRED, "4.3.0", "the message's content is not complete");
 		err = report_add(&r, &j, &rcpt, &o);
 		arena_reset(&j.arena);
 	}

@@ -1,7 +1,8 @@
 /*
  * Questions to dns, maps and auth. Runs in smtp-client. The peers' answers are looked up by id and
- * by role, never trusted; one that does not come in time is told to the asker as none. Invariant: a
- * callback is called at most once per message sent, and never after ask_cancel.
+ * by channel, never trusted; one that does not come in time is told to the asker as none.
+ * Invariants: a callback is called at most once per message sent, and never after ask_cancel; an
+ * exchange stays on the channel where it began.
  */
 #include "sender.h"
 
@@ -11,7 +12,7 @@ struct ask {
 	struct hash_node node;
 	struct sender *s;
 	uint32_t id;
-	enum role peer;
+	struct ipc_chan *chan;
 	struct ev_timer timer;
 	ask_answer *answer;
 	void *ctx;
@@ -52,7 +53,7 @@ ask_send(struct sender *s, enum role peer, struct msg *m, int64_t ms, ask_answer
 	if (!s->d->peers[peer])
 		return NULL;
 	a = xcalloc(1, sizeof(*a));
-	*a = (struct ask){ .s = s, .peer = peer, .answer = answer, .ctx = ctx };
+	*a = (struct ask){ .s = s, .chan = s->d->peers[peer], .answer = answer, .ctx = ctx };
 	do
 		a->id = ++s->next_id;
 	while (!a->id || hash_find(&s->asks, slice(&a->id, sizeof(a->id))));
@@ -68,7 +69,7 @@ bool
 ask_again(struct ask *a, struct msg *m, int64_t ms)
 {
 	m->id = a->id;
-	if (daemon_send(a->s->d, a->peer, m))
+	if (ipc_send(a->chan, m))
 		return false;
 	ev_timer_set(a->s->d->base, &a->timer, ms, on_timeout, a);
 	return true;
@@ -95,16 +96,16 @@ ask_cancel(struct ask **ask)
 }
 
 void
-ask_take(struct sender *s, enum role peer, struct msg *m)
+ask_take(struct sender *s, const struct ipc_chan *ch, struct msg *m)
 {
 	struct hash_node *node = hash_find(&s->asks, slice(&m->id, sizeof(m->id)));
 
-	if (node && HASH_ELEMENT(node, struct ask, node)->peer == peer)
+	if (node && HASH_ELEMENT(node, struct ask, node)->chan == ch)
 		deliver(HASH_ELEMENT(node, struct ask, node), m);
 }
 
 void
-ask_peer_gone(struct sender *s, enum role peer)
+ask_peer_gone(struct sender *s, const struct ipc_chan *ch)
 {
 	struct hash_node *node;
 	bool again;
@@ -114,7 +115,7 @@ ask_peer_gone(struct sender *s, enum role peer)
 		for (node = hash_next(&s->asks, NULL); node; node = hash_next(&s->asks, node)) {
 			struct ask *a = HASH_ELEMENT(node, struct ask, node);
 
-			if (a->peer == peer && !a->busy) {
+			if (a->chan == ch && !a->busy) {
 				deliver(a, NULL);
 				again = true;
 				break;

@@ -46,7 +46,8 @@ take_rcpts(struct job *j, const struct msg_list *list)
 	j->left = j->n;
 }
 
-static void
+/* False: the parts do not make up the message that qmgr speaks of. */
+static bool
 take_content(struct job *j, struct msg *m)
 {
 	struct cursor c = cursor(m->send_job.extents.raw);
@@ -57,13 +58,14 @@ take_content(struct job *j, struct msg *m)
 	if (j->fd < 0) {
 		j->content = arena_dup(&j->arena, m->send_job.content);
 		j->size = j->content.n;
-		return;
+		return j->size == m->send_job.size;
 	}
 	while (j->nextents < EXTENTS_MAX && item_extent_next(&c, &e))
 		j->extents[j->nextents++] = (struct extent){ e.offset, e.length };
 	j->size = 0;
 	for (size_t i = 0; i < j->nextents; i++)
 		j->size += j->extents[i].length;
+	return j->size == m->send_job.size;
 }
 
 void
@@ -83,8 +85,16 @@ job_start(struct sender *s, struct ipc_chan *ch, struct msg *m)
 	j->lmtp = m->send_job.lmtp;
 	j->port = m->send_job.port;
 	take_rcpts(j, &m->send_job.rcpts);
-	take_content(j, m);
 	j->dest = dest_get(s, j);
+	if (!take_content(j, m)) {
+		log_event(LOG_smtp_content,
+		    "qid=%s reason=\"the content is not as long as the message\" remedy=\"report "
+		    "this; the message stays in the queue\"",
+		    log_value(j->queue_id));
+		job_reason(j, false, "4.3.0", "", "the message's content is not complete");
+		job_finish(j);
+		return;
+	}
 	job_reason(j, false, "4.4.1", "", "no attempt was made");
 	if (!conn_reuse(j))
 		policy_find(j);
@@ -119,12 +129,16 @@ job_attempt(struct job *j)
 	const struct conf *conf = j->s->d->conf;
 
 	j->conn = NULL;
+	if (!j->ch) { /* nobody is there to hear of another attempt */
+		job_finish(j);
+		return;
+	}
 	if (!j->ncandidates) { /* a kept connection failed: now the whole way */
 		policy_find(j);
 		return;
 	}
 	if (!j->left || j->at >= j->ncandidates ||
-	    j->sessions >= (unsigned)conf->smtp_mx_session_limit || !j->ch)
+	    j->sessions >= (unsigned)conf->smtp_mx_session_limit)
 		job_finish(j);
 	else
 		conn_open(j, &j->candidates[j->at++]);

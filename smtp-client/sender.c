@@ -90,7 +90,7 @@ sender_message(struct daemon *d, struct ipc_chan *ch, struct msg *m)
 	case MSG_DNS_RECORDS:
 	case MSG_MAP_VALUE:
 	case MSG_SASL_CLIENT_STEP:
-		ask_take(s, ipc_chan_peer(ch), m);
+		ask_take(s, ch, m);
 		break;
 	default:
 		break;
@@ -105,7 +105,7 @@ sender_link_down(struct daemon *d, struct ipc_chan *ch)
 	if (ipc_chan_peer(ch) == ROLE_QMGR)
 		job_forget_qmgr(s, ch);
 	else
-		ask_peer_gone(s, ipc_chan_peer(ch));
+		ask_peer_gone(s, ch);
 }
 
 static void

@@ -175,9 +175,9 @@ struct ask *ask_send(
 /* Another message within the same exchange. False if the peer is not there. */
 bool ask_again(struct ask *a, struct msg *m, int64_t ms);
 void ask_cancel(struct ask **a);
-/* An answer of that peer. */
-void ask_take(struct sender *s, enum role peer, struct msg *m);
-void ask_peer_gone(struct sender *s, enum role peer);
+/* An answer on that channel. */
+void ask_take(struct sender *s, const struct ipc_chan *ch, struct msg *m);
+void ask_peer_gone(struct sender *s, const struct ipc_chan *ch);
 /* In the callback: keeps the ask for ask_again; else it is freed after the callback. */
 void ask_keep(struct ask *a);
 

@@ -9,7 +9,7 @@
  *
  * - T, the TLS handshake; G, garbage in its place
  *
- * - X, close; A, take the next connection; W:ms, wait
+ * - X, close; A, take the next connection; W:ms, wait; P, wait until the test says so
  */
 #include "sender.h"
 
@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -44,6 +45,7 @@ struct server {
 	struct buf in, content;
 	char error[300];
 	unsigned connections;
+	sem_t reached, go; /* of step P */
 };
 
 static bool
@@ -185,6 +187,9 @@ server_step(struct server *v, const char *step)
 	case 'X':
 		server_close(v);
 		return true;
+	case 'P':
+		sem_post(&v->reached);
+		return !sem_wait(&v->go);
 	case 'W':
 		usleep((useconds_t)atoi(step + 2) * 1000);
 		return true;
@@ -214,6 +219,8 @@ server_listen(struct server *v, const char *address, uint16_t port)
 	int on = 1;
 
 	*v = (struct server){ .fd = -1 };
+	assert_int_equal(sem_init(&v->reached, 0, 0), 0);
+	assert_int_equal(sem_init(&v->go, 0, 0), 0);
 	assert_int_equal(inet_pton(AF_INET, address, &in.sin_addr), 1);
 	v->listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
 	setsockopt(v->listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
@@ -259,8 +266,9 @@ struct world {
 	struct daemon_private private;
 	struct conf_raw *raw;
 	struct conf_problems problems;
-	struct ipc_io *ios[3];
+	struct ipc_io *ios[5];
 	struct ipc_chan *qmgr, *dns, *auth; /* the far ends */
+	struct ipc_chan *next_qmgr, *next_dns;
 	struct ipc_chan *own_qmgr;
 	struct server server;
 	struct buf identity, content;
@@ -268,8 +276,11 @@ struct world {
 	uint8_t mx_status, auth_status;
 	const char *addresses[4];
 	unsigned mx_requests, auth_requests, auth_ends;
+	bool dns_is_slow;
+	uint32_t mx_id; /* of the last request */
 	/* the last result */
 	bool done;
+	unsigned results_at[2]; /* how many came to qmgr, to next_qmgr */
 	size_t results;
 	struct {
 		uint8_t status;
@@ -353,11 +364,16 @@ on_message(void *ctx, struct ipc_chan *ch, struct msg *m)
 {
 	struct world *w = ctx;
 
-	if (ch == w->qmgr)
+	if (ch == w->qmgr || ch == w->next_qmgr) {
+		w->results_at[ch == w->next_qmgr]++;
 		take_result(w, m);
-	else if (ch == w->dns)
-		answer_mx(w, ch, m->id);
-	else if (ch == w->auth)
+	} else if (ch == w->dns) {
+		w->mx_id = m->id;
+		if (!w->dns_is_slow)
+			answer_mx(w, ch, m->id);
+		else
+			event_base_loopbreak(w->d.base);
+	} else if (ch == w->auth)
 		answer_auth(w, ch, m);
 	else
 		sender_desc.message(&w->d, ch, m);
@@ -371,8 +387,9 @@ on_closed(void *ctx, struct ipc_chan *ch, int err, const char *why)
 	(void)err;
 	(void)why;
 	if (ch == w->own_qmgr) {
+		if (w->d.peers[ROLE_QMGR] == ch)
+			w->d.peers[ROLE_QMGR] = NULL;
 		sender_desc.link_down(&w->d, ch);
-		w->d.peers[ROLE_QMGR] = NULL;
 		w->own_qmgr = NULL;
 		event_base_loopbreak(w->d.base);
 	}
@@ -442,10 +459,12 @@ world_free(struct world *w)
 	for (int r = 0; r < ROLE_COUNT; r++)
 		ipc_chan_free(&w->d.peers[r]);
 	ipc_chan_free(&w->qmgr);
+	ipc_chan_free(&w->next_qmgr);
 	ipc_chan_free(&w->dns);
+	ipc_chan_free(&w->next_dns);
 	ipc_chan_free(&w->auth);
 	ipc_io_free(&w->d.io);
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 5; i++)
 		ipc_io_free(&w->ios[i]);
 	event_base_free(w->d.base);
 	conf_free(&w->d.conf);
@@ -464,6 +483,7 @@ struct job_opts {
 	uint32_t flags;
 	int fd; /* 0: inline */
 	uint64_t length;
+	uint64_t missing; /* what the content lacks of the size that is said */
 };
 
 static void
@@ -488,6 +508,7 @@ submit(struct world *w, struct job_opts o)
 	m.send_job.port = w->server.port;
 	m.send_job.lmtp = o.lmtp;
 	m.send_job.rcpts = msg_list(&rcpts, n);
+	m.send_job.size = (o.fd ? o.length : buf_len(&w->content)) + o.missing;
 	if (o.fd) {
 		struct item_extent e = { 5, o.length - 5 }, first = { 0, 5 };
 
@@ -499,7 +520,7 @@ submit(struct world *w, struct job_opts o)
 		m.send_job.content = buf_slice(&w->content);
 	}
 	w->done = false;
-	assert_int_equal(ipc_send(w->qmgr, &m), 0);
+	assert_int_equal(ipc_send(w->qmgr ? w->qmgr : w->next_qmgr, &m), 0);
 	buf_free(&rcpts);
 	buf_free(&extents);
 }
@@ -1007,6 +1028,98 @@ test_qmgr_dies(void **state)
 	world_free(w);
 }
 
+/* Runs the loop until the server's script stands at its step P. */
+static void
+await_server(struct world *w)
+{
+	int turns = DEADLINE_MS;
+
+	while (sem_trywait(&w->server.reached)) {
+		assert_true(turns-- > 0);
+		idle(w, 1);
+	}
+}
+
+/* qmgr dies while the end of data waits for its reply; its successor, whose jobs have the same
+ * numbers, hears nothing of it. */
+static void
+test_qmgr_has_a_successor(void **state)
+{
+	struct world *w = world_new("");
+	struct ipc_chan *old;
+	int turns = DEADLINE_MS;
+
+	(void)state;
+	START(w, GROUP, "C:MAIL", "C:RCPT", "C:DATA", "S:250 ok", "S:250 ok", "S:354 go", "D", "P",
+	    "S:250 2.0.0 for the dead", "C:MAIL", "C:RCPT TO:<r0@", "C:RCPT TO:<r1@", "C:DATA",
+	    "S:250 ok", "S:250 ok", "S:250 ok", "S:354 go", "D", "S:250 2.0.0 for the living");
+	submit(w, (struct job_opts){ 0 });
+	await_server(w);
+	old = w->qmgr;
+	w->next_qmgr = join(w, ROLE_QMGR, &w->ios[3]);
+	w->qmgr = NULL;
+	ipc_chan_free(&old);
+	while (w->own_qmgr)
+		event_base_loop(w->d.base, EVLOOP_ONCE);
+	assert_int_equal(((struct sender *)w->d.ctx)->njobs, 1);
+	sem_post(&w->server.go);
+	while (((struct sender *)w->d.ctx)->njobs) {
+		assert_true(turns-- > 0);
+		idle(w, 1);
+	}
+	idle(w, 50);
+	assert_int_equal(w->results_at[1], 0);
+	w->next_id = 0;
+	send_one(w, (struct job_opts){ .rcpts = 2 });
+	assert_int_equal(w->results, 2);
+	check(w, 1, RESULT_DONE, "2.0.0", "for the living");
+	idle(w, 50);
+	assert_int_equal(w->results_at[0], 0);
+	assert_int_equal(w->results_at[1], 1);
+	server_join(&w->server);
+	world_free(w);
+}
+
+/* An answer counts on the channel of its question only, whatever its number. */
+static void
+test_dns_has_a_successor(void **state)
+{
+	struct world *w = world_new("");
+
+	(void)state;
+	START(w, GROUP, TAKE);
+	w->dns_is_slow = true;
+	submit(w, (struct job_opts){ 0 });
+	while (!w->mx_id)
+		event_base_loop(w->d.base, EVLOOP_ONCE);
+	struct ipc_chan *own = w->d.peers[ROLE_DNS];
+	w->next_dns = join(w, ROLE_DNS, &w->ios[4]);
+	w->mx_status = 1;
+	answer_mx(w, w->next_dns, w->mx_id);
+	idle(w, 50);
+	assert_false(w->done);
+	w->mx_status = 0;
+	answer_mx(w, w->dns, w->mx_id);
+	await(w);
+	check(w, 0, RESULT_DONE, "2.0.0", "taken");
+	server_join(&w->server);
+	ipc_chan_free(&own);
+	world_free(w);
+}
+
+static void
+test_incomplete_content(void **state)
+{
+	struct world *w = world_new("");
+
+	(void)state;
+	send_one(w, (struct job_opts){ .missing = 1 });
+	check(w, 0, RESULT_DEFERRED, "4.3.0", "content is not complete");
+	assert_int_equal(w->mx_requests, 0);
+	close(w->server.listener);
+	world_free(w);
+}
+
 int
 main(void)
 {
@@ -1032,6 +1145,9 @@ main(void)
 		cmocka_unit_test(test_many_recipients),
 		cmocka_unit_test(test_time_limits),
 		cmocka_unit_test(test_qmgr_dies),
+		cmocka_unit_test(test_qmgr_has_a_successor),
+		cmocka_unit_test(test_dns_has_a_successor),
+		cmocka_unit_test(test_incomplete_content),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

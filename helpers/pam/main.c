@@ -28,6 +28,8 @@ enum { ANSWER_YES, ANSWER_NO, ANSWER_UNKNOWN };
 struct check {
 	TAILQ_ENTRY(check) next;
 	struct pam *p;
+	struct ipc_chan
+	    *chan; /* who asked; NULL once it is gone: nobody else may hear the answer */
 	uint32_t id;
 	char service[64], user[257], client[65];
 	struct buf password;
@@ -43,12 +45,13 @@ struct pam {
 };
 
 static void
-answer(struct pam *p, uint32_t id, uint8_t status)
+answer(const struct check *c, uint8_t status)
 {
-	struct msg m = MSG_INIT(MSG_PAM_ANSWER, id);
+	struct msg m = MSG_INIT(MSG_PAM_ANSWER, c->id);
 
 	m.pam_answer.status = status;
-	(void)daemon_send(p->d, ROLE_AUTH, &m);
+	if (c->chan)
+		(void)ipc_send(c->chan, &m);
 }
 
 static void
@@ -88,7 +91,7 @@ start_check(struct check *c)
 	if (c->pid < 0) {
 		log_event(LOG_pam_fork, "reason=\"%s\" remedy=\"raise the limit of processes\"",
 		    err_str(err_errno()));
-		answer(p, c->id, ANSWER_UNKNOWN);
+		answer(c, ANSWER_UNKNOWN);
 		check_free(c);
 		return;
 	}
@@ -109,11 +112,10 @@ ended(struct pam *p, pid_t pid, int status)
 		return;
 	TAILQ_REMOVE(&p->running, c, next);
 	p->nrunning--;
-	answer(p, c->id,
-	    !WIFEXITED(status)         ? ANSWER_UNKNOWN
-	    : WEXITSTATUS(status) == 0 ? ANSWER_YES
-	    : WEXITSTATUS(status) == 1 ? ANSWER_NO
-				       : ANSWER_UNKNOWN);
+	answer(c, !WIFEXITED(status)         ? ANSWER_UNKNOWN
+		  : WEXITSTATUS(status) == 0 ? ANSWER_YES
+		  : WEXITSTATUS(status) == 1 ? ANSWER_NO
+					     : ANSWER_UNKNOWN);
 	check_free(c);
 	if ((c = TAILQ_FIRST(&p->waiting))) {
 		TAILQ_REMOVE(&p->waiting, c, next);
@@ -140,17 +142,17 @@ message(struct daemon *d, struct ipc_chan *ch, struct msg *m)
 	struct pam *p = d->ctx;
 	struct check *c;
 
-	(void)ch;
 	if (m->type != MSG_PAM_CHECK)
 		return;
 	c = xcalloc(1, sizeof(*c));
 	c->p = p;
+	c->chan = ch;
 	c->id = m->id;
 	buf_add(&c->password, m->pam_check.password);
 	if (slice_copy(slice_str(d->conf->auth_pam_service), c->service, sizeof(c->service)) < 0 ||
 	    slice_copy(m->pam_check.user, c->user, sizeof(c->user)) < 0 || c->user[0] == 0 ||
 	    slice_copy(m->pam_check.client, c->client, sizeof(c->client)) < 0) {
-		answer(p, m->id, ANSWER_NO);
+		answer(c, ANSWER_NO);
 		check_free(c);
 	} else if (p->nrunning < CHECKS_MAX) {
 		start_check(c);
@@ -158,7 +160,26 @@ message(struct daemon *d, struct ipc_chan *ch, struct msg *m)
 		TAILQ_INSERT_TAIL(&p->waiting, c, next);
 		p->nwaiting++;
 	} else {
-		answer(p, m->id, ANSWER_UNKNOWN);
+		answer(c, ANSWER_UNKNOWN);
+		check_free(c);
+	}
+}
+
+static void
+link_down(struct daemon *d, struct ipc_chan *ch)
+{
+	struct pam *p = d->ctx;
+	struct check *c, *next;
+
+	TAILQ_FOREACH(c, &p->running, next)
+		if (c->chan == ch)
+			c->chan = NULL;
+	for (c = TAILQ_FIRST(&p->waiting); c; c = next) {
+		next = TAILQ_NEXT(c, next);
+		if (c->chan != ch)
+			continue;
+		TAILQ_REMOVE(&p->waiting, c, next);
+		p->nwaiting--;
 		check_free(c);
 	}
 }
@@ -188,7 +209,11 @@ int
 main(int argc, char **argv)
 {
 	static const struct daemon_desc desc = {
-		.role = ROLE_PAM, .start = start, .message = message, .status = status
+		.role = ROLE_PAM,
+		.start = start,
+		.message = message,
+		.link_down = link_down,
+		.status = status,
 	};
 
 	return daemon_run(argc, argv, &desc);

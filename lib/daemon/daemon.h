@@ -87,7 +87,9 @@ void daemon_renew(struct daemon *d);
 /* Snapshots are counted: a job that began with one keeps it. */
 struct conf *daemon_conf_ref(struct daemon *d);
 void daemon_conf_unref(struct conf *conf);
-/* Sends to the standing peer of that role; ERR_CLOSED while there is none. */
+/* Sends to the standing peer of that role; ERR_CLOSED while there is none. For what opens an
+ * exchange: an answer goes to the channel of its question (ipc_send), for the peer may have a
+ * successor meanwhile, which counts its questions with the same numbers. */
 int daemon_send(struct daemon *d, enum role peer, const struct msg *m);
 /* A control answer in as many chunks as it takes. */
 void daemon_control_reply(struct ipc_chan *ch, uint32_t id, int status, struct slice text);
