@@ -50,17 +50,20 @@ transport_deferred(const struct qmgr *q, const struct route *r)
 	return conf_list_has(&q->d->conf->defer_transports, r->transport);
 }
 
-bool
-deliver_direct_ok(struct qmgr *q, struct message *m)
+#define DIRECT_SITES 64u
+
+/* The sites of a message that may go the direct way; SIZE_MAX: it may not. */
+static size_t
+direct_sites(struct qmgr *q, struct message *m, struct sched_site *sites[DIRECT_SITES])
 {
 	const struct conf *conf = q->d->conf;
-	struct sched_site *sites[64];
 	size_t n = 0;
 
 	if (!conf->direct_delivery || q->d->stopping ||
-	    m->env.n_rcpts > (size_t)conf->direct_delivery_recipients || m->env.n_rcpts > 64 ||
+	    m->env.n_rcpts > (size_t)conf->direct_delivery_recipients ||
+	    m->env.n_rcpts > DIRECT_SITES ||
 	    m->env.flags & (MAIL_HOLD | MAIL_QUEUE_FIRST | MAIL_DEFER))
-		return false;
+		return SIZE_MAX;
 	for (size_t i = 0; i < m->env.n_rcpts; i++) {
 		const struct route *r = m->rcpts[i].route;
 		struct sched_site *site;
@@ -68,18 +71,60 @@ deliver_direct_ok(struct qmgr *q, struct message *m)
 
 		if (!r || r->status == 2 || r->kind == ROUTE_HOLD ||
 		    m->env.rcpts[i].notify & NOTIFY_SUCCESS)
-			return false;
+			return SIZE_MAX;
 		if (r->status || r->kind == ROUTE_DISCARD)
 			continue;
 		if (transport_deferred(q, r) || !agents_ready(q, r))
-			return false;
+			return SIZE_MAX;
 		site = route_site(q, r);
 		while (k < n && sites[k] != site)
 			k++;
 		if (k == n)
 			sites[n++] = site;
 	}
-	return sched_direct_ok(q->sched, sites, n, qmgr_now(q));
+	return n;
+}
+
+/* A message to one site may wait a moment for a slot of it: half the disk work is worth that. */
+enum direct_way
+deliver_direct(struct qmgr *q, struct message *m)
+{
+	struct sched_site *sites[DIRECT_SITES];
+	size_t n = direct_sites(q, m, sites);
+
+	if (n == SIZE_MAX)
+		return DIRECT_NO;
+	if (sched_direct_ok(q->sched, sites, n, qmgr_now(q)))
+		return DIRECT_NOW;
+	if (n != 1 || !sched_direct_soon(q->sched, sites[0]))
+		return DIRECT_NO;
+	sched_direct_wait(q->sched, sites[0], &m->waiter);
+	return DIRECT_SOON;
+}
+
+/* Jobs for all its recipients. slot: one that is taken already, or NULL. */
+static void
+direct_start(struct qmgr *q, struct message *m, struct sched_site *slot)
+{
+	for (size_t i = 0; i < m->env.n_rcpts && m->state == MSG_DIRECT; i++) {
+		struct sched_site *site;
+		struct job *j;
+
+		if (m->env.rcpts[i].status->state != RCPT_TODO || decided(q, m, i))
+			continue;
+		site = route_site(q, m->rcpts[i].route);
+		j = job_make(q, m, i, site);
+		j->direct = true;
+		if (site == slot)
+			slot = NULL;
+		else
+			sched_take(q->sched, site);
+		job_dispatch(q, j);
+	}
+	if (slot)
+		sched_release(q->sched, slot, OUTCOME_UNUSED, -1, qmgr_now(q));
+	if (m->state == MSG_DIRECT)
+		message_judge(q, m);
 }
 
 void
@@ -90,20 +135,8 @@ deliver_offer(struct qmgr *q, struct message *m)
 	m->on_direct = true;
 	sched_direct_begin(q->sched);
 	qmgr_arm(q, m->deadline);
-	for (size_t i = 0; i < m->env.n_rcpts && m->state == MSG_DIRECT; i++) {
-		struct sched_site *site;
-		struct job *j;
-
-		if (m->env.rcpts[i].status->state != RCPT_TODO || decided(q, m, i))
-			continue;
-		site = route_site(q, m->rcpts[i].route);
-		j = job_make(q, m, i, site);
-		j->direct = true;
-		sched_take(q->sched, site);
-		job_dispatch(q, j);
-	}
-	if (m->state == MSG_DIRECT)
-		message_judge(q, m);
+	if (!m->waiter.site)
+		direct_start(q, m, NULL);
 }
 
 /* Gives every open recipient that is not under way a place in the schedule. */
@@ -223,7 +256,8 @@ message_routed(struct qmgr *q, struct message *m)
 		for (size_t i = 0; i < m->env.n_rcpts; i++)
 			if (m->rcpts[i].route && m->rcpts[i].route->kind == ROUTE_HOLD)
 				m->env.flags |= MAIL_HOLD;
-		message_event(q, m, deliver_direct_ok(q, m) ? MSG_GO_DIRECT : MSG_GO_QUEUED);
+		message_event(
+		    q, m, deliver_direct(q, m) == DIRECT_NO ? MSG_GO_QUEUED : MSG_GO_DIRECT);
 	}
 	while (m->n_starts && (m->state == MSG_QUEUED || m->state == MSG_HELD)) {
 		struct sched_job *sj = m->starts[--m->n_starts].sj;
@@ -247,6 +281,24 @@ start(struct qmgr *q, struct sched_job *sj)
 	message_unpin(q, m);
 }
 
+/* Slots for direct messages that wait for one. */
+static void
+pump_direct(struct qmgr *q, int *budget)
+{
+	struct sched_waiter *w;
+	struct sched_site *site;
+
+	while (!q->d->stopping && *budget > 0 && (w = sched_direct_next(q->sched, &site))) {
+		struct message *m =
+		    (struct message *)(void *)((char *)w - offsetof(struct message, waiter));
+
+		--*budget;
+		message_pin(q, m);
+		direct_start(q, m, site);
+		message_unpin(q, m);
+	}
+}
+
 void
 deliver_pump(struct qmgr *q)
 {
@@ -261,6 +313,7 @@ deliver_pump(struct qmgr *q)
 	q->pumping = true;
 	do {
 		q->pump_again = false;
+		pump_direct(q, &budget);
 		while (!q->d->stopping && budget-- > 0 && (sj = sched_next(q->sched, qmgr_now(q))))
 			start(q, sj);
 	} while (q->pump_again && budget > 0);

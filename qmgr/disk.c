@@ -191,11 +191,7 @@ message_commit(struct qmgr *q, struct message *m)
 {
 	struct spool_op *o = spool_op(&q->spool, SPOOL_COMMIT, m->env.id, commit_done, q, m);
 
-	if (m->on_direct) {
-		TAILQ_REMOVE(&q->direct, m, direct);
-		m->on_direct = false;
-		sched_direct_end(q->sched);
-	}
+	message_leave_direct(q, m);
 	o->new_file = m->has_content || m->copy_fd >= 0;
 	if (o->new_file)
 		o->content = buf_slice(&m->content);

@@ -60,15 +60,23 @@ message_account(struct qmgr *q, struct message *m)
 	m->bytes = bytes;
 }
 
+void
+message_leave_direct(struct qmgr *q, struct message *m)
+{
+	if (!m->on_direct)
+		return;
+	TAILQ_REMOVE(&q->direct, m, direct);
+	m->on_direct = false;
+	sched_direct_leave(q->sched, &m->waiter);
+	sched_direct_end(q->sched);
+}
+
 static void
 message_free(struct qmgr *q, struct message *m)
 {
 	if (m->env.id)
 		hash_remove(&q->messages, &m->node);
-	if (m->on_direct) {
-		TAILQ_REMOVE(&q->direct, m, direct);
-		sched_direct_end(q->sched);
-	}
+	message_leave_direct(q, m);
 	for (size_t i = 0; m->rcpts && i < m->env.n_rcpts; i++)
 		route_drop(q, &m->rcpts[i].route);
 	if (m->read_fd >= 0) {
@@ -288,11 +296,7 @@ message_unschedule(struct qmgr *q, struct message *m)
 void
 message_drop(struct qmgr *q, struct message *m)
 {
-	if (m->on_direct) {
-		TAILQ_REMOVE(&q->direct, m, direct);
-		m->on_direct = false;
-		sched_direct_end(q->sched);
-	}
+	message_leave_direct(q, m);
 	m->want_unlink = m->has_file;
 	if (m->want_unlink && !m->busy)
 		message_unlink(q, m);

@@ -77,6 +77,7 @@ struct message {
 	/* direct */
 	TAILQ_ENTRY(message) direct;
 	int64_t deadline;
+	struct sched_waiter waiter; /* for a slot, while it is on the direct way */
 	bool on_direct, is_idle;
 	/* disk */
 	struct queue_layout layout;
@@ -244,6 +245,8 @@ void message_account(struct qmgr *q, struct message *m);
 bool message_rcpt(struct qmgr *q, struct message *m, size_t i, enum rcpt_event event);
 /* Looks at all recipients and runs the event that is due. */
 void message_judge(struct qmgr *q, struct message *m);
+/* The direct way is over for it, if it was on it; jobs under way go on. */
+void message_leave_direct(struct qmgr *q, struct message *m);
 /* Lets go of what nobody needs: all of it, or what the disk has as well. */
 void message_settle(struct qmgr *q, struct message *m);
 /* Out of the schedule; slots that were taken for it are given back. */
@@ -303,7 +306,9 @@ void deliver_pump(struct qmgr *q);
 void deliver_offer(struct qmgr *q, struct message *m);
 /* Recipients that became open without a job: back into the schedule. */
 void deliver_resettle(struct qmgr *q, struct message *m);
-bool deliver_direct_ok(struct qmgr *q, struct message *m);
+/* Which way a message with its routes goes; DIRECT_SOON: it waits for a slot from now on. */
+enum direct_way { DIRECT_NO, DIRECT_NOW, DIRECT_SOON };
+enum direct_way deliver_direct(struct qmgr *q, struct message *m);
 void deliver_schedule(struct qmgr *q, struct message *m);
 void deliver_result(struct qmgr *q, struct ipc_chan *ch, const struct msg *m);
 /* The agent will not report: died, or never started. reached: it had the job. */

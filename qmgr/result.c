@@ -250,6 +250,8 @@ deliver_timeouts(struct qmgr *q, int64_t now)
 
 		TAILQ_FOREACH(j, &m->jobs, of_msg)
 			sched_slow(q->sched, j->site);
+		if (m->waiter.site)
+			sched_slow(q->sched, m->waiter.site);
 		log_event(LOG_direct_deadline, "qid=%s", m->name);
 		message_event(q, m, MSG_DEADLINE);
 	}

@@ -19,6 +19,7 @@ sched_new(const struct sched_limits *l)
 	s->jobs.object = sizeof(struct sched_job);
 	for (int i = 0; i < SCHED_CLASSES; i++)
 		TAILQ_INIT(&s->rings[i]);
+	TAILQ_INIT(&s->direct_ring);
 	sched_set_limits(s, l);
 	return s;
 }

@@ -76,6 +76,12 @@ struct sched_msg {
 struct sched_flow;
 TAILQ_HEAD(sched_flows, sched_flow);
 
+/* A direct message that waits for the next slot of its site. Owned by the caller. */
+struct sched_waiter {
+	TAILQ_ENTRY(sched_waiter) link;
+	struct sched_site *site; /* NULL: does not wait */
+};
+
 struct sched_site {
 	struct hash_node node;
 	enum sched_class kind;
@@ -86,8 +92,11 @@ struct sched_site {
 	int64_t rest_ms;             /* 0: answers */
 	struct heap_node rest; /* due: when it may be tried again, or when it may be forgotten */
 	struct sched_flows flows;
-	TAILQ_ENTRY(sched_site) link; /* in the ring of its class, while a job may start */
-	bool in_ring, resting;
+	TAILQ_HEAD(, sched_waiter) waiters;
+	unsigned int n_waiters;
+	TAILQ_ENTRY(sched_site) link;   /* in the ring of its class, while a job may start */
+	TAILQ_ENTRY(sched_site) d_link; /* in the direct ring, while a waiter may start */
+	bool in_ring, in_direct_ring, resting;
 	uint64_t done, failed; /* jobs since it is known */
 	char key[];
 };
@@ -116,6 +125,15 @@ void sched_site_wake(struct sched *s, struct sched_site *site);
 /* Whether a message to these sites may go the direct way: free slots, nobody waiting, fast enough.
  */
 bool sched_direct_ok(const struct sched *s, struct sched_site *const *sites, size_t n, int64_t now);
+/* Whether a message to this site alone, for which no slot is free, may wait for one: the site is
+ * known to answer, and at its pace the wait is a small part of the deadline. */
+bool sched_direct_soon(const struct sched *s, const struct sched_site *site);
+void sched_direct_wait(struct sched *s, struct sched_site *site, struct sched_waiter *w);
+/* Nothing if it does not wait. */
+void sched_direct_leave(struct sched *s, struct sched_waiter *w);
+/* The next waiter that may start, ahead of all jobs of the queue (a site with jobs that are ready
+ * takes no new waiter): it waits no more, and a slot of *site_r is taken for it. NULL: none may. */
+struct sched_waiter *sched_direct_next(struct sched *s, struct sched_site **site_r);
 /* A direct job takes a slot as any other. One message takes part in direct_max once. */
 void sched_direct_begin(struct sched *s);
 void sched_direct_end(struct sched *s);

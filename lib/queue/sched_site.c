@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #define FORGET_MS 600000 /* what an unused site has taught is kept that long */
+#define DIRECT_ROUNDS 3  /* windows of direct messages that may wait for a site */
 
 static bool
 learns(enum sched_class kind)
@@ -52,6 +53,7 @@ sched_site(struct sched *s, enum sched_class kind, struct slice key)
 	site->threshold = s->limits.window_max[kind];
 	memcpy(site->key, name, key.n + 1);
 	TAILQ_INIT(&site->flows);
+	TAILQ_INIT(&site->waiters);
 	hash_insert(&s->sites, &site->node, slice(site->key, key.n + 1));
 	sched_site_update(s, site);
 	return site;
@@ -73,16 +75,22 @@ sched_set_limits(struct sched *s, const struct sched_limits *l)
 void
 sched_site_update(struct sched *s, struct sched_site *site)
 {
-	bool want = site->ready && !site->resting && site->running < (unsigned int)site->window;
+	bool room = !site->resting && site->running < (unsigned int)site->window;
+	bool want = site->ready && room, direct = site->n_waiters && room;
 
 	if (want && !site->in_ring)
 		TAILQ_INSERT_TAIL(&s->rings[site->kind], site, link);
 	if (!want && site->in_ring)
 		TAILQ_REMOVE(&s->rings[site->kind], site, link);
 	site->in_ring = want;
+	if (direct && !site->in_direct_ring)
+		TAILQ_INSERT_TAIL(&s->direct_ring, site, d_link);
+	if (!direct && site->in_direct_ring)
+		TAILQ_REMOVE(&s->direct_ring, site, d_link);
+	site->in_direct_ring = direct;
 	if (site->resting)
 		return;
-	if (site->jobs || site->running)
+	if (site->jobs || site->running || site->n_waiters)
 		heap_clear(&s->rests, &site->rest);
 	else if (!site->rest.at)
 		heap_set(&s->rests, &site->rest, s->now + FORGET_MS);
@@ -110,7 +118,8 @@ sched_direct_ok(const struct sched *s, struct sched_site *const *sites, size_t n
 	for (size_t i = 0; i < n; i++) {
 		const struct sched_site *x = sites[i];
 
-		if (x->resting || x->ready || x->running >= (unsigned int)x->window ||
+		if (x->resting || x->ready || x->n_waiters ||
+		    x->running >= (unsigned int)x->window ||
 		    x->average_ms >= s->limits.deadline_ms / 2)
 			return false;
 		needed[x->kind]++;
@@ -120,6 +129,56 @@ sched_direct_ok(const struct sched *s, struct sched_site *const *sites, size_t n
 				     s->running[c] + needed[c] > s->limits.class_max[c]))
 			return false;
 	return true;
+}
+
+bool
+sched_direct_soon(const struct sched *s, const struct sched_site *site)
+{
+	unsigned int window = (unsigned int)site->window;
+
+	if (site->resting || site->ready || !site->done || s->direct >= s->limits.direct_max ||
+	    site->n_waiters >= DIRECT_ROUNDS * window || !TAILQ_EMPTY(&s->rings[site->kind]))
+		return false;
+	return (site->n_waiters / window + 1) * (site->average_ms + 1) < s->limits.deadline_ms / 4;
+}
+
+void
+sched_direct_wait(struct sched *s, struct sched_site *site, struct sched_waiter *w)
+{
+	w->site = site;
+	TAILQ_INSERT_TAIL(&site->waiters, w, link);
+	site->n_waiters++;
+	sched_site_update(s, site);
+}
+
+void
+sched_direct_leave(struct sched *s, struct sched_waiter *w)
+{
+	struct sched_site *site = w->site;
+
+	if (!site)
+		return;
+	TAILQ_REMOVE(&site->waiters, w, link);
+	site->n_waiters--;
+	w->site = NULL;
+	sched_site_update(s, site);
+}
+
+struct sched_waiter *
+sched_direct_next(struct sched *s, struct sched_site **site_r)
+{
+	struct sched_site *site = TAILQ_FIRST(&s->direct_ring);
+	struct sched_waiter *w;
+
+	if (!site || s->running[site->kind] >= s->limits.class_max[site->kind])
+		return NULL;
+	w = TAILQ_FIRST(&site->waiters);
+	TAILQ_REMOVE(&s->direct_ring, site, d_link);
+	TAILQ_INSERT_TAIL(&s->direct_ring, site, d_link);
+	sched_direct_leave(s, w);
+	sched_take(s, site);
+	*site_r = site;
+	return w;
 }
 
 void
@@ -230,7 +289,7 @@ sched_sites_tick(struct sched *s, int64_t now)
 		if (site->resting) {
 			site->resting = false;
 			sched_site_update(s, site);
-		} else if (!site->jobs && !site->running) {
+		} else if (!site->jobs && !site->running && !site->n_waiters) {
 			site_free(s, site);
 		}
 	}

@@ -146,6 +146,52 @@ test_fairness(void **state)
 	sched_free(&s);
 }
 
+/* No slot is free: a site that is known to be quick lets some wait, in their order. */
+static void
+test_direct_soon(void **state)
+{
+	struct sched *s = sched_new(&limits);
+	struct sched_site *x = sched_site(s, SCHED_REMOTE, SLICE_LIT("x")), *got = NULL;
+	struct sched_waiter w[64] = { 0 };
+	struct sched_job *j;
+	unsigned int n = 0;
+
+	(void)state;
+	assert_false(sched_direct_soon(s, x)); /* not known yet */
+	sched_take(s, x);
+	sched_release(s, x, OUTCOME_OK, 2, 0);
+	for (unsigned int i = 0; i < (unsigned int)x->window; i++, n++)
+		sched_take(s, x);
+	assert_false(sched_direct_ok(s, &x, 1, 0));
+	assert_null(sched_direct_next(s, &got));
+	for (n = 0; n < 64 && sched_direct_soon(s, x); n++)
+		sched_direct_wait(s, x, &w[n]);
+	assert_int_equal(n, 3 * (unsigned int)x->window);
+	sched_direct_leave(s, &w[1]);
+	sched_direct_leave(s, &w[1]);
+	for (int i = 0; i < 3; i++)
+		sched_release(s, x, OUTCOME_UNUSED, -1, 0);
+	assert_false(sched_direct_ok(s, &x, 1, 0)); /* not past those who wait */
+	assert_ptr_equal(sched_direct_next(s, &got), &w[0]);
+	assert_ptr_equal(got, x);
+	assert_null(w[0].site);
+	assert_ptr_equal(sched_direct_next(s, &got), &w[2]);
+	assert_ptr_equal(sched_direct_next(s, &got), &w[3]);
+	assert_null(sched_direct_next(s, &got));
+	/* What the queue has ready comes before any further one. */
+	j = add_ready(s, "a", "x");
+	assert_false(sched_direct_soon(s, x));
+	sched_remove(s, j->msg);
+	assert_true(sched_direct_soon(s, x));
+	/* A slow site lets nobody wait. */
+	for (int i = 0; i < 8; i++)
+		sched_slow(s, x);
+	assert_false(sched_direct_soon(s, x));
+	for (unsigned int i = 4; i < n; i++)
+		sched_direct_leave(s, &w[i]);
+	sched_free(&s);
+}
+
 static void
 test_direct(void **state)
 {
@@ -319,6 +365,7 @@ main(void)
 		cmocka_unit_test(test_rest),
 		cmocka_unit_test(test_fairness),
 		cmocka_unit_test(test_direct),
+		cmocka_unit_test(test_direct_soon),
 		cmocka_unit_test(test_pause),
 		cmocka_unit_test(test_timers),
 		cmocka_unit_test(test_listing_and_memory),
