@@ -74,6 +74,7 @@ master_reload(struct master *m, struct buf *out, int *status_r)
 	}
 	if (directories_make(m) || tls_prepare(m))
 		buf_add_str(out, "warning: see the log\n");
+	control_group(m);
 	services_build(m);
 	TAILQ_FOREACH(s, &m->services, next)
 		TAILQ_FOREACH(p, &s->processes, next) {
@@ -422,12 +423,25 @@ on_connect(evutil_socket_t sock, short what, void *arg)
 	c->chan = ipc_chan_new(m->io, fd, ROLE_TOOL, &client_ops, c);
 }
 
+void
+control_group(struct master *m)
+{
+	const char *name = m->set->conf->admin_group;
+	const struct group *gr = *name ? getgrnam(name) : NULL;
+	char path[4200];
+
+	snprintf(path, sizeof(path), "%s/control", m->set->conf->run_directory);
+	if (chown(path, (uid_t)-1, gr ? gr->gr_gid : getegid()) || (*name && !gr))
+		log_event(LOG_admin_group,
+		    "group=%s reason=\"%s\" remedy=\"create it, or correct admin_group\"",
+		    log_cstr(name), *name && !gr ? "no such group" : err_str(err_errno()));
+}
+
 int
 control_open(struct master *m)
 {
 	const struct conf *c = m->set->conf;
 	char path[4200];
-	struct group *gr;
 	int err;
 
 	snprintf(path, sizeof(path), "%s/control", c->run_directory);
@@ -438,13 +452,7 @@ control_open(struct master *m)
 		    log_cstr(path), err_str(err));
 		return err;
 	}
-	if (c->admin_group && *c->admin_group) {
-		gr = getgrnam(c->admin_group);
-		if (!gr || chown(path, (uid_t)-1, gr->gr_gid))
-			log_event(LOG_admin_group,
-			    "group=%s reason=\"%s\" remedy=\"create it, or correct admin_group\"",
-			    log_cstr(c->admin_group), gr ? err_str(err_errno()) : "no such group");
-	}
+	control_group(m);
 	m->on_control = event_new(m->base, m->control.fd, EV_READ | EV_PERSIST, on_connect, m);
 	event_add(m->on_control, NULL);
 	return 0;

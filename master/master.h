@@ -124,6 +124,8 @@ void tls_send_keys(struct service *s, struct process *p);
 void tls_rotate(struct master *m);
 
 /* control.c */
+/* Gives the control socket to admin_group, at a start and a reload. */
+void control_group(struct master *m);
 int control_open(struct master *m) CHECKED;
 /* from a daemon */
 void control_answer(struct master *m, const struct ipc_chan *from, struct msg *reply);

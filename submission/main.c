@@ -46,6 +46,15 @@ init(struct daemon *d)
 	return service_init(d, &service, SMTP_SUBMISSION);
 }
 
+/* Users are looked up before the jail: a successor does it; the sessions under way live on. */
+static void
+reload(struct daemon *d, const struct conf *old)
+{
+	service_reload(d, old);
+	if (conf_differs(d->conf, old, "authorized_submit_users"))
+		daemon_renew(d);
+}
+
 static int64_t
 sessions_per_process(const struct conf *c)
 {
@@ -81,7 +90,7 @@ static const struct daemon_desc child = {
 };
 
 static const struct acceptor_desc acceptor = {
-	.daemon = { .role = ROLE_SUBMISSION, .init = init, .reload = service_reload },
+	.daemon = { .role = ROLE_SUBMISSION, .init = init, .reload = reload },
 	.child = &child,
 	.peers = { ROLE_QMGR, ROLE_MAPS, ROLE_AUTH },
 	.npeers = 3,

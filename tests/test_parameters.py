@@ -69,7 +69,7 @@ def test_login_rate(make_instance):
     with pytest.raises(smtplib.SMTPAuthenticationError) as e:  # both protocols count together
         submission(i)
     assert e.value.smtp_code == 454
-    assert i.wait_log("auth-failed.*smtpd_client_auth_rate_limit")
+    assert i.wait_log("auth-limited.*smtpd_client_auth_rate_limit")
     while time.monotonic() - began < 20 * SLOW:
         try:
             submission(i).quit()

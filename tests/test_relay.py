@@ -291,6 +291,7 @@ def test_smarthost_with_password(make_instance):
     near = make_instance(start=False, users={}, main={"virtual_mailbox_domains": "near.test"})
     hop = f"[127.0.0.1]:{far.port['submission']}"
     (near.etc / "passwords").write_text(f"{hop} u1@example.test:pass1\n")
+    (near.etc / "passwords").chmod(0o600)
     near.set(relayhost=hop, smtp_sasl_auth_enable="yes", smtp_sasl_password_maps=f"hash:{near.etc}/passwords",
              minimal_backoff_time="1h")
     near.start()

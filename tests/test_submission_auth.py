@@ -279,6 +279,7 @@ def test_smarthost_with_wrong_password_defers(make_instance, tmp_path):
     hub = make_instance(users={"relay@hub.test": "right"}, main={"auth_failure_delay": "0"})
     table = tmp_path / "passwords"
     table.write_text(f"[127.0.0.1]:{hub.port['submission']} relay@hub.test:wrong\n")
+    table.chmod(0o600)
     leaf = make_instance(main={"relayhost": f"[127.0.0.1]:{hub.port['submission']}", "virtual_mailbox_domains": "leaf.test",
                                "smtp_sasl_auth_enable": "yes", "smtp_sasl_password_maps": f"texthash:{table}",
                                "myhostname": "mx.leaf.test"}, users={"u2@leaf.test": "pass2"})

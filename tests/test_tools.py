@@ -1,14 +1,13 @@
 """bulkhead(8) on configurations that no daemon runs with: conf, check, map, newaliases, trace, user."""
 import os
 import re
-import socket
 import stat
 import subprocess
-import time
 
 import pytest
 
 from instance import BIN, DAEMONS, ROOT, Instance
+from test_check import certificate
 
 
 @pytest.fixture
@@ -85,7 +84,7 @@ def test_conf_services(idle):
     assert conf(idle, "-M", "qmgr").stdout.split() == "qmgr unix n y y - 1 qmgr".split()
 
 
-# --- check: text problems are unit tests of lib/conf; here those that need a look at the system ---
+# --- check: see test_check.py for the table; here what depends on more than one line ---
 
 def check(i):
     done = i.tool("check", check=False)
@@ -95,42 +94,6 @@ def check(i):
 def test_check_of_a_good_instance(idle):
     status, text = check(idle)
     assert (status, text) == (0, "")
-
-
-@pytest.mark.parametrize("name, value, text", [
-    ("alias_maps", "hash:/nowhere/aliases", r"main.cf:\d+: alias_maps: hash:/nowhere/aliases: cannot read "
-     r"/nowhere/aliases: No such file or directory; create the file or correct the name"),
-    ("virtual_alias_maps", "lmdb:{etc}/virtual", r"main.cf:\d+: virtual_alias_maps: lmdb:.*/virtual: cannot read .*/virtual.lmdb"),
-    ("transport_maps", "cidr:{etc}/bad", r"main.cf:\d+: transport_maps: .*bad"),
-    ("smtpd_tls_cert_file", "/nowhere/cert.pem", r"main.cf:\d+: smtpd_tls_cert_file = /nowhere/cert.pem: No such file or "
-     r"directory: create it, correct the name, or remove the line"),
-    ("smtpd_tls_cert_file", "{etc}/aliases", r"main.cf:\d+: smtpd_tls_cert_file = .*/aliases: .*: give a PEM file"),
-    ("smtp_tls_CAfile", "/nowhere/ca.pem", r"main.cf:\d+: smtp_tls_CAfile = /nowhere/ca.pem: No such file or directory: create"),
-    ("daemon_directory", "/nowhere", r"master.cf:\d+: service qmgr: /nowhere/qmgr: No such file or directory: correct "
-     r"daemon_directory, or install the program"),
-    ("queue_directory", "{etc}/aliases", r"main.cf:\d+: queue_directory = .*: is not a folder: name a folder"),
-    ("run_directory", "{etc}/aliases/x", r"main.cf:\d+: run_directory = .*/aliases/x: Not a directory"),
-    ("admin_group", "nosuchgroup", r"main.cf:\d+: admin_group = nosuchgroup: no such group: create it, or correct the name"),
-    ("default_privs", "nosuchuser", r"main.cf:\d+: default_privs = nosuchuser: no such user: create it, or correct the name"),
-    ("smtp_sasl_password_maps", "hash:{etc}/open", r"main.cf:\d+: smtp_sasl_password_maps: .*/open holds passwords and has "
-     r"mode 0644: chmod 600 it"),
-    ("auth_mechanisms", "PLAIN CRAM-MD5", r"main.cf:\d+: auth_mechanisms = CRAM-MD5: 'CRAM-MD5' is not PLAIN, LOGIN, "
-     r"SCRAM-SHA-256"),
-    ("auth_external", "yes", r"main.cf:\d+: auth_external = yes: no authority is named .*: set smtpd_tls_CAfile"),
-    ("virtual_uid_base", "1000", None),
-    ("first_valid_uid", "4000000", r"main.cf:\d+: virtual_uid_base = \d+ is below first_valid_uid = 4000000: raise it"),
-])
-def test_check_finds(idle, name, value, text):
-    (idle.etc / "open").write_text("[host] user:password\n")
-    (idle.etc / "open").chmod(0o644)
-    (idle.etc / "bad").write_text("300.1.1.1/99 x\n")
-    idle.set(**{name: value.format(etc=idle.etc)})
-    status, out = check(idle)
-    if text is None:
-        assert status == 0, out
-        return
-    assert re.search(text, out), out
-    assert status == 78
 
 
 def test_check_needs_users_or_uid_base(idle):
@@ -148,56 +111,20 @@ def test_check_warns_about_root(idle):
     assert "warning: mail for root is deferred: no alias says who reads it: add a line to the aliases, as in root: yourname" in out
 
 
-def test_check_port_in_use(idle):
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        s.bind(("127.0.0.1", idle.port["smtp"]))
-        s.listen()
-        status, out = check(idle)
-    assert status == 78
-    assert f"master.cf:1: service 127.0.0.1:{idle.port['smtp']}: 127.0.0.1 port {idle.port['smtp']}: Address already in use: " \
-        "stop the other server (ss -ltnp shows it), or choose another port" in out
-
-
-def test_check_address_of_another_machine(idle):
-    path = idle.etc / "master.cf"
-    path.write_text(path.read_text().replace("127.0.0.1:", "192.0.2.1:", 1))
-    status, out = check(idle)
-    assert status == 78 and "Cannot assign requested address: name an address of this machine" in out
-
-
 def test_check_modes(idle):
     (idle.etc / "main.cf").chmod(0o666)
     status, out = check(idle)
     assert status == 78 and "main.cf: can be written by everybody (mode 0666): chmod go-w" in out
 
 
-def make_certificate(folder, days):
-    """A self-signed certificate that ends in so many days, which may be less than none."""
-    key, request, config = folder / "k.pem", folder / "r.pem", folder / "ca.cnf"
-    config.write_text(f"[ca]\ndefault_ca=d\n[d]\ndatabase={folder}/index\nserial={folder}/serial\nnew_certs_dir={folder}\n"
-                      "default_md=sha256\npolicy=p\nunique_subject=no\n[p]\ncommonName=supplied\n")
-    (folder / "index").write_text("")
-    (folder / "serial").write_text("01\n")
-    run = {"check": True, "stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    subprocess.run(["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj",
-                    "/CN=x", "-keyout", key, "-out", request], **run)
-    ends = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + days * 86400))
-    subprocess.run(["openssl", "ca", "-batch", "-config", config, "-selfsign", "-keyfile", key, "-in", request, "-out",
-                    folder / "c.pem", "-startdate", "20200101000000Z", "-enddate", ends, "-notext"], **run)
-    key.chmod(0o600)
-
-
 def test_check_certificates(idle):
     for days, text in ((-1, "the certificate has expired: get a new one"),
                        (4.5, "warning: .*the certificate expires in 4 days: get a new one"), (90, "^$")):
-        make_certificate(idle.etc, days)
+        certificate(idle.etc, "c.pem", "k.pem", days)
         idle.set(smtpd_tls_cert_file=idle.etc / "c.pem", smtpd_tls_key_file=idle.etc / "k.pem")
         status, out = check(idle)
         assert re.search(text, out), out
         assert status == (78 if days < 0 else 0)
-    (idle.etc / "k.pem").chmod(0o644)
-    assert "holds a private key and has mode 0644: chmod 600 it" in check(idle)[1]
 
 
 def test_check_tells_all_at_once(idle):

@@ -61,7 +61,8 @@ check_folder(struct tool *t, const char *param, const char *path)
 		return;
 	}
 	if (errno != ENOENT) {
-		check_at(t, false, param, NULL, "%s = %s: %s", param, path, err_str(err_errno()));
+		check_at(t, false, param, "correct the name", "%s = %s: %s", param, path,
+		    err_str(err_errno()));
 		return;
 	}
 	parent = xstrdup(path);

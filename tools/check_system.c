@@ -1,17 +1,19 @@
 /*
- * Part of `bulkhead check`: accounts that are named, and addresses that are to be listened on. A
- * port is tried by binding it, unless the suite runs: its own sockets would be in the way then.
+ * Part of `bulkhead check`: accounts that are named, uid ranges, resolvers, and whose the files are
+ * that daemons keep: after a change of uid_base or of the users they would not be able to read
+ * them.
  */
+#include "ipc/msgs.h"
 #include "tools/check.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
-#include <netdb.h>
-#include <netinet/in.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Packages create these; roles.def has them. */
@@ -72,6 +74,60 @@ check_resolvers(struct tool *t)
 		    "/etc/resolv.conf names no server: mail for other domains waits");
 }
 
+/* The uid of a daemon in this configuration; false if it has none. */
+static bool
+uid_of(const struct tool *t, enum role role, uid_t *uid_r)
+{
+	const struct role_row *row = &role_table[role];
+	const struct passwd *pw;
+
+	if (geteuid() || t->set->conf->uid_base) {
+		*uid_r = geteuid() ? geteuid() : (uid_t)(t->set->conf->uid_base + row->number);
+		return true;
+	}
+	pw = getpwnam(row->user);
+	if (pw)
+		*uid_r = pw->pw_uid;
+	return pw != NULL;
+}
+
+/* What lies in folder and is not of the daemon that keeps it: the first one is told. master gives
+ * the folder itself to the daemon, never what is in it. */
+static void
+check_kept(struct tool *t, const char *param, const char *folder, enum role role)
+{
+	DIR *dir = opendir(folder);
+	const struct dirent *e;
+	struct stat st;
+	uid_t uid;
+
+	while (dir && uid_of(t, role, &uid) && (e = readdir(dir))) {
+		char *remedy;
+
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") ||
+		    fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) || st.st_uid == uid)
+			continue;
+		remedy = xasprintf("correct uid_base, or stop the suite and chown -R %u:%u %s",
+		    (unsigned)uid, (unsigned)uid, folder);
+		check_at(t, false, param, remedy, "%s: %s/%s belongs to uid %u, but %s has uid %u",
+		    param, folder, e->d_name, (unsigned)st.st_uid, role_table[role].name,
+		    (unsigned)uid);
+		free(remedy);
+		break;
+	}
+	if (dir)
+		closedir(dir);
+}
+
+void
+check_owners(struct tool *t)
+{
+	char *queue = xasprintf("%s/queue", t->set->conf->queue_directory);
+
+	check_kept(t, "queue_directory", queue, ROLE_QMGR);
+	free(queue);
+}
+
 void
 check_accounts(struct tool *t)
 {
@@ -87,98 +143,4 @@ check_accounts(struct tool *t)
 		    "default_privs = %s: no such user", c->default_privs);
 	check_ranges(t);
 	check_resolvers(t);
-}
-
-/* --- ports --- */
-
-static void
-try_bind(struct tool *t, const struct conf_service *s, const struct addrinfo *ai, bool running)
-{
-	int one = 1, err = 0, fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	char host[64], port[16];
-
-	if (fd < 0)
-		return; /* no IPv6 here */
-	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (ai->ai_family == AF_INET6)
-		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
-	if (bind(fd, ai->ai_addr, ai->ai_addrlen) || listen(fd, 1))
-		err = err_errno();
-	close(fd);
-	if (!err || (err == -EADDRINUSE && running))
-		return;
-	if (getnameinfo(ai->ai_addr, ai->ai_addrlen, host, sizeof(host), port, sizeof(port),
-		NI_NUMERICHOST | NI_NUMERICSERV))
-		return;
-	conf_problem(&t->problems, s->file, s->line,
-	    err == -EADDRINUSE ? "stop the other server (ss -ltnp shows it), or choose another port"
-	    : err == -EACCES   ? "start the suite as root, or choose a port above 1023"
-	    : err == -EADDRNOTAVAIL ? "name an address of this machine"
-				    : NULL,
-	    "service %s: %s port %s: %s", s->name, host, port, err_str(err));
-}
-
-static void
-check_address(
-    struct tool *t, const struct conf_service *s, const char *host, const char *port, bool running)
-{
-	struct addrinfo hints = { .ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM }, *list, *ai;
-	const struct conf *c = s->conf ? s->conf : t->set->conf;
-	int rc;
-
-	hints.ai_family = c->inet_protocols == CONF_PROTOCOLS_IPV4   ? AF_INET
-			  : c->inet_protocols == CONF_PROTOCOLS_IPV6 ? AF_INET6
-								     : AF_UNSPEC;
-	rc = getaddrinfo(host, port, &hints, &list);
-	if (rc) {
-		conf_problem(&t->problems, s->file, s->line,
-		    "name an address of this machine, and a port by number or as in services(5)",
-		    "service %s: %s port %s: %s", s->name, host ? host : "*", port,
-		    gai_strerror(rc));
-		return;
-	}
-	for (ai = list; ai; ai = ai->ai_next)
-		try_bind(t, s, ai, running);
-	freeaddrinfo(list);
-}
-
-static void
-check_service(struct tool *t, const struct conf_service *s, bool running)
-{
-	const struct conf_list *interfaces = &(s->conf ? s->conf : t->set->conf)->inet_interfaces;
-	const char *colon = strrchr(s->name, ':'), *port = colon ? colon + 1 : s->name;
-	struct slice host = slice(s->name, colon ? (size_t)(colon - s->name) : 0);
-	char text[256];
-	size_t i;
-
-	if (host.n > 1 && host.p[0] == '[')
-		host = slice_sub(host, 1, host.n - 1);
-	if (host.n) {
-		if (!slice_copy(host, text, sizeof(text)))
-			check_address(t, s, text, port, running);
-		return;
-	}
-	for (i = 0; i < interfaces->n; i++) {
-		const char *word = interfaces->v[i];
-
-		if (word[0] == '[' &&
-		    !slice_copy(slice(word + 1, strlen(word) - 2), text, sizeof(text)))
-			word = text;
-		check_address(t, s,
-		    !strcmp(word, "all")             ? NULL
-		    : !strcmp(word, "loopback-only") ? "localhost"
-						     : word,
-		    port, running);
-	}
-}
-
-void
-check_ports(struct tool *t)
-{
-	bool running = control_alive(t);
-	size_t i;
-
-	for (i = 0; i < t->set->services->n; i++)
-		if (t->set->services->v[i].type == CONF_SERVICE_INET)
-			check_service(t, &t->set->services->v[i], running);
 }

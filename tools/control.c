@@ -146,7 +146,7 @@ control_call(struct tool *t, const char *const *words, size_t n, bool silent, st
 	return err;
 }
 
-/* reload, status, upgrade, security: the words as they are. */
+/* status, upgrade, security: the words as they are. */
 int
 cmd_control(struct tool *t, int argc, char **argv)
 {

@@ -28,7 +28,7 @@ static const struct {
 	    "[-dhnx] [-M] [NAME | NAME=VALUE | -X NAME]...  show or change parameters" },
 	{ "start", cmd_start, "[-f]  start the suite; -f: in the foreground" },
 	{ "stop", cmd_stop, "finish what is under way and stop" },
-	{ "reload", cmd_control, "take the configuration anew; a bad one is refused" },
+	{ "reload", cmd_reload, "[-f]  take the configuration anew; a bad one is refused" },
 	{ "status", cmd_control, "what runs, since when, and the counters" },
 	{ "upgrade", cmd_control,
 	    "replace the running programs by those on disk, without a pause" },

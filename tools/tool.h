@@ -26,6 +26,7 @@ bool control_alive(struct tool *t);
 
 int cmd_conf(struct tool *t, int argc, char **argv);
 int cmd_check(struct tool *t, int argc, char **argv);
+int cmd_reload(struct tool *t, int argc, char **argv);
 int cmd_start(struct tool *t, int argc, char **argv);
 int cmd_stop(struct tool *t, int argc, char **argv);
 int cmd_control(struct tool *t, int argc, char **argv);

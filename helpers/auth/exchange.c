@@ -114,7 +114,7 @@ late(void *ctx)
 }
 
 static void
-fail(struct exchange *e, uint8_t status, const char *why, const char *text)
+fail(struct exchange *e, enum log_event event, uint8_t status, const char *why, const char *text)
 {
 	struct auth *a = e->a;
 	const struct conf *conf = a->d->conf;
@@ -128,7 +128,7 @@ fail(struct exchange *e, uint8_t status, const char *why, const char *text)
 		    conf->auth_failure_delay, auth_now_ms());
 		count(COUNT_logins_failed, 1);
 	}
-	log_event(status == DONE_TEMPORARY ? LOG_auth_unavailable : LOG_auth_failed,
+	log_event(event,
 	    "sid=%s service=%s mechanism=%s user=%s client=%s reason=\"%s\" delay=%.1f",
 	    log_cstr(e->session), e->x.service, log_cstr(e->x.mechanism), log_cstr(e->x.claimed),
 	    log_cstr(e->client), why, (double)wait / 1000);
@@ -145,13 +145,13 @@ fail(struct exchange *e, uint8_t status, const char *why, const char *text)
 static void
 refuse(struct exchange *e, const char *why)
 {
-	fail(e, DONE_REFUSED, why, "authentication failed");
+	fail(e, LOG_auth_failed, DONE_REFUSED, why, "authentication failed");
 }
 
 static void
 temporary(struct exchange *e, const char *why)
 {
-	fail(e, DONE_TEMPORARY, why, "temporary authentication failure");
+	fail(e, LOG_auth_unavailable, DONE_TEMPORARY, why, "temporary authentication failure");
 }
 
 static void
@@ -354,7 +354,7 @@ stepped(struct job *job)
 		ask_pam(e);
 		break;
 	case SASL_STEP_NO_MECHANISM:
-		fail(e, DONE_NO_MECHANISM, why, "mechanism not available");
+		fail(e, LOG_auth_failed, DONE_NO_MECHANISM, why, "mechanism not available");
 		break;
 	case SASL_STEP_TEMPORARY:
 		temporary(e, why);
@@ -464,15 +464,16 @@ exchange_start(struct auth *a, struct ipc_chan *ch, const struct msg *m)
 		return;
 	}
 	if (!permitted)
-		fail(e, DONE_NO_MECHANISM, "this front end has no such service",
+		fail(e, LOG_auth_failed, DONE_NO_MECHANISM, "this front end has no such service",
 		    "service not available");
 	else if (!s->tls ||
 		 !(offered(a->d->conf, e->x.mechanism) ||
 		     (a->d->conf->auth_external && strcmp(e->x.mechanism, "EXTERNAL") == 0)))
-		fail(e, DONE_NO_MECHANISM, s->tls ? "mechanism not in auth_mechanisms" : "no TLS",
+		fail(e, LOG_auth_failed, DONE_NO_MECHANISM,
+		    s->tls ? "mechanism not in auth_mechanisms" : "no TLS",
 		    "mechanism not available");
 	else if (too_often(e))
-		fail(e, DONE_TEMPORARY,
+		fail(e, LOG_auth_limited, DONE_TEMPORARY,
 		    "too many logins of this client: smtpd_client_auth_rate_limit",
 		    "too many logins, try again later");
 	else

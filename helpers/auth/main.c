@@ -106,8 +106,7 @@ leave(void *ctx)
 
 	if ((a->exchanges == 0 && pool_busy(a->pool) == 0) || auth_now_ms() >= a->leave_at) {
 		log_event(LOG_auth_renew,
-		    "reason=\"the tables of smtp_sasl_password_maps can only be read at the "
-		    "start\"");
+		    "reason=\"what changed is read at the start only, before the jail\"");
 		daemon_renew(a->d);
 		return;
 	}
@@ -175,14 +174,27 @@ link_down(struct daemon *d, struct ipc_chan *ch)
 	peer_down(a, ch);
 }
 
+/* What init() and start() took. Tables of passwords may have changed in place. */
+static bool
+needs_renewal(const struct conf *conf, const struct conf *old)
+{
+	static const char *const names[] = { "auth_user_store", "auth_worker_count",
+		"auth_scram_rounds", "auth_mechanisms", "virtual_uid_base", "virtual_uid_count",
+		"virtual_mailbox_base" };
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (conf_differs(conf, old, names[i]))
+			return true;
+	return old->smtp_sasl_password_maps.n > 0 || conf->smtp_sasl_password_maps.n > 0;
+}
+
 static void
 reload(struct daemon *d, const struct conf *old)
 {
 	struct auth *a = d->ctx;
 
 	take_bounds(a);
-	if ((old->smtp_sasl_password_maps.n > 0 || d->conf->smtp_sasl_password_maps.n > 0) &&
-	    !a->leave_at) {
+	if (needs_renewal(d->conf, old) && !a->leave_at) {
 		a->leave_at = auth_now_ms() + RENEW_MS;
 		leave(a);
 	}

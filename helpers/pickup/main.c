@@ -73,6 +73,14 @@ link_down(struct daemon *d, struct ipc_chan *ch)
 	receiver_link_down(&pickup.receiver, ch);
 }
 
+/* Users are looked up before the jail: a successor does it, and takes what is not taken in yet. */
+static void
+reload(struct daemon *d, const struct conf *old)
+{
+	if (conf_differs(d->conf, old, "authorized_submit_users"))
+		daemon_renew(d);
+}
+
 static void
 stop(struct daemon *d)
 {
@@ -86,6 +94,7 @@ static const struct daemon_desc desc = {
 	.message = message,
 	.link_up = link_up,
 	.link_down = link_down,
+	.reload = reload,
 	.stop = stop,
 };
 

@@ -130,6 +130,10 @@ const struct conf_param *conf_param_find(const char *name);
 /* A member as the text that main.cf would hold, appended to out. */
 void conf_value_text(const struct conf *conf, const struct conf_param *param, struct buf *out);
 
+/* Whether a parameter has another value in the two: what a reload cannot take needs a new process.
+ */
+bool conf_differs(const struct conf *a, const struct conf *b, const char *name);
+
 /* --- master and the tools: master.cf --- */
 
 enum conf_service_type { CONF_SERVICE_INET, CONF_SERVICE_UNIX, CONF_SERVICE_PASS };

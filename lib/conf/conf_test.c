@@ -137,8 +137,8 @@ static const struct {
 	{ "myhostname = a\nx = $mydomain", "localdomain", NULL },
 	{ "mydomain = d.e\nx = $myhostname", "mx.example.org", NULL },
 	{ "myhostname = host.$mydomain\nx = $myhostname", "host.example.org", NULL },
-	{ "x = $x", NULL, "$x refers to itself" },
-	{ "a = $b\nb = $a\nx = $a", NULL, "$a refers to itself" },
+	{ "x = $x", NULL, "$x refers to itself: name another one" },
+	{ "a = $b\nb = $a\nx = $a", NULL, "$a refers to itself: name another one" },
 	{ "x = $", NULL, "expected a name behind $, before ''" },
 	{ "x = a $- b", NULL, "expected a name behind $, before '- b'" },
 	{ "x = ${a", NULL, "missing } behind '${a'" },
@@ -149,8 +149,9 @@ static const struct {
 	{ "x = ${{a} = {b}?{c}}", NULL, "expected == != < <= >= or > before '= {b}?{c}'" },
 	{ "x = ${{a} == b?{c}}", NULL, "expected { before 'b?{c}'" },
 	{ "x = ${{a} == {b}}", NULL, "expected ? behind the comparison" },
-	{ "x = $nothing", NULL, "$nothing is not defined" },
-	{ "a = $nothing\nx = $a", NULL, "$nothing is not defined" },
+	{ "x = $nothing", NULL, "$nothing is not defined: set it, or write $$ for a dollar sign" },
+	{ "a = $nothing\nx = $a", NULL,
+	    "$nothing is not defined: set it, or write $$ for a dollar sign" },
 };
 
 static void
@@ -195,8 +196,8 @@ test_expansion_is_bounded(void **state)
 		(void)buf_addf(&text, "a40 = %s\nsmtpd_banner = $a0\n", leaf[k]);
 		(void)buf_add_byte(&text, '\0');
 		load(&f, (const char *)buf_slice(&text).p);
-		assert_string_equal(
-		    problems(&f), "main.cf:42: smtpd_banner = $a0: too many references\n");
+		assert_string_equal(problems(&f),
+		    "main.cf:42: smtpd_banner = $a0: too many references: write the value out\n");
 		assert_string_equal(f.conf->smtpd_banner, "mx.example.org ESMTP");
 		unload(&f);
 		buf_free(&text);

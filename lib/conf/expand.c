@@ -189,7 +189,9 @@ plain(struct expansion *e, struct slice name, struct buf *out)
 
 	if (err != ERR_NOT_FOUND)
 		return err;
-	return e->strict ? fail(e, ERR_NOT_FOUND, "$%.*s is not defined", name) : 0;
+	return e->strict ? fail(e, ERR_NOT_FOUND,
+			       "$%.*s is not defined: set it, or write $$ for a dollar sign", name)
+			 : 0;
 }
 
 /* The text between ${ and }. */

@@ -156,7 +156,8 @@ conf_raw_parse(struct conf_raw *raw, const char *file, struct slice text, struct
 	bool orphan;
 
 	if (text.n > CONF_FILE_LIMIT) {
-		conf_problem(p, file, 0, NULL, "the file has more than %u bytes", CONF_FILE_LIMIT);
+		conf_problem(p, file, 0, "put long lists into tables",
+		    "the file has more than %u bytes", CONF_FILE_LIMIT);
 		return;
 	}
 	while (conf_lines_next(&lines, &scratch, &line, &orphan)) {
@@ -239,11 +240,12 @@ enter(struct raw_lookup *l, struct slice name, struct raw_chain *link)
 	for (c = l->chain; c; c = c->up) {
 		if (!slice_eq(c->name, name))
 			continue;
-		snprintf(l->why, CONF_WHY, "$%.*s refers to itself", SLICE_ARG(name));
+		snprintf(
+		    l->why, CONF_WHY, "$%.*s refers to itself: name another one", SLICE_ARG(name));
 		return ERR_LIMIT;
 	}
 	if (++l->steps > LOOKUP_LIMIT) {
-		snprintf(l->why, CONF_WHY, "too many references");
+		snprintf(l->why, CONF_WHY, "too many references: write the value out");
 		return ERR_LIMIT;
 	}
 	link->up = l->chain;
@@ -292,8 +294,8 @@ file_value(struct raw_lookup *l, struct slice path, struct buf *out)
 
 	fd = err ? -1 : open(name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (fd < 0) {
-		snprintf(l->why, CONF_WHY, "%.*s: %s", SLICE_ARG(path),
-		    err_str(err ? err : err_errno()));
+		snprintf(l->why, CONF_WHY, "%.*s: %s: create it, or write the domain",
+		    SLICE_ARG(path), err_str(err ? err : err_errno()));
 		return ERR_SYNTAX;
 	}
 	n = buf_read(&text, fd, 1024);

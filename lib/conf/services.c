@@ -247,15 +247,16 @@ conf_services_parse(
 	row->file = file;
 	services->v = xcalloc(CONF_SERVICE_LIMIT, sizeof(services->v[0]));
 	if (text.n > CONF_FILE_LIMIT) {
-		conf_problem(p, file, 0, NULL, "the file has more than %u bytes", CONF_FILE_LIMIT);
+		conf_problem(
+		    p, file, 0, "remove rows", "the file has more than %u bytes", CONF_FILE_LIMIT);
 		lines.in = SLICE_NULL;
 	}
 	while (conf_lines_next(&lines, &services->arena, &line, &orphan)) {
 		struct conf_service *service = &services->v[services->n];
 
 		if (services->n == CONF_SERVICE_LIMIT) {
-			conf_problem(
-			    p, file, line.line, NULL, "more than %u services", CONF_SERVICE_LIMIT);
+			conf_problem(p, file, line.line, "remove rows", "more than %u services",
+			    CONF_SERVICE_LIMIT);
 			break;
 		}
 		*service = (struct conf_service){ 0 };

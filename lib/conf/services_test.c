@@ -264,9 +264,11 @@ static const struct {
 	{ "alias_maps = hash:\n", GOOD_MASTER,
 	    "MAIN:1: alias_maps = hash:: the table 'hash:' has no name behind the colon\n" },
 	{ "smtpd_banner = $nothing\n", GOOD_MASTER,
-	    "MAIN:1: smtpd_banner = $nothing: $nothing is not defined\n" },
+	    "MAIN:1: smtpd_banner = $nothing: $nothing is not defined: set it, or write $$ for a "
+	    "dollar sign\n" },
 	{ "smtpd_banner = $smtpd_banner\n", GOOD_MASTER,
-	    "MAIN:1: smtpd_banner = $smtpd_banner: $smtpd_banner refers to itself\n" },
+	    "MAIN:1: smtpd_banner = $smtpd_banner: $smtpd_banner refers to itself: name another "
+	    "one\n" },
 	{ "smtpd_banner = ${a\n", GOOD_MASTER,
 	    "MAIN:1: smtpd_banner = ${a: missing } behind '${a'\n" },
 	{ "smtpd_banner\n", GOOD_MASTER,
@@ -295,7 +297,7 @@ static const struct {
 	    "from one of the two\n" },
 	{ "myorigin = /nowhere/mailname\n", GOOD_MASTER,
 	    "MAIN:1: myorigin = /nowhere/mailname: /nowhere/mailname: No such file or "
-	    "directory\n" },
+	    "directory: create it, or write the domain\n" },
 	{ "", "smtp inet n - y\n",
 	    "MASTER:1: the row 'smtp inet n - y' has fewer than 8 fields: write: service type "
 	    "private unpriv chroot wakeup maxproc command\n" },
@@ -319,7 +321,8 @@ static const struct {
 	{ "", "\n" GOOD_MASTER GOOD_MASTER,
 	    "MASTER:3: service smtp stands in line 2 already: remove one of the two\n" },
 	{ "", "smtp inet n - y - - smtpd $nothing\n",
-	    "MASTER:1: '$nothing': $nothing is not defined\n" },
+	    "MASTER:1: '$nothing': $nothing is not defined: set it, or write $$ for a dollar "
+	    "sign\n" },
 	{ "", "smtp inet n - y - - sntpd\n",
 	    "MASTER:1: service smtp: sntpd is not a daemon of the suite: use one of smtpd, "
 	    "submission, login, qmgr, maps and the other daemons\n" },

@@ -31,7 +31,8 @@ read_file(const char *path, struct buf *out, struct conf_problems *p)
 	while ((n = buf_read(out, fd, 65536)) > 0 && buf_len(out) <= CONF_FILE_LIMIT)
 		;
 	if (n < 0)
-		conf_problem(p, path, 0, NULL, "cannot be read: %s", err_str((int)n));
+		conf_problem(
+		    p, path, 0, "mend its file system", "cannot be read: %s", err_str((int)n));
 	close(fd);
 }
 

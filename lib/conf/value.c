@@ -5,6 +5,7 @@
  */
 #include "conf/raw.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -371,4 +372,20 @@ conf_value_text(const struct conf *conf, const struct conf_param *param, struct 
 	default:
 		break;
 	}
+}
+
+bool
+conf_differs(const struct conf *a, const struct conf *b, const char *name)
+{
+	const struct conf_param *param = conf_param_find(name);
+	struct buf was = { 0 }, is = { 0 };
+	bool differs;
+
+	assert(param);
+	conf_value_text(a, param, &was);
+	conf_value_text(b, param, &is);
+	differs = !slice_eq(buf_slice(&was), buf_slice(&is));
+	buf_free(&was);
+	buf_free(&is);
+	return differs;
 }

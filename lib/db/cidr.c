@@ -52,7 +52,7 @@ net_parse(struct slice s, struct rule *r)
 	uint64_t bits;
 
 	if (address_parse(addr, r->net, &r->family))
-		return "is not an address or network";
+		return "is not an address or network: write it as 192.0.2.0/24 or 2001:db8::/32";
 	bits = r->family == AF_INET ? 32 : 128;
 	if (s.n && slice_u64(s, bits, &bits))
 		return "has a bad length of prefix";
