@@ -36,6 +36,7 @@ struct control_list {
 	uint32_t id;
 	enum verb verb;
 	bool all, json, show;
+	bool waits; /* all is said, not all of it is durable */
 	size_t cursor, n, matched;
 	struct buf out;
 	struct arena arena;
@@ -206,6 +207,7 @@ apply(struct qmgr *q, struct control_list *l, struct sched_msg *sm)
 	}
 	m = message_bare(q, sm->id);
 	message_pin(q, m);
+	message_ask(q, m);
 	if (l->verb == VERB_DELETE) {
 		log_event(LOG_queue_deleted, "qid=%s from=<%s>", m->name,
 		    sm->sender->n ? log_value(slice(sm->sender->text, sm->sender->n)) : "");
@@ -216,25 +218,40 @@ apply(struct qmgr *q, struct control_list *l, struct sched_msg *sm)
 	message_unpin(q, m);
 }
 
+/* What an administrator was told holds after a power cut too. False: it is over. */
+static bool
+finish(struct qmgr *q, struct control_list *l)
+{
+	bool changes = l->verb == VERB_HOLD || l->verb == VERB_RELEASE || l->verb == VERB_DELETE;
+
+	l->waits = changes && q->unsure;
+	if (l->waits)
+		return true;
+	if (l->verb == VERB_LIST && !l->json && !l->matched)
+		buf_add_str(&l->out, "The queue is empty.\n");
+	if (l->verb != VERB_LIST)
+		buf_addf(&l->out, "%zu message%s\n", l->matched, l->matched == 1 ? "" : "s");
+	if (changes && q->unsure_err)
+		buf_addf(&l->out, "not all of it is on the disk: %s; the log says which\n",
+		    err_str(q->unsure_err));
+	send_part(l, false, (changes && q->unsure_err) || !(l->matched || l->all || !l->n) ? 1 : 0);
+	return false;
+}
+
 /* One slice of a list. False: it is over. */
 static bool
 step(struct qmgr *q, struct control_list *l)
 {
 	struct sched_msg *sm;
 
+	if (l->waits)
+		return finish(q, l);
 	if (ipc_chan_queued(l->chan) > QUEUED_MAX)
 		return true;
 	for (unsigned int i = 0; i < SLICE && buf_len(&l->out) < CHUNK - 8192; i++) {
 		sm = sched_each(q->sched, &l->cursor);
-		if (!sm) {
-			if (l->verb == VERB_LIST && !l->json && !l->matched)
-				buf_add_str(&l->out, "The queue is empty.\n");
-			if (l->verb != VERB_LIST)
-				buf_addf(&l->out, "%zu message%s\n", l->matched,
-				    l->matched == 1 ? "" : "s");
-			send_part(l, false, l->matched || l->all || !l->n ? 0 : 1);
-			return false;
-		}
+		if (!sm)
+			return finish(q, l);
 		if (!matches(l, sm))
 			continue;
 		l->matched++;
@@ -254,10 +271,10 @@ control_turn(struct qmgr *q)
 		next = TAILQ_NEXT(l, link);
 		if (l->show)
 			continue;
-		if (step(q, l))
-			open = true;
-		else
+		if (!step(q, l))
 			list_free(q, l);
+		else if (!l->waits)
+			open = true;
 	}
 	if (open)
 		qmgr_arm(q, qmgr_now(q) + 1);

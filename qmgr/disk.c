@@ -57,6 +57,10 @@ unlink_done(struct pool_op *op)
 		    "qid=%s reason=%s effect=\"a restart looks at it again\" remedy=\"check the "
 		    "file system of the queue\"",
 		    m->name, log_cstr(err_str(op->err)));
+	if (op->err == -EIO && o->sync)
+		q->broken = true;
+	if (o->sync)
+		message_answered(q, m, op->err == -ENOENT ? 0 : op->err);
 	spool_op_free(o);
 	next_operation(q, m);
 }
@@ -69,7 +73,8 @@ message_unlink(struct qmgr *q, struct message *m)
 	m->busy = true;
 	m->want_unlink = false;
 	m->has_file = m->on_disk = false;
-	o->op.quiet = true;
+	o->sync = m->asked;
+	o->op.quiet = !o->sync;
 	/* Jobs under way have descriptors of their own. */
 	if (m->state == MSG_DONE && m->read_fd >= 0) {
 		close(m->read_fd);
@@ -94,6 +99,8 @@ update_done(struct pool_op *op)
 		    "qid=%s reason=%s effect=\"a restart may repeat a delivery\" remedy=\"check "
 		    "the file system of the queue\"",
 		    m->name, log_cstr(err_str(op->err)));
+	if (o->sync)
+		message_answered(q, m, op->err);
 	spool_op_free(o);
 	next_operation(q, m);
 }
@@ -122,8 +129,10 @@ message_flush(struct qmgr *q, struct message *m)
 		}
 	if (m->set_mtime)
 		o->mtime_ms = next_attempt(q, m);
-	if (m->set_mode)
+	if (m->set_mode) {
 		o->mode = m->holding ? QUEUE_MODE_HELD : QUEUE_MODE_VALID;
+		o->sync = m->asked;
+	}
 	m->set_mtime = m->set_mode = false;
 	m->busy = true;
 	pool_submit(q->pool, &o->op);

@@ -74,6 +74,7 @@ message_leave_direct(struct qmgr *q, struct message *m)
 static void
 message_free(struct qmgr *q, struct message *m)
 {
+	message_answered(q, m, 0);
 	if (m->env.id)
 		hash_remove(&q->messages, &m->node);
 	message_leave_direct(q, m);
@@ -362,6 +363,28 @@ message_event(struct qmgr *q, struct message *m, enum msg_event event)
 	if (s.actions & ACT_JUDGE && m->state == s.next)
 		message_judge(q, m);
 	message_unpin(q, m);
+}
+
+void
+message_ask(struct qmgr *q, struct message *m)
+{
+	if (m->asked)
+		return;
+	m->asked = true;
+	if (!q->unsure++)
+		q->unsure_err = 0;
+}
+
+void
+message_answered(struct qmgr *q, struct message *m, int err)
+{
+	if (!m->asked)
+		return;
+	m->asked = false;
+	if (err)
+		q->unsure_err = err;
+	if (!--q->unsure)
+		qmgr_arm(q, qmgr_now(q));
 }
 
 void

@@ -83,6 +83,7 @@ struct message {
 	struct queue_layout layout;
 	bool on_disk, has_file, busy, gone; /* busy: an operation runs; gone: removed by it */
 	bool flush_again, set_mtime, set_mode;
+	bool asked; /* an administrator waits until hold, release or removal is durable */
 	mode_t mode;
 	bool holding; /* mode HELD is or will be on the disk */
 	/* jobs */
@@ -207,6 +208,8 @@ struct qmgr {
 	uint64_t odd; /* events and reports that the tables do not know */
 	uint32_t next_id;
 	TAILQ_HEAD(, control_list) lists;
+	size_t unsure;  /* messages of which an administrator waits until they are durable */
+	int unsure_err; /* of one of them, or 0 */
 	bool pumping, pump_again;
 };
 
@@ -260,6 +263,10 @@ void message_flush(struct qmgr *q, struct message *m);
 /* A message in state DONE whose file came to be only now. */
 void message_drop(struct qmgr *q, struct message *m);
 void message_hold(struct qmgr *q, struct message *m, bool hold);
+/* What is done to the message next (hold, release, removal) is synced, and counts in q->unsure
+ * until it is. */
+void message_ask(struct qmgr *q, struct message *m);
+void message_answered(struct qmgr *q, struct message *m, int err);
 /* Notices that are due for recipient i: NOTIFY_* bits. */
 unsigned int message_due_notices(const struct qmgr *q, const struct message *m, size_t i);
 int64_t message_expires(

@@ -154,8 +154,18 @@ update(struct spool_op *o)
 		err = err_errno();
 	if (!err && o->mtime_ms && futimens(o->fd, times))
 		err = err_errno();
+	if (!err && o->sync && fsync(o->fd))
+		err = err_errno();
 	close_fd(&o->fd);
 	return err;
+}
+
+static int
+remove_file(const struct spool_op *o)
+{
+	if (unlinkat(dir_of(o), o->name, 0))
+		return err_errno();
+	return o->sync && fsync(dir_of(o)) ? err_errno() : 0;
 }
 
 static int
@@ -342,7 +352,7 @@ work(struct pool_op *op)
 		op->err = update(o);
 		break;
 	case SPOOL_UNLINK:
-		op->err = unlinkat(dir_of(o), o->name, 0) ? err_errno() : 0;
+		op->err = remove_file(o);
 		break;
 	case SPOOL_LOAD:
 		op->err = load(o);

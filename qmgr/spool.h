@@ -78,6 +78,7 @@ struct spool_op {
 	struct queue_layout layout;
 	int64_t mtime_ms; /* 0: as it is */
 	mode_t mode;      /* 0: as it is */
+	bool sync;        /* UPDATE, UNLINK: somebody waits until it is durable */
 	/* SEAL, LOAD, SPACE, CLOCK */
 	uint64_t size, free_bytes, free_inodes, units;
 	size_t small; /* LOAD: content up to this comes into memory */

@@ -65,6 +65,7 @@ class Instance:
         self.users = dict(users if users is not None else {"u1@example.test": "pass1"})
         self.services, self.aliases, self.override = services, aliases, override or {}
         self.extra_rows = []  # of master.cf
+        self.command = []  # a program and its arguments that starts master
         self.allow_deaths = allow_deaths
         self.process = None
         self.direct = direct
@@ -172,7 +173,7 @@ class Instance:
                 self.add_user(name, password)
         self.stderr = open(self.folder / "stderr", "ab")
         env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0:" + os.environ.get("ASAN_OPTIONS", "")}
-        self.process = subprocess.Popen([BIN / "master", "-c", self.etc, "-F"], stdout=self.stderr, stderr=self.stderr,
+        self.process = subprocess.Popen([*self.command, BIN / "master", "-c", self.etc, "-F"], stdout=self.stderr, stderr=self.stderr,
                                         stdin=subprocess.DEVNULL, env=env, start_new_session=True)
         if wait:
             self.wait_ready()

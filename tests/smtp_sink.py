@@ -14,6 +14,7 @@ class SmtpSink:
     def __init__(self, port, extensions=("8BITMIME", "PIPELINING", "SMTPUTF8")):
         self.extensions, self.replies, self.data_reply = extensions, {}, "250 2.0.0 taken"
         self.rcpt_default, self.delay, self.messages, self.connections = "250 2.1.5 ok", 0, [], 0
+        self.delays = {}  # after the dot, by recipient; delay is for all others
         self.lock = threading.Lock()
         self.listener = socket.create_server(("127.0.0.1", port), backlog=200)
         threading.Thread(target=self.run, daemon=True).start()
@@ -68,7 +69,7 @@ class SmtpSink:
                     content += part[1:] if part.startswith(b".") else part
                 if not whole:
                     return
-                time.sleep(self.delay)
+                time.sleep(max([self.delays.get(line[line.index("<") + 1:line.index(">")], self.delay) for line in rcpts]))
                 if self.data_reply.startswith("2"):
                     with self.lock:
                         self.messages.append((sender, rcpts, content))

@@ -38,7 +38,8 @@ folder_write_keywords(struct folder *f)
 	return rc;
 }
 
-/* The index of name, made if it is not there (then under the lock; synced by a later commit). */
+/* The index of name, made if it is not there. What a letter means is durable before a file name has
+ * it: after a power cut it would mean the next keyword that comes. */
 int
 folder_keyword(struct folder *f, struct slice name, bool create)
 {
@@ -61,7 +62,7 @@ folder_keyword(struct folder *f, struct slice name, bool create)
 	else if (index < 0) {
 		struct record r = { .type = RECORD_KEYWORD, .uid = slot, .name = name };
 		journal_put(&records, &r);
-		rc = folder_commit(f, &records, false, NULL);
+		rc = folder_commit(f, &records, true, NULL);
 		index = rc < 0 ? rc : (int)slot;
 		if (rc == 0 && slot < 26)
 			rc = folder_write_keywords(f); /* a help for others: not fatal */
