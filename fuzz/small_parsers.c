@@ -44,11 +44,10 @@ try_xtext(struct slice in)
 {
 	struct buf plain = { 0 }, text = { 0 };
 
-	must(!xtext_decode(&plain, in) == xtext_valid(in));
+	must(!xtext_decode(&plain, in) || !xtext_valid(in)); /* which wants printable ASCII too */
 	buf_clear(&plain);
 	xtext_encode(&text, in);
-	must(xtext_valid(buf_slice(&text)) && !xtext_decode(&plain, buf_slice(&text)) &&
-	     slice_eq(buf_slice(&plain), in));
+	must(!xtext_decode(&plain, buf_slice(&text)) && slice_eq(buf_slice(&plain), in));
 	buf_free(&plain);
 	buf_free(&text);
 }

@@ -26,10 +26,10 @@ def message(subject, body="body"):
     return MESSAGE % (subject.encode(), subject.replace(" ", ".").encode(), body.encode())
 
 
-def login(i, folder=None):
+def login(i, folder=None, user=USER, password=PASSWORD):
     m = imaplib.IMAP4_SSL("localhost", i.port["imaps"], ssl_context=i.tls(), timeout=30 * SLOW)
     m.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # imaplib writes a literal in three pieces
-    assert m.login(USER, PASSWORD)[0] == "OK"
+    assert m.login(user, password)[0] == "OK"
     if folder:
         assert m.select(folder)[0] == "OK"
     return m

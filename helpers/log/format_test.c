@@ -26,7 +26,7 @@ check(void (*format)(struct buf *, const struct log_line *), const char *text, c
 }
 
 #define HEAD                                                                                       \
-	"{\"time\":\"2025-11-25T19:46:40.000001Z\",\"host\":\"mx\",\"role\":\"master\",\"pid\":7,"             \
+	"{\"time\":\"2025-11-25T19:46:40.000001Z\",\"host\":\"mx\",\"role\":\"master\",\"pid\":7," \
 	"\"level\":\"warning\",\"event\":\"child-died\""
 
 static void
@@ -34,19 +34,23 @@ test_text(void **state)
 {
 	(void)state;
 	check(format_text, "a=1 b=\"x y\"",
-	    "2025-11-25T19:46:40.000001Z mx bulkhead/master[7]: warning: child-died a=1 b=\"x y\"\n");
-	check(format_syslog, "a=\n\t\177", "bulkhead/master[7]: warning: child-died a=\\x0a\\x09\\x7f");
+	    "2025-11-25T19:46:40.000001Z mx bulkhead/master[7]: warning: child-died a=1 b=\"x "
+	    "y\"\n");
+	check(format_syslog, "a=\n\t\177",
+	    "bulkhead/master[7]: warning: child-died a=\\x0a\\x09\\x7f");
 }
 
 static void
 test_json(void **state)
 {
 	(void)state;
-	check(format_json, "a=1 b=\"x \\\"y\\\\\" c=", HEAD ",\"a\":\"1\",\"b\":\"x \\\"y\\\\\",\"c\":\"\"}\n");
+	check(format_json,
+	    "a=1 b=\"x \\\"y\\\\\" c=", HEAD ",\"a\":\"1\",\"b\":\"x \\\"y\\\\\",\"c\":\"\"}\n");
 	/* the record's own keys stay what they are */
 	check(format_json, "pid=12 role=qmgr", HEAD ",\"pid_\":\"12\",\"role_\":\"qmgr\"}\n");
 	/* octets that are no UTF-8 cost neither the line nor the value */
-	check(format_json, "a=\xff \xfe=\xc3\xbc", HEAD ",\"a\":\"\\\\xff\",\"\\\\xfe\":\"\xc3\xbc\"}\n");
+	check(format_json, "a=\xff \xfe=\xc3\xbc",
+	    HEAD ",\"a\":\"\\\\xff\",\"\\\\xfe\":\"\xc3\xbc\"}\n");
 }
 
 int
