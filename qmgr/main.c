@@ -154,6 +154,7 @@ start(struct daemon *d)
 	q->d = d;
 	TAILQ_INIT(&q->idle);
 	TAILQ_INIT(&q->direct);
+	TAILQ_INIT(&q->replies);
 	TAILQ_INIT(&q->noticing);
 	LIST_INIT(&q->expansions);
 	TAILQ_INIT(&q->route_lru);

@@ -7,8 +7,6 @@
  */
 #include "qmgr/qmgr.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -226,6 +224,14 @@ message_judge(struct qmgr *q, struct message *m)
 	 * done. */
 	if (!m->rcpts)
 		return;
+	/* Notices are for what the client has not heard. */
+	if (m->on_replies) {
+		if (m->counts[RCPT_TODO] + m->counts[RCPT_IN_FLIGHT])
+			message_flush(q, m);
+		else
+			message_event(q, m, MSG_DEADLINE);
+		return;
+	}
 	if (m->state == MSG_DIRECT)
 		untold = m->counts[RCPT_FAILED];
 	else if (m->state == MSG_QUEUED || m->state == MSG_HELD)
@@ -233,21 +239,12 @@ message_judge(struct qmgr *q, struct message *m)
 			if (m->env.rcpts[i].status->state != RCPT_DEFERRED)
 				untold += message_due_notices(q, m, i) != 0;
 	event = msg_judge(m->counts, untold);
+	if (m->state == MSG_DIRECT && event == MSG_MIXED && reply_tells_all(m))
+		event = MSG_ONLY_FAILED;
 	if (event >= 0)
 		message_event(q, m, (enum msg_event)event);
 	else
 		message_flush(q, m);
-}
-
-static void
-reply_later(struct qmgr *q, struct message *m)
-{
-	if (m->refuse_code)
-		receive_reply(q, m, m->refuse_code, m->refuse_enhanced, m->refuse_text);
-	else if (m->commit_err == -ENOSPC || m->commit_err == -EDQUOT)
-		receive_reply(q, m, 452, "4.3.1", "Insufficient system storage");
-	else
-		receive_reply(q, m, 451, "4.3.0", "Queue file write error");
 }
 
 static void
@@ -303,18 +300,6 @@ message_drop(struct qmgr *q, struct message *m)
 		message_unlink(q, m);
 }
 
-static void
-reply_ok(struct qmgr *q, struct message *m, enum msg_state was)
-{
-	char text[64];
-
-	snprintf(text, sizeof(text), "Ok: %s as %s", was == MSG_DIRECT ? "delivered" : "queued",
-	    m->name);
-	count(COUNT_messages_received, 1);
-	count(was == MSG_DIRECT ? COUNT_messages_direct : COUNT_messages_queued, 1);
-	receive_reply(q, m, 250, "2.0.0", text);
-}
-
 void
 message_event(struct qmgr *q, struct message *m, enum msg_event event)
 {
@@ -338,7 +323,7 @@ message_event(struct qmgr *q, struct message *m, enum msg_event event)
 	if (s.actions & ACT_REPLY_OK)
 		reply_ok(q, m, was);
 	if (s.actions & ACT_REPLY_FAILED)
-		receive_reply_failed(q, m);
+		reply_failed(q, m);
 	if (s.actions & ACT_REPLY_LATER)
 		reply_later(q, m);
 	if (s.actions & ACT_FAIL_REST)

@@ -1,7 +1,7 @@
 /*
  * The queue manager: what its files share. One process, one loop; threads see struct spool_op only.
  *
- *   receive.c   receivers: transactions, checks, replies
+ *   receive.c   receivers: transactions, checks; reply.c what they hear
  *   route.c     routes, sites and users of tokens, all cached
  *   sender.c    senders that are not the login's own
  *   message.c   the state machine at work
@@ -75,10 +75,10 @@ struct message {
 	/* the client */
 	struct transaction *waits;
 	/* direct */
-	TAILQ_ENTRY(message) direct;
+	TAILQ_ENTRY(message) direct; /* in q->direct, or in q->replies while LMTP waits */
 	int64_t deadline;
 	struct sched_waiter waiter; /* for a slot, while it is on the direct way */
-	bool on_direct, is_idle;
+	bool on_direct, on_replies, is_idle;
 	/* disk */
 	struct queue_layout layout;
 	bool on_disk, has_file, busy, gone; /* busy: an operation runs; gone: removed by it */
@@ -181,7 +181,7 @@ struct qmgr {
 	queue_id first_id;    /* of this start */
 	int64_t clock_offset; /* internal clock - monotonic, ms */
 	struct hash messages, transactions, routes, questions, sites, groups, tokens, children;
-	struct messages idle, direct, noticing;
+	struct messages idle, direct, replies, noticing;
 	LIST_HEAD(, expansion_job) expansions;
 	TAILQ_HEAD(, route) route_lru;
 	TAILQ_HEAD(, question) asked;
@@ -282,10 +282,17 @@ void message_rcpts(struct message *m);
 /* receive.c */
 void receive_message(struct qmgr *q, struct ipc_chan *ch, struct msg *m);
 void receive_link_down(struct qmgr *q, struct ipc_chan *ch);
-void receive_reply(
-    struct qmgr *q, struct message *m, unsigned int code, const char *enhanced, const char *text);
-void receive_reply_failed(struct qmgr *q, struct message *m);
+/* Nobody waits for it any more. */
 void receive_forget(struct qmgr *q, struct message *m);
+
+/* reply.c */
+/* 250, if somebody still waits; with LMTP it may come later (q->replies), when more is known. */
+void reply_ok(struct qmgr *q, struct message *m, enum msg_state was);
+/* The failures: the first, or each where reply_tells_all. */
+void reply_failed(struct qmgr *q, struct message *m);
+void reply_later(struct qmgr *q, struct message *m);
+/* The client can be told what became of each recipient, so that nobody needs a notice. */
+bool reply_tells_all(const struct message *m);
 
 /* route.c */
 /* Asks for the routes of all open recipients; calls message_routed when all are there (maybe at

@@ -73,54 +73,11 @@ answer(struct ipc_chan *ch, uint32_t id, unsigned int code, const char *enhanced
 }
 
 void
-receive_reply(
-    struct qmgr *q, struct message *m, unsigned int code, const char *enhanced, const char *text)
-{
-	if (code >= 300)
-		count(COUNT_messages_rejected, 1);
-	if (!m->waits)
-		return;
-	answer(m->waits->chan, m->waits->id, code, enhanced, text, m->name);
-	end(q, m->waits);
-}
-
-/* All recipients failed before the message was ours: the client hears it, nobody gets a bounce. */
-void
-receive_reply_failed(struct qmgr *q, struct message *m)
-{
-	struct msg reply = MSG_INIT(MSG_MAIL_RESULT, 0);
-	struct buf results = { 0 };
-	char codes[16];
-	uint32_t n = 0;
-
-	count(COUNT_messages_rejected, 1);
-	if (!m->waits)
-		return;
-	for (size_t i = 0; i < m->env.n_rcpts && (m->env.flags & MAIL_PER_RCPT); i++) {
-		const struct rcpt_status *s = m->env.rcpts[i].status;
-		struct item_rcpt_result r = { .slot = (uint32_t)i, .status = RESULT_FAILED };
-
-		rcpt_status_enhanced(s, codes);
-		r.enhanced = slice_str(codes);
-		r.text = slice_str(s->text);
-		item_rcpt_result_add(&results, &r);
-		n++;
-	}
-	rcpt_status_enhanced(m->env.rcpts[0].status, codes);
-	reply.id = m->waits->id;
-	reply.mail_result.code = 550;
-	reply.mail_result.enhanced = slice_str(codes[0] == '5' ? codes : "5.0.0");
-	reply.mail_result.text = slice_str(m->env.rcpts[0].status->text);
-	reply.mail_result.queue_id = slice_str(m->name);
-	reply.mail_result.results = msg_list(&results, n);
-	(void)ipc_send(m->waits->chan, &reply);
-	buf_free(&results);
-	end(q, m->waits);
-}
-
-void
 receive_forget(struct qmgr *q, struct message *m)
 {
+	if (m->on_replies)
+		TAILQ_REMOVE(&q->replies, m, direct);
+	m->on_replies = false;
 	if (m->waits)
 		end(q, m->waits);
 }

@@ -257,6 +257,10 @@ deliver_timeouts(struct qmgr *q, int64_t now)
 	}
 	if (m)
 		qmgr_arm(q, m->deadline);
+	while ((m = TAILQ_FIRST(&q->replies)) && m->deadline <= now)
+		message_event(q, m, MSG_DEADLINE);
+	if (m)
+		qmgr_arm(q, m->deadline);
 	while ((n = heap_first(&q->deadlines)) && n->due <= now) {
 		struct job *j = HEAP_ELEMENT(n, struct job, deadline);
 

@@ -2,8 +2,9 @@
  * The state machine of the queue as two tables. Runs in qmgr; pure. An empty cell is an event that
  * cannot come in that state unless a peer misbehaves: it is counted, and nothing changes.
  *
- * Why nothing acknowledged is lost: ACT_REPLY_OK stands in two rows only, after all recipients are
- * durable elsewhere (DIRECT) and after the commit (COMMITTING). ACT_UNLINK stands only where every
+ * Why nothing acknowledged is lost: ACT_REPLY_OK stands only after all recipients are durable
+ * elsewhere (DIRECT), or at and after the commit (later than at it where LMTP waits for the results
+ * of single recipients). ACT_UNLINK stands only where every
  * recipient is final and what has to be told was made durable before (ACT_BOUNCE, then judge), or
  * where an administrator said so.
  */
@@ -53,13 +54,13 @@ static const struct msg_step table[MSG_STATES][MSG_EVENTS] = {
 		[MSG_ONLY_FAILED] = STEP(MSG_QUEUED, ACT_FLUSH_SLOTS | ACT_BOUNCE),
 		[MSG_MIXED] = STEP(MSG_QUEUED, ACT_FLUSH_SLOTS | ACT_BOUNCE),
 		[MSG_DEFERRAL] = STEP(MSG_QUEUED, ACT_FLUSH_SLOTS | ACT_BOUNCE),
-		[MSG_DEADLINE] = STEP(MSG_QUEUED, 0),
+		[MSG_DEADLINE] = STEP(MSG_QUEUED, ACT_REPLY_OK | ACT_JUDGE),
 		[MSG_EXPANDED] = STEP(MSG_QUEUED, ACT_JUDGE),
-		[MSG_CLIENT_GONE] = STEP(MSG_QUEUED, ACT_FORGET_CLIENT),
+		[MSG_CLIENT_GONE] = STEP(MSG_QUEUED, ACT_FORGET_CLIENT | ACT_JUDGE),
 		[MSG_HOLD] = STEP(MSG_HELD, ACT_UNSCHEDULE),
 		[MSG_RELEASE] = STEP(MSG_QUEUED, 0),
 		[MSG_EXPIRED] = STEP(MSG_QUEUED, ACT_FAIL_REST | ACT_FLUSH_SLOTS | ACT_JUDGE),
-		[MSG_DELETE] = STEP(MSG_DONE, ACT_UNSCHEDULE | ACT_UNLINK),
+		[MSG_DELETE] = STEP(MSG_DONE, ACT_REPLY_OK | ACT_UNSCHEDULE | ACT_UNLINK),
 	},
 	[MSG_HELD] = {
 		/* Jobs that were under way when the hold came still report. */
@@ -67,13 +68,13 @@ static const struct msg_step table[MSG_STATES][MSG_EVENTS] = {
 		[MSG_ONLY_FAILED] = STEP(MSG_HELD, ACT_FLUSH_SLOTS | ACT_BOUNCE),
 		[MSG_MIXED] = STEP(MSG_HELD, ACT_FLUSH_SLOTS | ACT_BOUNCE),
 		[MSG_DEFERRAL] = STEP(MSG_HELD, ACT_FLUSH_SLOTS | ACT_BOUNCE),
-		[MSG_DEADLINE] = STEP(MSG_HELD, 0),
+		[MSG_DEADLINE] = STEP(MSG_HELD, ACT_REPLY_OK | ACT_JUDGE),
 		[MSG_EXPANDED] = STEP(MSG_HELD, ACT_JUDGE),
-		[MSG_CLIENT_GONE] = STEP(MSG_HELD, ACT_FORGET_CLIENT),
+		[MSG_CLIENT_GONE] = STEP(MSG_HELD, ACT_FORGET_CLIENT | ACT_JUDGE),
 		[MSG_HOLD] = STEP(MSG_HELD, 0),
 		[MSG_RELEASE] = STEP(MSG_QUEUED, ACT_SCHEDULE | ACT_JUDGE),
 		[MSG_EXPIRED] = STEP(MSG_HELD, ACT_FAIL_REST | ACT_FLUSH_SLOTS | ACT_JUDGE),
-		[MSG_DELETE] = STEP(MSG_DONE, ACT_UNSCHEDULE | ACT_UNLINK),
+		[MSG_DELETE] = STEP(MSG_DONE, ACT_REPLY_OK | ACT_UNSCHEDULE | ACT_UNLINK),
 	},
 	[MSG_DONE] = {
 		/* Somebody still holds a job of it: late reports, timers and goodbyes. */

@@ -269,26 +269,25 @@ on_ready(void *ctx)
 	session_leave(s);
 }
 
-/* LMTP: what became of one recipient, which may stand for several addresses. It is accepted when
- * one of them is: the others are then the queue's to report. */
+/* LMTP: what became of one recipient, which may stand for several addresses. It has a reply of its
+ * own when each of them is listed with the same status; the whole reply holds for the others. */
 static struct reply
 rcpt_reply(const struct rcpt_finals *f, const struct reply *whole, const struct msg_list *results)
 {
 	struct cursor c = cursor(results->raw);
-	struct item_rcpt_result item;
-	struct reply bad = { 0 };
+	struct item_rcpt_result item, last = { 0 };
+	uint32_t n = 0;
 
-	for (uint32_t i = 0; item_rcpt_result_next(&c, &item); i++) {
-		if (i < f->first || i >= f->first + f->count)
+	while (item_rcpt_result_next(&c, &item)) {
+		if (item.slot < f->first || item.slot - f->first >= f->count)
 			continue;
-		if (item.status == RESULT_FAILED)
-			bad = (struct reply){ 550, item.enhanced, item.text };
-		else if (item.status == RESULT_DEFERRED || item.status == RESULT_UNREACHED)
-			bad = (struct reply){ 450, item.enhanced, item.text };
-		else
+		if (n++ && item.status != last.status)
 			return *whole;
+		last = item;
 	}
-	return bad.code ? bad : *whole;
+	if (!n || n != f->count)
+		return *whole;
+	return (struct reply){ last.status == RESULT_FAILED ? 550 : 250, last.enhanced, last.text };
 }
 
 static void

@@ -27,6 +27,16 @@ smtp_server_fail_data(struct smtp_server *s, const struct reply *r)
 	fail(s, &copy);
 }
 
+/* A reply to one of several recipients: what became of it is no error of the client. */
+static void
+send_one_of_many(struct smtp_server *s, const struct reply *r)
+{
+	unsigned errors = s->errors;
+
+	smtp_send(s, r);
+	s->errors = errors;
+}
+
 /* One reply to the end of the data, or with LMTP one for each recipient that has none yet; then
  * the transaction is over. */
 static void
@@ -36,7 +46,9 @@ finish(struct smtp_server *s, const struct reply *r)
 	bool good = reply_is_good(r);
 
 	smtp_set_state(s, SMTP_READY);
-	for (unsigned i = 0; i < times && s->state != SMTP_CLOSED; i++)
+	for (unsigned i = 1; i < times && s->state != SMTP_CLOSED; i++)
+		send_one_of_many(s, r);
+	if (s->state != SMTP_CLOSED)
 		smtp_send(s, r);
 	if (good)
 		s->errors = s->junk = 0;
@@ -336,7 +348,7 @@ smtp_server_answer_commit_rcpt(struct smtp_server *s, const struct reply *r)
 		return;
 	s->commit_answers++;
 	if (s->commit_answers < s->tx.rcpt_count) {
-		smtp_send(s, r);
+		send_one_of_many(s, r);
 		return;
 	}
 	s->commit_answers--; /* finish sends this one too */

@@ -1053,6 +1053,28 @@ replies_to(const struct smtp_policy *p, struct buf *text, const char *what, bool
 	return n;
 }
 
+/* What became of single recipients of LMTP is no error of the client; a message for nobody is one.
+ */
+static void
+lmtp_failures(void **state)
+{
+	struct smtp_policy p = base_policy;
+	struct owner o;
+
+	(void)state;
+	p.service = SMTP_LMTP;
+	owner_open(&o, &p, false);
+	feed(&o, SLICE_LIT("LHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<full@d>\r\nRCPT TO:<full@d>\r\n"
+			   "RCPT TO:<full@d>\r\nDATA\r\nX: perrcpt\r\n.\r\n"));
+	assert_int_equal(count(&o.out, "452 4.2.2"), 3);
+	assert_int_equal(smtp_server_errors(o.s), 1);
+	feed(&o, SLICE_LIT("MAIL FROM:<>\r\nRCPT TO:<full@d>\r\nRCPT TO:<a@d>\r\n"
+			   "DATA\r\nX: perrcpt\r\n.\r\n"));
+	assert_int_equal(count(&o.out, "452 4.2.2"), 4);
+	assert_int_equal(smtp_server_errors(o.s), 0);
+	owner_close(&o);
+}
+
 static void
 recipient_limits(void **state)
 {
@@ -1336,6 +1358,7 @@ main(void)
 		cmocka_unit_test(refused_clients),
 		cmocka_unit_test(starttls),
 		cmocka_unit_test(auth),
+		cmocka_unit_test(lmtp_failures),
 		cmocka_unit_test(recipient_limits),
 		cmocka_unit_test(error_limits),
 		cmocka_unit_test(line_limits),
