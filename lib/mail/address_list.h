@@ -44,4 +44,12 @@ int address_list_parse(
 /* Appends the entry's address as an RFC 5321 Mailbox (local-part quoted where needed). */
 void address_entry_mailbox(const struct address_entry *e, struct buf *out);
 
+/*
+ * Copies a field body to out and completes its bare addresses: "@origin" behind a local part that
+ * has no domain, ".domain" behind a domain without a dot; NULL: not. Names, comments, folds and
+ * what is no address stay as they are. How many were completed.
+ */
+unsigned address_complete(
+    struct slice body, const char *origin, const char *domain, struct buf *out);
+
 #endif

@@ -471,10 +471,68 @@ list_limit(void **state)
 	arena_free(&arena);
 }
 
+static void
+completion(void **state)
+{
+	static const struct {
+		const char *in, *out; /* out NULL: as it is */
+	} cases[] = {
+		{ " u2", " u2@o.test" },
+		{ "u2", "u2@o.test" },
+		{ " u2\r\n", " u2@o.test\r\n" },
+		{ " a, b@far.test,\r\n\tc (see, below)",
+		    " a@o.test, b@far.test,\r\n\tc@o.test (see, below)" },
+		{ " (c) a (d)", " (c) a@o.test (d)" },
+		{ " Ann <ann>, \"B, C\" <b> (x)", " Ann <ann@o.test>, \"B, C\" <b@o.test> (x)" },
+		{ " <ann>", " <ann@o.test>" },
+		{ " < ann >", " < ann@o.test >" },
+		{ " \"a b\"", " \"a b\"@o.test" },
+		{ " a.b", " a.b@o.test" },
+		{ " x@host", " x@host.d.test" },
+		{ " <x@host>, y@host (z)", " <x@host.d.test>, y@host.d.test (z)" },
+		{ " team: ann, bob@far.test;, c", " team: ann@o.test, bob@far.test;, c@o.test" },
+		{ " J\303\266rg <j\303\266rg>", " J\303\266rg <j\303\266rg@o.test>" },
+		{ " undisclosed-recipients:;", NULL },
+		{ " <>", NULL },
+		{ "", NULL },
+		{ " , ,", NULL },
+		{ " Ann Bee", NULL },
+		{ " a b@far.test", NULL },
+		{ " a@[192.0.2.1]", NULL },
+		{ " a@b c", NULL },
+		{ " <@r.test,@s.test:ann@far.test>", NULL },
+		{ " Ann <ann@far.test> trailing", NULL },
+		{ " \"no end", NULL },
+		{ " Ann <ann", NULL },
+		{ " a..b", NULL },
+		{ " .a", NULL },
+		{ " a.", NULL },
+		{ " @far.test", NULL },
+		{ " a@@b", NULL },
+		{ " (open", NULL },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct buf out = { 0 };
+		const char *want = cases[i].out ? cases[i].out : cases[i].in;
+		unsigned n = address_complete(slice_str(cases[i].in), "o.test", "d.test", &out);
+
+		if (!slice_eq_str(buf_slice(&out), want))
+			fail_msg("%s: %.*s", cases[i].in, SLICE_ARG(buf_slice(&out)));
+		assert_true((n > 0) == (cases[i].out != NULL));
+		buf_free(&out);
+		assert_int_equal(address_complete(slice_str(cases[i].in), NULL, NULL, &out), 0);
+		assert_true(slice_eq_str(buf_slice(&out), cases[i].in));
+		buf_free(&out);
+	}
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(completion),
 		cmocka_unit_test(isemail_table),
 		cmocka_unit_test(idna_table),
 		cmocka_unit_test(canonical_forms),

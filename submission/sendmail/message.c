@@ -1,7 +1,7 @@
 /*
  * The message that sendmail(1) is given: lines of a Unix text file, or CRLF lines. Runs as the
  * caller. Invariants: what leaves here has CRLF lines without bare CR or LF; Bcc is gone with -t;
- * nothing of the body is changed but line ends.
+ * nothing of the body is changed but line ends, nothing of the header but bare addresses.
  */
 #include "submission/sendmail/sendmail.h"
 
@@ -169,6 +169,30 @@ take_field(struct job *job, const struct header_field *f, unsigned seen, bool *d
 	return message_add_recipients(job, f->body, false);
 }
 
+/* As Postfix has it for mail of this machine: a bare address gets our domain in the header too. */
+static void
+add_field(struct job *job, const struct header_field *f)
+{
+	static const char *const names[] = { "From", "Sender", "Reply-To", "To", "Cc", "Bcc",
+		"Resent-From", "Resent-Sender", "Resent-Reply-To", "Resent-To", "Resent-Cc",
+		"Resent-Bcc", "Errors-To", "Return-Receipt-To", "Disposition-Notification-To",
+		"Mail-Followup-To", "Apparently-To", NULL };
+	const struct conf *conf = job->conf;
+	struct buf body = { 0 };
+
+	if (is_one_of(f->name, names) &&
+	    address_complete(f->body,
+		conf->append_at_myorigin && *conf->myorigin ? conf->myorigin : NULL,
+		conf->append_dot_mydomain && *conf->mydomain ? conf->mydomain : NULL, &body)) {
+		buf_addf(&job->content, "%.*s:", SLICE_ARG(f->name));
+		buf_add(&job->content, buf_slice(&body));
+		buf_add_str(&job->content, "\r\n");
+	} else {
+		buf_add(&job->content, f->raw);
+	}
+	buf_free(&body);
+}
+
 static void
 add_from(struct job *job, const char *name)
 {
@@ -211,7 +235,7 @@ convert_header(struct job *job, struct slice text)
 		}
 		status = take_field(job, &f, seen, &drop);
 		if (!status && !drop)
-			buf_add(&job->content, f.raw);
+			add_field(job, &f);
 	}
 	return status;
 }
