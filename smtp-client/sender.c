@@ -8,52 +8,17 @@
 #include <stdlib.h>
 
 static void
-add_port(struct sender *s, uint64_t port)
-{
-	for (size_t i = 0; i < s->nports; i++)
-		if (s->ports[i] == port)
-			return;
-	if (port > 0 && port <= 65535 && s->nports < sizeof(s->ports) / sizeof(*s->ports))
-		s->ports[s->nports++] = (uint16_t)port;
-}
-
-/* The port at the end of "smtp:[host]:port" and the like, if there is one. */
-static void
-add_port_of(struct sender *s, struct slice nexthop)
-{
-	ptrdiff_t colon = slice_rfind(nexthop, ':');
-	uint64_t port;
-
-	if (colon >= 0 &&
-	    !slice_u64(slice_sub(nexthop, (size_t)colon + 1, nexthop.n), 65535, &port))
-		add_port(s, port);
-}
-
-static void
 collect_ports(struct sender *s)
 {
-	const struct conf *conf = s->d->conf;
-	const char *const nexthops[] = { conf->relayhost, conf->default_transport,
-		conf->relay_transport, conf->local_transport, conf->virtual_transport,
-		conf->mailbox_transport };
+	const struct conf_list *words = &s->d->conf->smtp_client_ports;
+	uint64_t port;
 
-	add_port(s, (uint64_t)conf->smtp_tcp_port);
-	add_port(s, (uint64_t)conf->lmtp_tcp_port);
-	for (size_t i = 0; i < sizeof(nexthops) / sizeof(*nexthops); i++)
-		if (nexthops[i])
-			add_port_of(s, slice_str(nexthops[i]));
-	for (size_t i = 0; i < conf->fallback_relay.n; i++)
-		add_port_of(s, slice_str(conf->fallback_relay.v[i]));
-	for (size_t i = 0; i < conf->smtp_client_ports.n; i++) {
-		uint64_t port;
-
-		if (!slice_u64(slice_str(conf->smtp_client_ports.v[i]), 65535, &port))
-			add_port(s, port);
-		else
+	s->nports = conf_client_ports(s->d->conf, s->ports, sizeof(s->ports) / sizeof(*s->ports));
+	for (size_t i = 0; i < words->n; i++)
+		if (slice_u64(slice_str(words->v[i]), 65535, &port))
 			log_event(LOG_smtp_ports,
 			    "word=%s reason=\"no port number\" remedy=\"mend smtp_client_ports\"",
-			    log_cstr(conf->smtp_client_ports.v[i]));
-	}
+			    log_cstr(words->v[i]));
 }
 
 static int

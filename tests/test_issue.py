@@ -89,6 +89,35 @@ def test_transport_parameters(make_instance, parameter, to, form):
         assert m.recipients == [to] and sink.commands[0].startswith("LHLO ")
 
 
+def test_unknown_transport_waits(make_instance):
+    """As Postfix has it: the mail waits until the table is mended."""
+    i = make_instance(start=False, main={"relay_domains": "far.test", "minimal_backoff_time": "1h"})
+    table = i.etc / "transport"
+    table.write_text("far.test smpt:[127.0.0.1]\n")
+    i.set(transport_maps=f"texthash:{table}")
+    i.start()
+    smtp(i, ["x@far.test"])
+    i.wait_log(r' delivery .*to=<x@far.test> status=deferred .*mail transport unavailable: there is no transport')
+    table.write_text("far.test discard:\n")
+    i.wait_log("table-changed .*texthash:")
+    i.tool("queue", "flush")
+    i.wait_log(r" delivery .*to=<x@far.test> status=sent", seconds=30)
+
+
+def test_literals_of_own_interfaces(make_instance):
+    """inet_interfaces = all: user@[address] is local for every address of the machine, and for no other."""
+    found = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
+    own = [a for a in found if ":" not in a and not a.startswith("127.")]
+    if not own:
+        pytest.skip("no address but loopback")
+    i = make_instance(main={"inet_interfaces": "all", "mynetworks": "192.0.2.0/24"})
+    with smtplib.SMTP("127.0.0.1", i.port["smtp"], timeout=60) as c:
+        c.ehlo("x")
+        c.docmd("MAIL FROM:<>")
+        assert c.docmd(f"RCPT TO:<postmaster@[{own[0]}]>")[0] == 250
+        assert c.docmd("RCPT TO:<postmaster@[192.0.2.77]>")[0] in (550, 554)
+
+
 def test_fallback_relay(make_instance):
     """For what is not reached; not for what is refused."""
     i = make_instance(start=False)
@@ -123,10 +152,13 @@ def test_myorigin_from_a_file(make_instance, tmp_path):
 @pytest.mark.parametrize("on", (True, False))
 def test_append_at_myorigin(make_instance, on):
     i = make_instance(users=TWO, main={"myorigin": "example.test", "append_at_myorigin": "yes" if on else "no"})
-    done = sendmail(i, "u2")
+    done = sendmail(i, "u2", input="To: u2, Far <x@far.test>,\n\tTeam: a (one), \"b c\";\nReply-To: <u1>\nX-To: u2\n\nTo: u2\n")
     if on:
         assert done.returncode == 0
-        i.wait_messages(U2)
+        [m] = [m.replace(b"\r\n", b"\n") for m in i.wait_messages(U2)]
+        assert m.partition(b"\n\n")[2] == b"To: u2\n" and b"\nX-To: u2\n" in m
+        assert (b'\nTo: u2@example.test, Far <x@far.test>,\n\tTeam: a@example.test (one), "b c"@example.test;\n'
+                b"Reply-To: <u1@example.test>\n") in m
     else:
         assert not i.messages(U2)
 

@@ -239,3 +239,24 @@ def test_shipped_configuration_is_good():
     done = subprocess.run([BIN / "bulkhead", "-c", ROOT / "conf", "check"], capture_output=True, text=True)
     for line in done.stdout.splitlines():  # what a fresh machine lacks is no fault of the text
         assert re.search(r"/etc/aliases|have no users|port \d+|No such file", line), line
+
+
+def test_check_of_transports(make_instance):
+    """What transport_maps lead to: by line where the table is text."""
+    i = make_instance(start=False)
+    text = i.etc / "transport"
+    text.write_text("# ways\na.test smtp:[192.0.2.1]\nb.test slow:[192.0.2.1]\nc.test lmtp:unix:/run/lmtp\n"
+                    "d.test :[192.0.2.1]:2626\ne.test\n   smtp:[192.0.2.1]:submission\nf.test error:5.1.1 a: b\n")
+    patterns = i.etc / "patterns"
+    patterns.write_text("if /x/\n/^a b@/  smtp:h.test:2627\nendif\n/y\\/@/i smpt:\n")
+    i.set(transport_maps=f"texthash:{text} pcre:{patterns} inline:{{ z.test=stmp:x }}")
+    out = i.tool("check", check=False).stdout
+    assert f"{text}:3: there is no transport 'slow': use local, virtual, smtp," in out
+    assert f"{text}:4: 'unix:/run/lmtp' is out of reach" in out
+    assert f"{text}:5: warning: the jail of smtp-client lets no connection to port 2626 through: add 2626 to smtp_client_ports" in out
+    assert f"{patterns}:2: warning: the jail of smtp-client lets no connection to port 2627" in out
+    assert f"{patterns}:4: there is no transport 'smpt'" in out
+    assert re.search(r"main.cf:\d+: inline:.* there is no transport 'stmp'", out)
+    assert len(re.findall(r"transport '|out of reach|jail of smtp-client", out)) == 6, out
+    i.set(smtp_client_ports="25 587 2626", transport_maps=f"texthash:{text}")
+    assert "jail of smtp-client" not in i.tool("check", check=False).stdout

@@ -85,6 +85,7 @@ check_all(struct tool *t)
 	check_files(t);
 	check_certificates(t);
 	check_tables(t);
+	check_transports(t);
 	check_accounts(t);
 	check_owners(t);
 	check_ports(t);

@@ -11,9 +11,10 @@ void check_at(struct tool *t, bool warning, const char *param, const char *remed
 
 void check_files(struct tool *t); /* folders, programs, owners and modes */
 void check_certificates(struct tool *t);
-void check_tables(struct tool *t);   /* every table opens, aliases are complete */
-void check_accounts(struct tool *t); /* users and groups that are named */
-void check_owners(struct tool *t);   /* what daemons keep is theirs */
-void check_ports(struct tool *t);    /* listening addresses are free, or our own */
+void check_tables(struct tool *t);     /* every table opens, aliases are complete */
+void check_transports(struct tool *t); /* what transport_maps lead to */
+void check_accounts(struct tool *t);   /* users and groups that are named */
+void check_owners(struct tool *t);     /* what daemons keep is theirs */
+void check_ports(struct tool *t);      /* listening addresses are free, or our own */
 
 #endif

@@ -162,11 +162,11 @@ in_relay_domains(const struct resolver *r, struct slice domain, struct arena *a)
 	return ERR_NOT_FOUND;
 }
 
-/* "[127.0.0.1]" and the like: this machine, as far as inet_interfaces names its addresses. */
+/* "[127.0.0.1]" and the like: this machine, as far as inet_interfaces has its addresses. */
 static bool
-is_own_literal(const struct conf *conf, struct slice domain)
+is_own_literal(const struct resolver *r, struct slice domain)
 {
-	const struct conf_list *own = &conf->inet_interfaces;
+	const struct conf_list *own = &r->conf->inet_interfaces;
 
 	if (domain.n < 3 || domain.p[0] != '[' || domain.p[domain.n - 1] != ']')
 		return false;
@@ -178,6 +178,8 @@ is_own_literal(const struct conf *conf, struct slice domain)
 	for (size_t i = 0; i < own->n; i++) {
 		struct slice word = slice_str(own->v[i]);
 
+		if (slice_eq_str(word, "all") && r->ops->own(r->ctx, domain))
+			return true;
 		if (word.n > 2 && word.p[0] == '[')
 			word = slice_sub(word, 1, word.n - 1);
 		if (slice_caseeq(word, domain))
@@ -200,7 +202,7 @@ resolve_class(
 	};
 	int err;
 
-	if (is_own_literal(r->conf, domain)) {
+	if (is_own_literal(r, domain)) {
 		*out_r = CLASS_LOCAL;
 		return 0;
 	}

@@ -9,6 +9,7 @@
  */
 #include "daemon/daemon.h"
 #include "daemon/private.h"
+#include "helpers/maps/own.h"
 #include "helpers/maps/tables.h"
 #include "helpers/maps/users.h"
 #include "helpers/maps/watch.h"
@@ -41,6 +42,7 @@ struct maps {
 	struct tables *tables;
 	struct users_cache *users;
 	struct watch *watch;
+	struct own *own;
 	struct resolver resolver;
 	struct arena arena; /* of the request that is being answered */
 	TAILQ_HEAD(, request) waiting;
@@ -113,7 +115,14 @@ op_account(void *ctx, struct slice address, struct arena *a, struct resolve_user
 	return users_ask(((struct maps *)ctx)->users, USERS_AUTH, address, a, user_r);
 }
 
-static const struct resolve_ops ops = { op_lookup, op_defined, op_named, op_passwd, op_account };
+static bool
+op_own(void *ctx, struct slice literal)
+{
+	return own_has(((struct maps *)ctx)->own, literal);
+}
+
+static const struct resolve_ops ops = { op_lookup, op_defined, op_named, op_passwd, op_account,
+	op_own };
 
 /* --- requests --- */
 
@@ -386,6 +395,7 @@ maps_init(struct daemon *d)
 	TAILQ_INIT(&maps->peers);
 	maps->d = d;
 	d->ctx = maps;
+	maps->own = own_new();
 	maps->tables = tables_open(d->conf);
 	dirs = tables_directories(maps->tables, &n);
 	paths = xcalloc(n + 1, sizeof(char *));

@@ -56,6 +56,8 @@ struct resolve_ops {
 	int (*passwd)(void *ctx, struct slice name, struct arena *a, struct resolve_user *user_r);
 	int (*account)(
 	    void *ctx, struct slice address, struct arena *a, struct resolve_user *user_r);
+	/* Whether an interface of this machine has that address. */
+	bool (*own)(void *ctx, struct slice literal);
 };
 
 struct resolver {

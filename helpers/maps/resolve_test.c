@@ -112,7 +112,14 @@ account(void *ctx, struct slice address, struct arena *a, struct resolve_user *u
 	return 0;
 }
 
-static const struct resolve_ops ops = { lookup, defined, named, passwd, account };
+static bool
+own(void *ctx, struct slice literal)
+{
+	(void)ctx;
+	return slice_eq_str(literal, "192.0.2.7") || slice_caseeq_str(literal, "2001:db8::7");
+}
+
+static const struct resolve_ops ops = { lookup, defined, named, passwd, account, own };
 
 static void
 world_conf(struct world *w, const char *text)
@@ -210,6 +217,11 @@ test_classes(void **state)
 	struct world *w = *state;
 
 	assert_string_equal(rcpt(w, "ann@[127.0.0.1]", 0), "250 2.1.5 ann@[127.0.0.1]");
+	assert_string_equal(rcpt(w, "ann@[192.0.2.7]", 0), "250 2.1.5 ann@[192.0.2.7]");
+	assert_string_equal(
+	    rcpt(w, "ann@[IPv6:2001:db8::7]", 0), "250 2.1.5 ann@[ipv6:2001:db8::7]");
+	assert_string_equal(
+	    rcpt(w, "ann@[192.0.2.8]", 0), "554 5.7.1 <ann@[192.0.2.8]>: Relay access denied");
 	assert_string_equal(rcpt(w, "ann@[IPv6:::1]", 0), "250 2.1.5 ann@[ipv6:::1]");
 	assert_string_equal(
 	    rcpt(w, "ann@[192.0.2.1]", 0), "554 5.7.1 <ann@[192.0.2.1]>: Relay access denied");
@@ -533,17 +545,19 @@ test_route_remote(void **state)
 	assert_string_equal(route(w, "x@[192.0.2.1]"), "smtp smtp [192.0.2.1] 0");
 	world_conf(w, "relayhost = [127.0.0.1]:2525\n");
 	assert_string_equal(route(w, "x@far.test"), "smtp smtp [127.0.0.1] 2525");
-	assert_string_equal(route(w, "x@relay.test"), "smtp smtp relay.test 0");
+	assert_string_equal(route(w, "x@relay.test"), "smtp smtp [127.0.0.1] 2525");
 	world_conf(w, "relayhost = smart.test:submission\n");
 	assert_string_equal(route(w, "x@far.test"), "smtp smtp smart.test 587");
 	world_table(w, TABLE_TRANSPORT,
 	    "inline:{{a.test=smtp:[mail.test]:26}, {.a.test=lmtp:unix:/run/l}, "
 	    "{u@b.test=discard:}, {b.test=error:5.1.2 no such place}, {c.test=retry:4.3.1 later}, "
 	    "{d.test=:next.test}, {e.test=local:}, {f.test=lmtp:inet:h.test:24}, "
-	    "{v6.test=smtp:[2001:db8::1]:26}, {*=slow:}}");
+	    "{v6.test=smtp:[2001:db8::1]:26}, {g.test=smtp-slow:}, {*=slow:}}");
 	assert_string_equal(route(w, "x@a.test"), "smtp smtp [mail.test] 26");
-	assert_string_equal(route(w, "x@b.a.test"), "lmtp lmtp unix:/run/l 0");
-	assert_string_equal(route(w, "x@c.b.a.test"), "lmtp lmtp unix:/run/l 0");
+	assert_string_equal(route(w, "x@b.a.test"),
+	    "2 4.3.5 lmtp:unix:/run/l is out of reach: smtp-client opens no path; let that server "
+	    "listen on a port of 127.0.0.1");
+	assert_string_equal(route(w, "x@c.b.a.test"), route(w, "x@b.a.test"));
 	assert_string_equal(route(w, "u@b.test"), "discard discard b.test 0");
 	assert_string_equal(route(w, "u+e@b.test"), "discard discard b.test 0");
 	assert_string_equal(route(w, "x@b.test"), "1 5.1.2 no such place");
@@ -553,7 +567,10 @@ test_route_remote(void **state)
 	    route(w, "ann@e.test"), "local ann 1002 maildir:/home/ann/Maildir '' 0 ''");
 	assert_string_equal(route(w, "x@f.test"), "lmtp lmtp h.test 24");
 	assert_string_equal(route(w, "x@v6.test"), "smtp smtp [2001:db8::1] 26");
-	assert_string_equal(route(w, "x@other.test"), "smtp slow other.test 0");
+	assert_string_equal(route(w, "x@g.test"), "smtp smtp-slow g.test 0");
+	assert_string_equal(route(w, "x@other.test"),
+	    "2 4.3.0 mail transport unavailable: there is no transport \"slow\"; correct "
+	    "transport_maps");
 	w->dead[TABLE_TRANSPORT] = true;
 	assert_string_equal(route(w, "x@far.test"), "2 4.3.0 transport look-up failed");
 }

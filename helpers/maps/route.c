@@ -50,39 +50,21 @@ refuse(struct resolve_route *out, const char *enhanced, const char *text)
 
 /* --- transport:nexthop --- */
 
-static unsigned
-port_of(struct slice s)
-{
-	static const struct {
-		const char *name;
-		unsigned port;
-	} services[] = { { "smtp", 25 }, { "lmtp", 24 }, { "submission", 587 },
-		{ "submissions", 465 }, { "smtps", 465 } };
-	uint64_t port;
-
-	for (size_t i = 0; i < sizeof(services) / sizeof(services[0]); i++)
-		if (slice_eq_str(s, services[i].name))
-			return services[i].port;
-	return slice_u64(s, 65535, &port) ? 0 : (unsigned)port;
-}
-
-/* host, host:port, [host], [host]:port, inet:host:port, unix:/path. */
+/* host, host:port, [host], [host]:port, inet:host:port. */
 static void
-set_nexthop(struct resolve_route *out, struct slice s)
+set_nexthop(struct resolve_route *out, struct slice s, struct arena *a)
 {
-	ptrdiff_t colon;
-
 	if (slice_has_prefix(s, "inet:"))
 		s = slice_sub(s, 5, s.n);
 	out->nexthop = s;
-	if (slice_has_prefix(s, "unix:") || !s.n)
-		return;
-	colon = slice_rfind(s, ':');
-	if (colon < 0 || (s.p[0] == '[' && slice_rfind(s, ']') > colon))
-		return;
-	out->port = port_of(slice_sub(s, (size_t)colon + 1, s.n));
-	if (out->port)
-		out->nexthop = slice_sub(s, 0, (size_t)colon);
+	if (conf_nexthop_is_path(s))
+		defer(out, "4.3.5",
+		    arena_printf(a,
+			"%.*s:%.*s is out of reach: smtp-client opens no path; let that server "
+			"listen on a port of 127.0.0.1",
+			SLICE_ARG(out->transport), SLICE_ARG(s)));
+	else
+		out->port = (uint16_t)conf_nexthop_port(s, &out->nexthop);
 }
 
 static enum route_kind
@@ -126,10 +108,16 @@ set_transport(struct resolve_route *out, struct slice value, struct slice nextho
 	if (name.n)
 		out->transport = name;
 	out->kind = kind_of(out->transport);
-	if (out->kind == ROUTE_ERROR)
+	if (!conf_transport_known(out->transport))
+		defer(out, "4.3.0",
+		    arena_printf(a,
+			"mail transport unavailable: there is no transport \"%.*s\"; correct "
+			"transport_maps",
+			SLICE_ARG(out->transport)));
+	else if (out->kind == ROUTE_ERROR)
 		set_error(out, slice_trim(rest, true), a, slice_eq_str(out->transport, "retry"));
 	else
-		set_nexthop(out, rest.n ? rest : nexthop);
+		set_nexthop(out, rest.n ? rest : nexthop, a);
 }
 
 /* The transport table: the address, its domain, the parents of that, and "*". */
@@ -477,12 +465,14 @@ resolve_route(
 			a, "unknown user in virtual alias table: \"%.*s\"", SLICE_ARG(addr.full)));
 	default:
 		value = slice_str(conf->default_transport);
-		if (conf->relayhost[0])
-			nexthop = slice_str(conf->relayhost);
 	}
+	/* for all that is not ours, relay_domains among it */
+	if (conf->relayhost[0] && (class == CLASS_RELAY || class == CLASS_DEFAULT))
+		nexthop = slice_str(conf->relayhost);
 	set_transport(out, value, nexthop, a);
 	err = transport_lookup(r, &addr, a, &value);
 	if (!err) {
+		out->status = 0;
 		out->port = 0;
 		set_transport(out, value, addr.domain, a);
 	} else if (err != ERR_NOT_FOUND) {

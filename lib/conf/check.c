@@ -117,16 +117,9 @@ host_ok(const char *value)
 static bool
 transport_ok(const char *value)
 {
-	static const char *const names[] = { "local", "virtual", "smtp", "relay", "lmtp", "error",
-		"retry", "discard", "hold" };
 	struct slice rest = slice_str(value), name = slice_split(&rest, ':');
 
-	if (slice_has_prefix(rest, "unix:") || slice_has_prefix(rest, "/"))
-		return false;
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (slice_eq_str(name, names[i]))
-			return true;
-	return slice_has_prefix(name, "smtp-") || slice_has_prefix(name, "lmtp-");
+	return !conf_nexthop_is_path(rest) && conf_transport_known(name);
 }
 
 #define TRANSPORT                                                                                  \

@@ -37,6 +37,18 @@ void conf_free(struct conf **conf);
 bool conf_list_has(const struct conf_list *list, struct slice value);
 bool conf_list_has_domain(const struct conf_list *list, struct slice domain);
 
+/* --- transport:nexthop, where it stands in main.cf or in a table --- */
+
+/* Whether there is a transport of that name: those of main.cf(5), and smtp-NAME and lmtp-NAME. */
+bool conf_transport_known(struct slice name);
+/* unix:PATH or PATH: no process of ours connects to it. */
+bool conf_nexthop_is_path(struct slice nexthop);
+/* The port of host:port, [host]:port, by number or name; 0: it has none. host_r: what stands before
+ * it. */
+unsigned conf_nexthop_port(struct slice nexthop, struct slice *host_r);
+/* The ports that the jail of smtp-client lets through; how many. */
+size_t conf_client_ports(const struct conf *conf, uint16_t *ports, size_t max);
+
 /* Expands $name, ${name?{x}:{y}} and so on, as main.cf does, with names that lookup answers: the
  * value is appended to out and is not expanded again; ERR_NOT_FOUND means not defined (the empty
  * text, which is an error of conf_expand only for a plain $name when strict). Any other error ends

@@ -156,8 +156,6 @@ db_open(struct slice spec, unsigned flags, struct db **db_r, struct buf *why)
 	err = load(db, &db->state, why);
 	db->open = !err;
 	*db_r = db;
-	if (err == ERR_SYNTAX && !type->suffix)
-		db_free(db_r);
 	return err;
 }
 
