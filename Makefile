@@ -136,7 +136,7 @@ replay: $(FUZZERS)
 	@scripts/run_tests replay --seeds $(FUZZERS)
 system: all
 	@t=$$(mktemp -d /tmp/bulkhead-tests-XXXXXX) && chmod 755 $$t && rc=0; \
-	BIN=$(abspath $(BIN)) $(PYTEST) -q -n $(JOBS) --dist loadgroup -p no:cacheprovider --basetemp=$$t/run $(SYSTEM) || rc=$$?; \
+	BIN=$(abspath $(BIN)) $(PYTEST) -q -rsfE -n $(JOBS) --dist loadgroup -p no:cacheprovider --basetemp=$$t/run $(SYSTEM) || rc=$$?; \
 	rm -rf $$t; exit $$rc
 tests-bin: $(TESTS) $(FUZZERS)
 

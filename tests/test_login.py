@@ -53,13 +53,12 @@ def test_slow_reader_stalls_nobody(instance):
         assert fetch_size(a) == body
 
 
+@pytest.mark.skipif(os.geteuid() != 0 or SLOW > 1, reason="the memory of the release build, which only root may look at")
 def test_idle_clients_cost_little(instance):
     clients = [Imap(instance) for _ in range(10)]
     for c in clients:
         assert c.command(b"LOGIN u1@example.test pass1").startswith(b"t OK")
     time.sleep(0.3)
-    if SLOW > 1:
-        return
     sizes = []
     for pid in instance.pids("login"):
         text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
