@@ -126,7 +126,7 @@ void sched_site_wake(struct sched *s, struct sched_site *site);
  */
 bool sched_direct_ok(const struct sched *s, struct sched_site *const *sites, size_t n, int64_t now);
 /* Whether a message to this site alone, for which no slot is free, may wait for one: the site is
- * known to answer, and at its pace the wait is a small part of the deadline. */
+ * known to answer, and at its pace the wait is at most half the deadline. */
 bool sched_direct_soon(const struct sched *s, const struct sched_site *site);
 void sched_direct_wait(struct sched *s, struct sched_site *site, struct sched_waiter *w);
 /* Nothing if it does not wait. */

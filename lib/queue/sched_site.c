@@ -139,7 +139,7 @@ sched_direct_soon(const struct sched *s, const struct sched_site *site)
 	if (site->resting || site->ready || !site->done || s->direct >= s->limits.direct_max ||
 	    site->n_waiters >= DIRECT_ROUNDS * window || !TAILQ_EMPTY(&s->rings[site->kind]))
 		return false;
-	return (site->n_waiters / window + 1) * (site->average_ms + 1) < s->limits.deadline_ms / 4;
+	return (site->n_waiters / window + 1) * (site->average_ms + 1) < s->limits.deadline_ms / 2;
 }
 
 void
