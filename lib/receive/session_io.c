@@ -87,6 +87,18 @@ linger(struct session *s)
 	shutdown(s->fd, SHUT_WR);
 }
 
+/* The last reply and the end of the connection that follows at once share a segment. */
+static ptrdiff_t
+write_last(struct session *s, struct buf *out)
+{
+	ssize_t n = send(s->fd, buf_slice(out).p, buf_len(out), MSG_MORE | MSG_NOSIGNAL);
+
+	if (n < 0)
+		return err_errno();
+	buf_consume(out, (size_t)n);
+	return n;
+}
+
 static int
 write_some(struct session *s, struct buf *out)
 {
@@ -94,7 +106,10 @@ write_some(struct session *s, struct buf *out)
 
 	if (s->io == IO_TLS)
 		return tls_write_buf(s->tls, out);
-	n = buf_write(out, s->fd);
+	if (s->closing && !s->rejects && !s->local)
+		n = write_last(s, out);
+	else
+		n = buf_write(out, s->fd);
 	return n < 0 ? (int)n : 0;
 }
 
