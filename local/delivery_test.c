@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -157,16 +158,13 @@ test_delivered_to(void **state)
 }
 
 static const char *
-only_file(const char *sub)
+only_file(const char *folder)
 {
-	static char path[1024];
-	char folder[512];
+	static _Thread_local char path[1024];
 	struct dirent *e;
-	DIR *d;
+	DIR *d = opendir(folder);
 	int n = 0;
 
-	snprintf(folder, sizeof(folder), "%s", sub);
-	d = opendir(folder);
 	assert_non_null(d);
 	while ((e = readdir(d)))
 		if (e->d_name[0] != '.') {
@@ -235,6 +233,96 @@ test_maildir(void **state)
 	assert_int_equal(system("rm -r a/b/Maildir"), 0);
 	assert_int_equal(maildir_deliver(&m, &mail, &repeated), 0);
 	assert_string_not_equal(only_file("a/b/Maildir/new"), "none");
+	maildir_close(&m);
+}
+
+#define LINES 200000
+
+/* One of two who deliver the same message at once, as when qmgr has died and its successor repeats
+ * what a child of the dead one still does. */
+struct attempt {
+	struct maildir m;
+	const struct maildir_mail *mail;
+	off_t size; /* of the file in new/ when this one said that it is there */
+	int err;
+	useconds_t after;
+};
+
+static void *
+attempt_run(void *arg)
+{
+	struct attempt *a = arg;
+	struct stat st;
+	bool repeated;
+
+	usleep(a->after);
+	a->err = maildir_deliver(&a->m, a->mail, &repeated);
+	if (!a->err)
+		a->size = stat(only_file("twice/new"), &st) ? -1 : st.st_size;
+	return NULL;
+}
+
+static void
+test_maildir_two_attempts(void **state)
+{
+	struct buf text = { 0 };
+
+	(void)state;
+	for (int i = 0; i < LINES; i++)
+		buf_add_str(&text, "0123456789\r\n");
+	for (int round = 0; round < 24; round++) {
+		struct content c = inline_content(buf_slice(&text));
+		struct maildir_mail mail = mail_to(&c, "joe@x.org");
+		struct attempt a[2] = { { .mail = &mail },
+			{ .mail = &mail, .after = (useconds_t)round * 300 } };
+		pthread_t threads[2];
+
+		mail.repeat = round % 2;
+		for (int i = 0; i < 2; i++) {
+			maildir_init(&a[i].m, "twice", SLICE_LIT("h"), 0);
+			a[i].m.attempts = (unsigned)i * 1000; /* as if of two processes */
+			assert_int_equal(pthread_create(&threads[i], NULL, attempt_run, &a[i]), 0);
+		}
+		for (int i = 0; i < 2; i++)
+			pthread_join(threads[i], NULL);
+		assert_true(!a[0].err || !a[1].err);
+		for (int i = 0; i < 2; i++) {
+			if (!a[i].err) /* "Return-Path: <>" stands before it */
+				assert_int_equal(a[i].size, LINES * 11 + 16);
+			maildir_close(&a[i].m);
+		}
+		assert_int_equal(unlink(only_file("twice/new")), 0);
+		assert_string_equal(only_file("twice/tmp"), "none");
+	}
+	buf_free(&text);
+}
+
+/* What a killed attempt left in tmp/ goes when the message is tried again, and only then. */
+static void
+test_maildir_leftovers(void **state)
+{
+	struct content c = inline_content(SLICE_LIT("Subject: x\r\n\r\nbody\r\n"));
+	struct maildir_mail mail = mail_to(&c, "joe@x.org");
+	struct maildir m;
+	char left[1024];
+	bool repeated;
+
+	(void)state;
+	maildir_init(&m, "left", SLICE_LIT("h"), 0);
+	assert_int_equal(maildir_deliver(&m, &mail, &repeated), 0);
+	snprintf(left, sizeof(left), "left/tmp/%s", strrchr(only_file("left/new"), '/') + 1);
+	*strstr(left, ",S=") = 0;
+	snprintf(left + strlen(left), sizeof(left) - strlen(left), ".P1A0");
+	assert_int_equal(rename(only_file("left/new"), left), 0);
+	assert_int_equal(maildir_deliver(&m, &mail, &repeated), 0);
+	assert_false(repeated);
+	assert_string_equal(only_file("left/tmp"), left);
+	assert_int_equal(unlink(only_file("left/new")), 0);
+	mail.repeat = true;
+	assert_int_equal(maildir_deliver(&m, &mail, &repeated), 0);
+	assert_false(repeated);
+	assert_string_equal(only_file("left/tmp"), "none");
+	assert_string_not_equal(only_file("left/new"), "none");
 	maildir_close(&m);
 }
 
@@ -377,6 +465,8 @@ main(void)
 		cmocka_unit_test(test_large),
 		cmocka_unit_test(test_delivered_to),
 		cmocka_unit_test(test_maildir),
+		cmocka_unit_test(test_maildir_two_attempts),
+		cmocka_unit_test(test_maildir_leftovers),
 		cmocka_unit_test(test_maildir_quota),
 		cmocka_unit_test(test_maildir_is_file),
 		cmocka_unit_test(test_mbox),

@@ -5,8 +5,11 @@
  * Order: the file is written in tmp/; its data goes to the disk (sync_file_range) before the name
  * appears in new/, else a power cut could leave an empty file in sight; the rename replaces
  * nothing; fsync of the file makes inode and name durable on ext4 and XFS. Elsewhere: fsync,
- * rename, fsync of the directory. The name derives from queue ID and recipient, so a repeat after a
- * crash finds what is there, syncs it and is done. maildirsize belongs to others and is left alone.
+ * rename, fsync of the directory. The name in new/ derives from queue ID and recipient, so a repeat
+ * after a crash finds what is there, syncs it and is done. The name in tmp/ is the attempt's own: a
+ * child whose qmgr has died may still be at it when that one's successor has another child do the
+ * same, and what one of them writes must never get its name from the other. maildirsize belongs to
+ * others and is left alone.
  */
 #include "local/maildir.h"
 
@@ -37,7 +40,9 @@ maildir_init(struct maildir *m, const char *path, struct slice host, int64_t lim
 {
 	size_t n = host.n < sizeof(m->host) - 1 ? host.n : sizeof(m->host) - 1;
 
-	*m = (struct maildir){ .path = path, .limit = limit, .tmp = -1, .fresh = -1, .cur = -1 };
+	*m = (struct maildir){
+		.path = path, .limit = limit, .pid = getpid(), .tmp = -1, .fresh = -1, .cur = -1
+	};
 	for (size_t i = 0; i < n; i++)
 		m->host[i] = strchr("/:,", host.p[i]) || host.p[i] <= ' ' ? '_' : (char)host.p[i];
 	pthread_mutex_init(&m->lock, NULL);
@@ -265,9 +270,29 @@ create_tmp(const struct maildir *m, const char *name, int *fd_r)
 		    m->tmp, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 		if (*fd_r >= 0 || errno != EEXIST)
 			break;
-		unlinkat(m->tmp, name, 0); /* of an attempt that was killed */
+		unlinkat(m->tmp, name, 0); /* of a killed process that had our number */
 	}
 	return *fd_r < 0 ? err_errno() : 0;
+}
+
+/* What former attempts left. One that still lives finds its file gone and begins anew. */
+static void
+sweep_tmp(const struct maildir *m, const char *base)
+{
+	size_t n = strlen(base);
+	int fd = openat(m->tmp, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+
+	if (!d) {
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	while ((e = readdir(d)))
+		if (!strncmp(e->d_name, base, n))
+			unlinkat(m->tmp, e->d_name, 0);
+	closedir(d);
 }
 
 /* Gives the file its name in new/, durably. -EEXIST if the name is there. */
@@ -297,19 +322,22 @@ static int
 write_file(struct maildir *m, const struct maildir_mail *mail, const char *base, bool *repeated_r)
 {
 	struct content_sizes sizes;
-	char name[NAME_SIZE + 64];
-	int fd, err = create_tmp(m, base, &fd);
+	char name[NAME_SIZE + 64], tmp[NAME_SIZE + 64];
+	int fd, err;
 
+	snprintf(tmp, sizeof(tmp), "%s.P%dA%u", base, m->pid,
+	    __atomic_fetch_add(&m->attempts, 1, __ATOMIC_RELAXED));
+	err = create_tmp(m, tmp, &fd);
 	if (err)
 		return err;
 	err = content_write(mail->content, mail->prelude, CONTENT_LF, fd, &sizes);
 	if (!err) {
 		snprintf(name, sizeof(name), "%s,S=%llu,W=%llu", base,
 		    (unsigned long long)sizes.written, (unsigned long long)sizes.crlf);
-		err = publish(m, fd, base, name);
+		err = publish(m, fd, tmp, name);
 	}
 	if (err)
-		unlinkat(m->tmp, base, 0);
+		unlinkat(m->tmp, tmp, 0);
 	if (close(fd) && !err)
 		err = err_errno();
 	if (err == -EEXIST) {
@@ -349,6 +377,7 @@ maildir_deliver(struct maildir *m, const struct maildir_mail *mail, bool *repeat
 			err = find_in(m->fresh, base, repeated_r);
 		if (err || *repeated_r)
 			return err;
+		sweep_tmp(m, base);
 	}
 	err = write_file(m, mail, base, repeated_r);
 	if (err != -ENOENT)
