@@ -174,15 +174,15 @@ commit_done(struct pool_op *op)
 		if (m->commit_err == -EIO && !q->broken) {
 			q->broken = true;
 			log_event(LOG_queue_broken,
-			    "reason=\"a sync failed: %s\" effect=\"no message is accepted by way "
+			    "reason=\"a write or sync failed: %s\" effect=\"no message is accepted "
+			    "by way "
 			    "of the queue\" remedy=\"check the disk and the kernel log, then "
 			    "restart, or run: bulkhead queue trust\"",
 			    err_str(m->commit_err));
 		}
 		log_event(LOG_queue_commit,
-		    "qid=%s reason=%s remedy=\"free space or inodes in the queue directory; the "
-		    "client keeps the message\"",
-		    m->name, log_cstr(err_str(m->commit_err)));
+		    "qid=%s reason=%s remedy=\"%s; the client keeps the message\"", m->name,
+		    log_cstr(err_str(m->commit_err)), qmgr_disk_remedy(m->commit_err));
 		message_event(q, m, MSG_COMMIT_FAILED);
 		expand_drop(q, m);
 	}
@@ -288,9 +288,11 @@ load_done(struct pool_op *op)
 	message_pin(q, m);
 	m->loading = 0;
 	if (op->err) {
-		log_event(LOG_queue_load, "qid=%s reason=%s effect=\"%s\"", m->name,
+		log_event(LOG_queue_load, "qid=%s reason=%s effect=\"%s\" remedy=\"%s\"", m->name,
 		    log_cstr(err_str(op->err)),
-		    op->err == ERR_CORRUPT ? "moved to corrupt/" : "tried again later");
+		    op->err == ERR_CORRUPT ? "moved to corrupt/" : "tried again later",
+		    op->err == ERR_CORRUPT ? "look at it there and save what is of use"
+					   : qmgr_disk_remedy(op->err));
 		load_failed(q, m, op->err);
 	} else {
 		reset_loaded(q, m);

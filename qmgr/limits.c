@@ -5,6 +5,8 @@
  */
 #include "qmgr/qmgr.h"
 
+#include <errno.h>
+
 #define CLOCK_AHEAD_UNITS ((uint64_t)60 * 500000) /* a minute of IDs is reserved at a time */
 #define SPACE_EVERY_MS 1000
 
@@ -185,6 +187,38 @@ qmgr_refuses(
 		(size > (uint64_t)conf->small_message_limit && q->open_files >= q->open_limit)))
 		return 452;
 	return 0;
+}
+
+static bool
+is_full(int err)
+{
+	return err == -ENOSPC || err == -EDQUOT;
+}
+
+static bool
+is_short(int err)
+{
+	return err == -EMFILE || err == -ENFILE || err == -ENOMEM;
+}
+
+unsigned int
+qmgr_disk_reply(int err, const char **enhanced_r, const char **text_r)
+{
+	bool room = is_full(err) || is_short(err);
+
+	*enhanced_r = room ? "4.3.1" : "4.3.0";
+	*text_r = is_full(err)    ? "Insufficient system storage"
+		  : is_short(err) ? "Insufficient system resources"
+				  : "Queue file write error";
+	return room ? 452 : 451;
+}
+
+const char *
+qmgr_disk_remedy(int err)
+{
+	return is_full(err)    ? "free space or inodes in queue_directory, or raise the quota"
+	       : is_short(err) ? "raise the limits of open files and memory"
+			       : "check the disk of queue_directory and the kernel log";
 }
 
 static void

@@ -234,6 +234,11 @@ queue_id qmgr_new_id(struct qmgr *q);
 unsigned int qmgr_refuses(
     struct qmgr *q, uint64_t size, bool reserve, const char **enhanced_r, const char **text_r);
 
+/* The same for an error of the disk or for want of descriptors. */
+unsigned int qmgr_disk_reply(int err, const char **enhanced_r, const char **text_r);
+/* What an admin can do about it. */
+const char *qmgr_disk_remedy(int err);
+
 /* message.c */
 struct message *message_new(struct qmgr *q);
 struct message *message_find(struct qmgr *q, queue_id id);

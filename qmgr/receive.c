@@ -91,6 +91,15 @@ refuse(struct qmgr *q, struct message *m, unsigned int code, const char *enhance
 	message_event(q, m, MSG_REFUSED);
 }
 
+static void
+refuse_disk(struct qmgr *q, struct message *m, int err)
+{
+	const char *enhanced, *text;
+	unsigned int code = qmgr_disk_reply(err, &enhanced, &text);
+
+	refuse(q, m, code, enhanced, text);
+}
+
 /* --- a file for a large content --- */
 
 static void
@@ -105,10 +114,11 @@ created(struct pool_op *op)
 	m->busy = false;
 	if (op->err) {
 		q->open_files--;
-		log_event(
-		    LOG_queue_create, "qid=%s reason=%s", m->name, log_cstr(err_str(op->err)));
+		log_event(LOG_queue_create,
+		    "qid=%s reason=%s remedy=\"%s; the client keeps the message\"", m->name,
+		    log_cstr(err_str(op->err)), qmgr_disk_remedy(op->err));
 		if (m->state == MSG_RECEIVING)
-			refuse(q, m, 452, "4.3.1", "Insufficient system storage");
+			refuse_disk(q, m, op->err);
 	} else {
 		m->has_file = true;
 		m->read_fd = o->read_fd;
@@ -272,7 +282,10 @@ sealed(struct pool_op *op)
 		    fits ? "a writer of the file is left" : "the file is shorter than said");
 		refuse(q, m, 451, "4.3.0", "Temporary system problem");
 	} else if (op->err) {
-		refuse(q, m, 451, "4.3.0", "Queue file error");
+		log_event(LOG_queue_commit,
+		    "qid=%s reason=%s remedy=\"%s; the client keeps the message\"", m->name,
+		    log_cstr(err_str(op->err)), qmgr_disk_remedy(op->err));
+		refuse_disk(q, m, op->err);
 	} else {
 		message_event(q, m, MSG_COMMIT_RECEIVED);
 		route_message(q, m);

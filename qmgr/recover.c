@@ -18,7 +18,8 @@ gone(struct pool_op *op)
 	struct spool_op *o = (struct spool_op *)(void *)op;
 
 	if (op->err && op->err != -ENOENT)
-		log_event(LOG_queue_walk, "file=%s reason=%s", o->name, log_cstr(err_str(op->err)));
+		log_event(LOG_queue_walk, "file=%s reason=%s remedy=\"%s, then restart\"", o->name,
+		    log_cstr(err_str(op->err)), qmgr_disk_remedy(op->err));
 	spool_op_free(o);
 }
 
@@ -80,8 +81,9 @@ look(struct qmgr *q, const struct spool_found *f)
 		put_aside(q, f);
 	} else if (f->err) {
 		log_event(LOG_queue_walk,
-		    "file=%s reason=%s remedy=\"mend the file system and restart\"", f->name,
-		    log_cstr(err_str(f->err)));
+		    "file=%s reason=%s effect=\"it waits for the next start\" remedy=\"%s, then "
+		    "restart\"",
+		    f->name, log_cstr(err_str(f->err)), qmgr_disk_remedy(f->err));
 	} else {
 		take(q, f);
 	}
@@ -96,8 +98,10 @@ walked(struct pool_op *op)
 	struct qmgr *q = o->owner;
 
 	if (op->err)
-		log_event(LOG_queue_walk, "folder=%c reason=%s", queue_dir_name(o->dir),
-		    log_cstr(err_str(op->err)));
+		log_event(LOG_queue_walk,
+		    "folder=%c reason=%s effect=\"its messages wait for the next start\" "
+		    "remedy=\"%s, then restart\"",
+		    queue_dir_name(o->dir), log_cstr(err_str(op->err)), qmgr_disk_remedy(op->err));
 	for (size_t i = 0; i < o->n_found; i++)
 		look(q, &o->found[i]);
 	if (o->more && !op->err) {

@@ -5,7 +5,6 @@
  */
 #include "qmgr/qmgr.h"
 
-#include <errno.h>
 #include <stdio.h>
 
 #define RESULTS_MAX 1000u    /* of the message mail_result */
@@ -166,12 +165,10 @@ reply_failed(struct qmgr *q, struct message *m)
 void
 reply_later(struct qmgr *q, struct message *m)
 {
-	struct said s = { 451, "4.3.0", "Queue file write error" };
+	struct said s = { m->refuse_code, m->refuse_enhanced, m->refuse_text };
 
-	if (m->refuse_code)
-		s = (struct said){ m->refuse_code, m->refuse_enhanced, m->refuse_text };
-	else if (m->commit_err == -ENOSPC || m->commit_err == -EDQUOT)
-		s = (struct said){ 452, "4.3.1", "Insufficient system storage" };
+	if (!s.code)
+		s.code = qmgr_disk_reply(m->commit_err, &s.enhanced, &s.text);
 	count(COUNT_messages_rejected, 1);
 	if (m->waits)
 		reply(q, m, s, false);

@@ -312,10 +312,13 @@ walk(struct spool_op *o)
 	while (o->n_found < SPOOL_WALK_BATCH) {
 		struct spool_found *f = &o->found[o->n_found];
 
+		errno = 0;
 		if (!(d = readdir(o->walk))) {
+			int err = errno ? err_errno() : 0;
+
 			closedir(o->walk);
 			o->walk = NULL;
-			return 0;
+			return err;
 		}
 		if (d->d_name[0] == '.')
 			continue;

@@ -5,12 +5,12 @@ import re
 import shutil
 import signal
 import smtplib
-import subprocess
 import threading
 import time
 
 import pytest
 
+from faults import Strace
 from instance import SLOW
 from test_local import DOMAIN, send, wait
 
@@ -31,29 +31,6 @@ def child(i):
         return found[0] if found else None
 
     return wait(look, 10, "the delivery child")
-
-
-class Strace:
-    """Injects into all threads of a process; stop() detaches."""
-
-    def __init__(self, pid, *inject, trace=None):
-        words = ["strace", "-f", "-qq", "-o", trace or "/dev/null"]
-        for what in inject:
-            words += ["-e", f"inject={what}"]
-        names = ",".join(sorted({what.partition(":")[0] for what in inject})) or "all"
-        self.process = subprocess.Popen(words + ["-e", f"trace={names}", "-p", str(pid)], stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 10
-        while time.monotonic() < end:
-            tasks = os.listdir(f"/proc/{pid}/task")
-            traced = [re.search(r"TracerPid:\t(\d+)", open(f"/proc/{pid}/task/{t}/status").read())[1] for t in tasks]
-            if all(t != "0" for t in traced):
-                return
-            time.sleep(0.02)
-        raise AssertionError("strace did not attach")
-
-    def stop(self):
-        self.process.send_signal(signal.SIGINT)
-        self.process.wait(10)
 
 
 def bodies(i):
