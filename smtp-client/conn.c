@@ -258,8 +258,9 @@ match_names(struct conn *c, const char *names[8], struct arena *a)
 	if (nexthop.n > 2 && nexthop.p[0] == '[')
 		nexthop = slice_sub(nexthop, 1, nexthop.n - 1);
 	for (size_t i = 0; n < 8 && (match.n || (!c->job->policy.match.n && i < list->n)); i++) {
-		struct slice word =
-		    c->job->policy.match.n ? slice_split(&match, ':') : slice_str(list->v[i]);
+		struct slice word = c->job->policy.match.n
+					? slice_split(&match, c->job->policy.separator)
+					: slice_str(list->v[i]);
 
 		if (slice_caseeq_str(word, "hostname"))
 			names[n++] = c->to.host;

@@ -78,23 +78,37 @@ policy_tls_init(struct sender *s)
 	return err;
 }
 
-/* "encrypt", "secure match=a:b": the level and the words behind it. */
-static bool
+/* "encrypt", "secure match=a:b match=c", "fingerprint match=AA:BB...|CC:DD...": the level and the
+ * words behind it. NULL, or what is wrong with it: an entry that is half understood would send mail
+ * with less than its admin wants. */
+static const char *
 parse_policy(struct policy *p, struct slice value, struct arena *a)
 {
 	struct slice word = slice_split(&value, ' ');
+	int level = 0;
 
-	for (int i = 0; i < LEVEL_COUNT; i++)
-		if (slice_caseeq_str(word, level_names[i])) {
-			p->level = i;
-			while (value.n) {
-				word = slice_split(&value, ' ');
-				if (slice_has_caseprefix(word, "match="))
-					p->match = arena_dup(a, slice_sub(word, 6, word.n));
-			}
-			return true;
-		}
-	return false;
+	while (level < LEVEL_COUNT && !slice_caseeq_str(word, level_names[level]))
+		level++;
+	if (level == LEVEL_COUNT)
+		return "does not begin with a TLS level";
+	if (level == CONF_TLS_LEVEL_DANE || level == CONF_TLS_LEVEL_DANE_ONLY)
+		return "wants DANE, which is not there yet; use encrypt, verify or secure";
+	p->level = level;
+	p->match = SLICE_NULL;
+	p->separator = level == CONF_TLS_LEVEL_FINGERPRINT ? '|' : ':';
+	while (value.n) {
+		word = slice_split(&value, ' ');
+		if (!word.n)
+			continue;
+		if (!slice_has_caseprefix(word, "match="))
+			return "has an attribute other than match=";
+		word = slice_sub(word, 6, word.n);
+		p->match = slice_str(arena_printf(a, "%.*s%s%.*s", SLICE_ARG(p->match),
+		    p->match.n ? (char[]){ p->separator, 0 } : "", SLICE_ARG(word)));
+	}
+	if (level == CONF_TLS_LEVEL_FINGERPRINT && !p->match.n)
+		return "names no fingerprint; add match= and the SHA-256 of the certificate";
+	return NULL;
 }
 
 static void ask_next(struct job *j);
@@ -103,6 +117,7 @@ static void
 on_value(void *ctx, struct msg *m)
 {
 	struct job *j = ctx;
+	const char *wrong;
 
 	j->ask = NULL;
 	if (!m || m->type != MSG_MAP_VALUE || m->map_value.status > 1) {
@@ -112,13 +127,13 @@ on_value(void *ctx, struct msg *m)
 		return;
 	}
 	if (m->map_value.status == 0) {
-		if (parse_policy(&j->policy, slice_trim(m->map_value.value, true), &j->arena)) {
+		wrong = parse_policy(&j->policy, slice_trim(m->map_value.value, true), &j->arena);
+		if (!wrong) {
 			job_route(j);
 			return;
 		}
-		job_reason(j, false, "4.7.5", "",
-		    "smtp_tls_policy_maps: the entry of this next hop does not begin with a TLS "
-		    "level; mend it");
+		job_reason(j, false, "4.7.5", "", "smtp_tls_policy_maps: the entry of %.*s %s",
+		    SLICE_ARG(j->nexthop), wrong);
 		job_finish(j);
 		return;
 	}

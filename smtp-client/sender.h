@@ -71,7 +71,8 @@ struct candidate {
 struct policy {
 	int level; /* enum conf_tls_level */
 	bool wrapper;
-	struct slice match; /* words of a policy map; empty: by the parameters */
+	char separator;     /* of the words of match: names have ':', fingerprints '|' */
+	struct slice match; /* of a policy map; empty: by the parameters */
 };
 
 struct job {

@@ -385,6 +385,43 @@ def test_policy_of_one_next_hop(make_instance):
         assert not sink.messages
 
 
+POLICIES = (  # the entry, is there STARTTLS, what becomes of the mail
+    ("none", True, "plain"), ("may", True, "tls"), ("may", False, "plain"), ("encrypt", True, "tls"), ("encrypt", False, "4.7.4"),
+    ("fingerprint match={bad}|{good}", True, "tls"), ("fingerprint match={bad}", True, "4.7.5"),
+    ("fingerprint", True, "names no fingerprint"),
+    ("verify match=other.test:sink.test", True, "tls"), ("verify match=other.test", True, "4.7.5"),
+    ("secure match=other.test match=.test", True, "tls"), ("secure", True, "4.7.5"), ("secure match=sink.test", False, "4.7.4"),
+    ("dane", True, "DANE, which is not there yet"), ("encrypt ciphers=low", True, "attribute other than match="),
+    ("strict", True, "does not begin with a TLS level"))
+
+
+def test_policies_of_next_hops(make_instance, certificate):
+    """smtp_tls_policy_maps, every level, each with its own server: what it lets through and what waits."""
+    good = subprocess.run(["openssl", "x509", "-in", certificate[0], "-noout", "-fingerprint", "-sha256"], check=True,
+                          capture_output=True, text=True).stdout.strip().partition("=")[2]
+    i = make_instance(start=False, main={**PATIENT, "smtp_tls_CAfile": certificate[0], "smtp_tls_security_level": "may"})
+    policies, transports = i.etc / "policies", i.etc / "transports"
+    policies.write_text("".join(f"[127.0.0.{n + 10}]:{i.port['sink']} " + p.format(good=good, bad="00:" + good[3:]) + "\n"
+                                for n, (p, _, _) in enumerate(POLICIES)))
+    transports.write_text("".join(f"p{n}.test smtp:[127.0.0.{n + 10}]:{i.port['sink']}\n" for n in range(len(POLICIES))))
+    i.set(smtp_tls_policy_maps=f"texthash:{policies}", transport_maps=f"texthash:{transports}", smtp_client_ports=i.port["sink"])
+    i.start()
+    with contextlib.ExitStack() as stack:
+        sinks = [stack.enter_context(Sink(i.port["sink"], f"127.0.0.{n + 10}", tls=certificate,
+                                          features=("PIPELINING", "STARTTLS") if offered else ("PIPELINING",)))
+                 for n, (_, offered, _) in enumerate(POLICIES)]
+        for n in range(len(POLICIES)):
+            assert send(i, f"r@p{n}.test")[0] == 250
+        for n, (policy, _, want) in enumerate(POLICIES):
+            if want in ("plain", "tls"):
+                [m] = sinks[n].wait()
+                assert bool(m.tls) == (want == "tls"), policy
+            else:
+                line = delivery(i, f"r@p{n}.test", "deferred")
+                assert (f"dsn={want}" if want[0] == "4" else want) in line, line
+                assert not sinks[n].messages and not any(c.startswith("MAIL") for c in sinks[n].commands), policy
+
+
 def test_tls_session_is_resumed(to_sink, certificate):
     i = to_sink(main={"smtp_connection_cache_time_limit": "0s"})
     with Sink(i.port["sink"], features=("PIPELINING", "STARTTLS"), tls=certificate) as sink:
