@@ -42,7 +42,7 @@ def read_msgs(path, roles):
             arrow = words.index("->")
             frm, to = words[3:arrow], words[arrow + 1:]
             for r in frm + to:
-                if r != "*" and r not in names:
+                if r not in ("*", "parent", *names):
                     fail(path, no, f"unknown role {r}")
             cur = {"name": words[1], "fields": [], "doc": doc, "from": frm, "to": to, "fd": None}
             msgs.append(cur)
@@ -122,7 +122,7 @@ def printer(fields):
 def mask(roles, names):
     if "*" in roles:
         return "ROLES_ALL"
-    return " | ".join(f"ROLE_BIT({c_name(r)})" for r in roles)
+    return " | ".join(f"ROLE_BIT({c_name(r)})" for r in roles if r != "parent") or "0"
 
 
 HEADER = """/* Generated from lib/ipc/msgs.def and lib/daemon/roles.def by scripts/gen_msgs.py. */
@@ -263,10 +263,10 @@ int msg_decode(struct slice in, struct msg *m) CHECKED;
 /* One line for traces; of one that carries secrets only the name. */
 void msg_print(struct buf *b, const struct msg *m);
 #endif""")
-    c.append("static const struct {\n\tconst char *name;\n\tuint32_t from, to;\n\tint fd;\n\tbool secret;\n} rows[MSG_TYPE_COUNT] = {")
+    c.append("static const struct {\n\tconst char *name;\n\tuint32_t from, to;\n\tint fd;\n\tbool secret, parent; /* from: the parent of the receiver */\n} rows[MSG_TYPE_COUNT] = {")
     for m in msgs:
         fd = {"one": 1, "maybe": 2, None: 0}[m["fd"]]
-        c.append(f'\t[MSG_{m["name"].upper()}] = {{ "{m["name"]}", {mask(m["from"], roles)},\n\t    {mask(m["to"], roles)}, {fd}, {"true" if m.get("secret") else "false"} }},')
+        c.append(f'\t[MSG_{m["name"].upper()}] = {{ "{m["name"]}", {mask(m["from"], roles)},\n\t    {mask(m["to"], roles)}, {fd}, {"true" if m.get("secret") else "false"}, {"true" if "parent" in m["from"] else "false"} }},')
     c.append("};\n")
     c.append("""const char *
 msg_name(enum msg_type type)
@@ -277,7 +277,9 @@ msg_name(enum msg_type type)
 bool
 msg_allowed(enum msg_type type, enum role from, enum role to)
 {
-	return type > MSG_NONE && type < MSG_TYPE_COUNT && (rows[type].from & ROLE_BIT(from)) && (rows[type].to & ROLE_BIT(to));
+	if (type <= MSG_NONE || type >= MSG_TYPE_COUNT || !(rows[type].to & ROLE_BIT(to)))
+		return false;
+	return rows[type].from & ROLE_BIT(from) || (rows[type].parent && role_table[to].parent == (int)from);
 }
 
 int

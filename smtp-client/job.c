@@ -160,9 +160,10 @@ rest_status(const struct job *j)
 static void
 add_results(struct job *j, struct buf *out)
 {
-	size_t share = 60000 / j->n, text_max = share > 1400  ? 1024
-						: share > 500 ? share - 340
-							      : 160;
+	size_t share = 60000 / (j->n ? j->n : 1), /* none: a job that is none */
+	    text_max = share > 1400  ? 1024
+		       : share > 500 ? share - 340
+				     : 160;
 
 	for (size_t i = 0; i < j->n; i++) {
 		struct rcpt *r = &j->rcpts[i];

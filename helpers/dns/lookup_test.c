@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <stdatomic.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -63,7 +64,7 @@ struct resolver_thread {
 	pthread_t thread;
 	int udp, tcp, stop[2];
 	uint16_t port;
-	unsigned questions, tcp_questions, most;
+	atomic_uint questions, tcp_questions;
 };
 
 static void

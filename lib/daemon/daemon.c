@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -261,6 +262,22 @@ on_link(struct daemon *d, enum role peer, int fd)
 	zygote_repair(d, peer);
 }
 
+/* The zygote is trusted with no more than its own children: what it hands on has to be a channel.
+ */
+static void
+on_child(struct daemon *d, struct ipc_chan *ch, struct msg *m)
+{
+	int type = 0;
+	socklen_t n = sizeof(type);
+
+	if (getsockopt(m->fd, SOL_SOCKET, SO_TYPE, &type, &n) || type != SOCK_SEQPACKET) {
+		on_closed(d, ch, ERR_SYNTAX, "descriptor of a child is no channel");
+		ipc_chan_free(&ch);
+		return;
+	}
+	add_link(d, take_fd(m), child_role(ipc_chan_peer(ch)), false);
+}
+
 static void
 send_stats(struct daemon *d, struct ipc_chan *ch, uint32_t id)
 {
@@ -306,7 +323,7 @@ on_message(void *ctx, struct ipc_chan *ch, struct msg *m)
 			on_link(d, (enum role)m->link.role, take_fd(m));
 		return;
 	case MSG_CHILD:
-		add_link(d, take_fd(m), child_role(ipc_chan_peer(ch)), false);
+		on_child(d, ch, m);
 		return;
 	case MSG_CONFIG:
 		on_config(d, m);

@@ -220,6 +220,26 @@ test_wrong_role_is_refused_on_both_ends(void **state)
 	pair_close(&p, false);
 }
 
+/* Who may name a peer's role, or end a daemon: its parent, and no other that it talks to. */
+static void
+test_only_the_parent_links_and_stops(void **state)
+{
+	static const enum msg_type types[] = { MSG_LINK, MSG_STOP };
+
+	(void)state;
+	for (size_t i = 0; i < 2; i++) {
+		assert_true(msg_allowed(types[i], ROLE_MASTER, ROLE_QMGR));
+		assert_true(msg_allowed(types[i], ROLE_SMTPD, ROLE_SMTPD_CHILD));
+		assert_true(msg_allowed(types[i], ROLE_LOCAL, ROLE_DELIVERY));
+		assert_false(msg_allowed(types[i], ROLE_SMTPD, ROLE_QMGR));
+		assert_false(msg_allowed(types[i], ROLE_SMTPD, ROLE_LOGIN_CHILD));
+		assert_false(msg_allowed(types[i], ROLE_LOCAL, ROLE_QMGR));
+		assert_false(msg_allowed(types[i], ROLE_BROKER, ROLE_IMAPD_CHILD));
+		assert_false(msg_allowed(types[i], ROLE_QMGR, ROLE_MASTER));
+		assert_false(msg_allowed(types[i], ROLE_MASTER, ROLE_SMTPD_CHILD));
+	}
+}
+
 static void
 test_garbage_closes_the_peer_only(void **state)
 {
@@ -286,6 +306,7 @@ main(void)
 		cmocka_unit_test(test_limit_and_one_past),
 		cmocka_unit_test(test_descriptor_travels),
 		cmocka_unit_test(test_wrong_role_is_refused_on_both_ends),
+		cmocka_unit_test(test_only_the_parent_links_and_stops),
 		cmocka_unit_test(test_garbage_closes_the_peer_only),
 		cmocka_unit_test(test_credit),
 		cmocka_unit_test(test_end_is_seen),

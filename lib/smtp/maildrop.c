@@ -71,6 +71,8 @@ take_value(struct maildrop *m, struct slice keyword, struct slice value, bool *s
 		*sender_seen = true;
 		m->sender = value;
 	} else if (slice_eq_str(keyword, "recipient")) {
+		if (!value.n)
+			return ERR_SYNTAX;
 		m->rcpts[m->count++] = value;
 	} else if (slice_eq_str(keyword, "body")) {
 		m->body_8bit = slice_eq_str(value, "8BITMIME");
@@ -98,8 +100,8 @@ count_rcpts(struct slice in, size_t max, size_t *count_r)
 	int err;
 
 	*count_r = 0;
-	while (!(err = take_line(&in, &line)) && line.n)
-		if (slice_has_prefix(line, "recipient ") && ++*count_r > max)
+	while (!(err = take_line(&in, &line)) && line.n) /* as maildrop_parse takes them apart */
+		if (slice_eq_str(slice_split(&line, ' '), "recipient") && ++*count_r > max)
 			return ERR_LIMIT;
 	return err;
 }

@@ -67,6 +67,9 @@ bad_files(void **state)
 	check_bad(SLICE_LIT("bulkhead-maildrop 2\nsender \nrecipient a\n\n"));
 	check_bad(SLICE_LIT("bulkhead-maildrop 1\n\n"));
 	check_bad(SLICE_LIT("bulkhead-maildrop 1\nsender a\n\n"));
+	/* a recipient that is none counts all the same: the array has room for what was counted */
+	check_bad(SLICE_LIT("bulkhead-maildrop 1\nsender a\nrecipient\nrecipient\nrecipient\n\n"));
+	check_bad(SLICE_LIT("bulkhead-maildrop 1\nsender a\nrecipient \n\n"));
 	check_bad(SLICE_LIT("bulkhead-maildrop 1\nrecipient a\n\n"));
 	check_bad(SLICE_LIT("bulkhead-maildrop 1\nsender a\nsender b\nrecipient a\n\n"));
 	check_bad(SLICE_LIT("bulkhead-maildrop 1\nsender a\nrecipient b\0c\n\n"));

@@ -1,0 +1,394 @@
+"""Every message from every peer: to live daemons, over channels that this test is the far end of.
+
+A daemon knows a peer by the end of a pair that its parent gave it. The test borrows the parent's end of a process's
+control channel and gives it pairs of its own, under each role that may be its peer. Messages are made from
+lib/ipc/msgs.def. What is not permitted, cut short, lies about a length, or has a descriptor too many or too few costs the
+channel; what is permitted but belongs to nothing (unknown ids, results for no job, the same twice, every number at its
+end) costs at most that; and the receiver lives.
+
+BULKHEAD_LONG=1 tries every type, every cut and every length; without it a fixed part of them.
+"""
+import imaplib
+import os
+import pathlib
+import re
+import smtplib
+import socket
+import struct
+import time
+
+import pytest
+
+from instance import DAEMONS, ROOT, SLOW, Instance
+from test_imap import login
+from test_skeleton import steal_socket
+
+pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="takes descriptors of other processes"), pytest.mark.xdist_group("ipc")]
+LONG = os.environ.get("BULKHEAD_LONG") == "1"
+WIDTH = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
+
+
+# --- the table ---
+
+class Type:
+    def __init__(self, number, words):
+        self.number, self.name = number, words[1]
+        arrow = words.index("->")
+        self.senders, self.receivers = words[3:arrow], words[arrow + 1:]
+        self.fields, self.fd = [], "none"
+
+
+def read_table():
+    types, items, last = [], {}, None
+    for line in (ROOT / "lib/ipc/msgs.def").read_text().splitlines():
+        words = line.split("#")[0].split()
+        if not words:
+            continue
+        if words[0] == "msg":
+            types.append(Type(len(types) + 1, words))
+            last = types[-1].fields
+        elif words[0] == "item":
+            last = items[words[1]] = []
+        elif words[0] == "fd":
+            types[-1].fd = words[1]
+        elif words[0] != "secret":
+            last.append(words)
+    return types, items
+
+
+TYPES, ITEMS = read_table()
+BY_NAME = {t.name: t for t in TYPES}
+ROLES = {w[0]: (n, w[4]) for n, w in enumerate(
+    [line.split() for line in (ROOT / "lib/daemon/roles.def").read_text().splitlines() if line[:1].isalpha()])}
+CHILD = {parent: role for role, (_, parent) in ROLES.items() if parent in ROLES and role != "program" and parent != "master"}
+EDGES = [tuple(w.lower().replace("_", "-") for w in m) for m in re.findall(
+    r"\{ ROLE_(\w+), ROLE_(\w+) \}", (ROOT / "master/links.c").read_text())]
+
+
+def allowed(t, sender, receiver):
+    if "*" not in t.receivers and receiver not in t.receivers:
+        return False
+    return "*" in t.senders or sender in t.senders or ("parent" in t.senders and ROLES[receiver][1] == sender)
+
+
+def body(fields, full, lengths, at):
+    """The fields; full: something in each, else nothing; the offsets of length fields are added to lengths."""
+    out = bytearray()
+    for kind, *rest in fields:
+        if kind in WIDTH:
+            out += (b"\xff" if full == "ends" else b"\1" if full else b"\0").ljust(WIDTH[kind], b"\xff" if full == "ends" else b"\0")
+            continue
+        value = b"x" if full and kind != "list" else b""
+        if kind == "list":
+            lengths.append(at + len(out))
+            out += struct.pack("<I", 1 if full else 0)
+            value = body(ITEMS[rest[1]], full, [], 0) if full else b""
+        lengths.append(at + len(out))
+        out += struct.pack("<I", len(value)) + value
+    return bytes(out)
+
+
+def encode(t, ident=77, full=False):
+    lengths = []
+    return struct.pack("<HI", t.number, ident) + body(t.fields, full, lengths, 6), lengths
+
+
+# --- processes and their channels ---
+
+def peer_inodes():
+    """{inode: inode of the other end} of all unix sockets."""
+    out = {}
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as s:  # sock_diag
+        ask = struct.pack("=BBHIIIII", 1, 0, 0, 2**32 - 1, 0, 4, 2**32 - 1, 2**32 - 1)
+        s.send(struct.pack("=IHHII", 16 + len(ask), 20, 0x301, 1, 0) + ask)
+        while True:
+            data, at = s.recv(1 << 20), 0
+            while at + 16 <= len(data):
+                size, kind = struct.unpack_from("=IH", data, at)
+                if kind != 20:
+                    return out
+                inode, here = struct.unpack_from("=I", data, at + 20)[0], at + 32
+                while here + 4 <= at + size:
+                    n, what = struct.unpack_from("=HH", data, here)
+                    if what == 2:
+                        out[inode] = struct.unpack_from("=I", data, here + 4)[0]
+                    here += (n + 3) & ~3
+                at += (size + 3) & ~3
+
+
+def sockets(pid):
+    """{inode: fd}"""
+    out = {}
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        m = re.match(r"socket:\[(\d+)\]", os.readlink(f"/proc/{pid}/fd/{fd}"))
+        if m:
+            out[int(m[1])] = int(fd)
+    return out
+
+
+def parent_of(pid):
+    return int(re.search(r"^PPid:\s*(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text(), re.M)[1])
+
+
+def parents_end(pid):
+    """The parent's end of the control channel of a process: what only its parent has of it."""
+    parent, peers = parent_of(pid), peer_inodes()
+    held, mine = sockets(parent), sockets(pid)
+    control = [held[peers[i]] for i in sorted(mine, key=mine.get) if peers.get(i) in held and mine[i] != 5]
+    return socket.socket(fileno=steal_socket(parent, control[0]))
+
+
+class Receiver:
+    """A live process as one of its peers sees it."""
+
+    def __init__(self, role, pid):
+        self.role, self.pid, self.control = role, pid, parents_end(pid)
+
+    def link(self, role):
+        """A fresh channel on which this test is a peer of that role."""
+        mine, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        zygote = ROLES[role][1] if role in CHILD.values() and role not in CHILD.get(self.role, "") else None
+        if zygote and (zygote, self.role) not in EDGES and (self.role, zygote) not in EDGES:
+            zygote = None
+        if zygote:
+            with self.link(zygote) as over:
+                send(over, struct.pack("<HI", BY_NAME["child"].number, 0), far.fileno())
+                far.close()
+                return Held(mine, over.detach())
+        data = struct.pack("<HIB", BY_NAME["link"].number, 0, ROLES[role][0])
+        send(self.control, data, far.fileno())
+        far.close()
+        return mine
+
+    def lives(self):
+        try:
+            return pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        except OSError:
+            return False
+
+
+class Held(socket.socket):
+    """A channel of a child: its zygote's, over which it came, is kept as long."""
+
+    def __init__(self, mine, zygote):
+        super().__init__(fileno=mine.detach())
+        self.zygote = socket.socket(fileno=zygote)
+
+    def close(self):
+        super().close()
+        self.zygote.close()
+
+
+def send(sock, data, *fds):
+    end = time.monotonic() + 30 * SLOW
+    while True:
+        try:
+            if fds:
+                socket.send_fds(sock, [data], list(fds))
+            else:
+                sock.send(data)
+            return
+        except BlockingIOError:
+            assert time.monotonic() < end, "the receiver takes nothing"
+            time.sleep(0.005)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+
+def is_closed(sock):
+    sock.settimeout(30 * SLOW)
+    try:
+        while sock.recv(65536):
+            pass
+        return True
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+
+
+# --- what is tried ---
+
+def descriptor(t, wrong=False):
+    return t.fd == "one" if not wrong else t.fd == "none"
+
+
+def faulty(t, some):
+    """(what, data, with a descriptor?) of a type that this peer may send."""
+    data, lengths = encode(t, full=True)
+    cuts = range(len(data)) if LONG else sorted({1, 5, 6, len(data) // 2, len(data) - 1} & set(range(1, len(data))))
+    for n in list(cuts)[1 if LONG else 0:]:
+        yield f"cut at {n}", data[:n], descriptor(t)
+    yield "a byte more", data + b"\0", descriptor(t)
+    for at in lengths if LONG else lengths[some % len(lengths):][:1] if lengths else []:
+        old = struct.unpack_from("<I", data, at)[0]
+        for lie in (old + 1, 2**31 - 1, 2**32 - 1):
+            yield f"length at {at} is {lie}", data[:at] + struct.pack("<I", lie) + data[at + 4:], descriptor(t)
+    if t.fd != "maybe":
+        yield "descriptor", encode(t)[0], descriptor(t, wrong=True)
+
+
+def odd(t):
+    """Well-formed, but they belong to nothing; each is sent twice."""
+    for ident in 0, 77, 2**32 - 1:
+        for full in (False, True, "ends"):
+            yield encode(t, ident, full)[0]
+
+
+def try_peer(r, role, count):
+    null = os.open("/dev/null", os.O_RDONLY)
+    for t in TYPES:
+        if not allowed(t, role, r.role):
+            if LONG or (t.number + ROLES[role][0] + ROLES[r.role][0]) % 8 == 0:
+                with r.link(role) as s:
+                    send(s, encode(t)[0])
+                    assert is_closed(s), f"{r.role} took {t.name} from {role}"
+                count["refused"] += 1
+            continue
+        for what, data, fd in faulty(t, ROLES[role][0]):
+            with r.link(role) as s:
+                send(s, data, *[null] if fd else [])
+                assert is_closed(s), f"{r.role}: {t.name} of {role}, {what}"
+            count["faulty"] += 1
+        with r.link(role) as s:
+            for data in odd(t):
+                for _ in "ab":
+                    send(s, data, *[null] if descriptor(t) else [])
+                    count["odd"] += 1
+        with r.link(role) as s:  # it still reads
+            send(s, b"\xff\xff not a message")
+            assert is_closed(s), f"{r.role} hangs after {t.name} of {role}"
+        assert r.lives(), f"{r.role} died of {t.name} of {role}"
+    os.close(null)
+
+
+@pytest.fixture(scope="module")
+def instance_at_work(tmp_path_factory):
+    i = Instance(tmp_path_factory.mktemp("ipc") / "i", allow_deaths=True,
+                 main={"local_child_idle_time": "1h", "imap_session_idle_time": "1h", "auth_system_users": "yes",
+                       "smtpd_client_connection_rate_limit": "0", "service_throttle_time": "1s"})
+    i.extra_rows = ["pam unix n - n - 1 pam"]
+    i.write()
+    i.start()
+    yield i
+    i.stop()
+
+
+@pytest.fixture
+def busy(instance_at_work):
+    """An instance with a child of each zygote at work."""
+    i, end = instance_at_work, time.monotonic() + 60 * SLOW
+    wait_ready(i)
+    while True:  # a zygote may be renewed just now
+        try:
+            clients = [login(i), smtplib.SMTP("127.0.0.1", i.port["smtp"], timeout=30 * SLOW)]
+            break
+        except (OSError, AssertionError, imaplib.IMAP4.error, smtplib.SMTPException):
+            assert time.monotonic() < end, i.tail()
+            time.sleep(0.05)
+    yield i
+    for c in clients:
+        c.sock.close()
+
+
+def wait_ready(i):
+    end = time.monotonic() + 60 * SLOW
+    while True:
+        text = i.tool("status", check=False).stdout
+        if all(re.search(rf"^\S+\s+{d}\s+\d+ ready", text, re.M) for d in (*DAEMONS, "pam", "smtpd", "login")):
+            return
+        assert time.monotonic() < end, text + i.tail()
+        time.sleep(0.05)
+
+
+def pid_of(i, role):
+    parent = ROLES[role][1]
+    program = role if parent == "master" else parent
+    for pid in i.pids(program):
+        if (parent_of(pid) == i.process.pid) == (parent == "master"):
+            return pid
+    raise AssertionError(f"no {role}\n{i.tail()}")
+
+
+def peers_of(role):
+    """Roles that may be at the other end of a channel of this one, but its parent."""
+    mine = role if ROLES[role][1] == "master" else ROLES[role][1]
+    found = [a if b == mine else b for a, b in EDGES if mine in (a, b)]
+    if mine == role:  # children of peers speak to services, not to each other
+        child = BY_NAME["child"]
+        found += [CHILD[p] for p in found if p in CHILD and allowed(child, p, role)]
+    return sorted(set(found))
+
+
+RECEIVERS = ["qmgr", "maps", "dns", "auth", "broker", "nss", "pam", "pickup", "bounce", "smtp-client", "local", "imapd", "pop3d",
+             "smtpd", "login", "smtpd-child", "imapd-child", "login-child", "delivery"]
+
+
+@pytest.mark.parametrize("role", RECEIVERS)
+def test_every_message_of_every_peer(busy, role):
+    count = {"refused": 0, "faulty": 0, "odd": 0}
+    if role == "delivery":
+        deliver(busy)
+    r = Receiver(role, pid_of(busy, role))
+    for peer in peers_of(role):
+        try_peer(r, peer, count)
+    print(f"{role}: {count}")
+    assert count["refused"] and r.lives()
+    works_again(busy, r)
+
+
+def works_again(i, r):
+    """The test took its peers' places: with a successor that has the right ones the suite works."""
+    os.kill(pid_of(i, r.role if ROLES[r.role][1] == "master" else ROLES[r.role][1]), 9)
+    wait_ready(i)
+    deliver(i)
+
+
+def deliver(i):
+    before = len(i.messages("u1@example.test"))
+    with smtplib.SMTP("127.0.0.1", i.port["smtp"], timeout=30 * SLOW) as s:
+        s.sendmail("a@sender.example", ["u1@example.test"], b"Subject: after\r\n\r\nx\r\n")
+    i.wait_messages("u1@example.test", before + 1, seconds=30)
+
+
+def test_the_log_counts_and_lives(busy):
+    """Records are shared by all: one that does not decode is counted, and the next is written."""
+    pid = pid_of(busy, "log")
+    shared = socket.socket(fileno=steal_socket(pid_of(busy, "pickup"), 5))
+    data, lengths = encode(BY_NAME["log_records"], full=True)
+    for n in range(1, len(data)):
+        send(shared, data[:n])
+    for at in lengths:
+        for lie in (2, 2**31 - 1, 2**32 - 1):
+            send(shared, data[:at] + struct.pack("<I", lie) + data[at + 4:])
+    for t in TYPES:
+        if not allowed(t, "pickup", "log"):
+            send(shared, encode(t)[0])
+    shared.close()
+    busy.tool("reload")
+    busy.wait_log("reload", seconds=20)
+    assert pid in busy.pids("log")
+
+
+def test_master_bears_any_daemon(busy):
+    """To master a daemon that breaks the rules is a dead one: it gets a successor, and master lives."""
+    cases = [encode(BY_NAME["stats"])[0][:9], encode(BY_NAME["stop"])[0], b"\xff", encode(BY_NAME["ready"], full="ends")[0]]
+    if LONG:
+        cases += [encode(t)[0] for t in TYPES if not allowed(t, "pickup", "master")]
+        data = encode(BY_NAME["ready"], full=True)[0]
+        cases += [data[:n] for n in range(1, len(data))]
+    master = busy.process.pid
+    for data in cases:
+        pid = pid_of(busy, "pickup")
+        with socket.socket(fileno=steal_socket(pid, 3)) as s:
+            send(s, data)
+        end = time.monotonic() + 60 * SLOW
+        while pid in busy.pids("pickup") or not busy.pids("pickup"):
+            assert time.monotonic() < end, (data, busy.tail())
+            time.sleep(0.02)
+    for full in (False, True, "ends"):  # answers to nothing
+        with socket.socket(fileno=steal_socket(pid_of(busy, "pickup"), 3)) as s:
+            for name in "stats", "control_reply":
+                send(s, encode(BY_NAME[name], 999, full)[0])
+    assert busy.process.poll() is None and busy.process.pid == master
+    assert busy.tool("status").returncode == 0
