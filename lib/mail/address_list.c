@@ -48,6 +48,16 @@ fold_length(struct slice s, size_t at)
 	return 0;
 }
 
+/* Whether a whole UTF-8 character begins there. Looks no further: the text may be long. */
+static bool
+utf8_begins(struct slice in, size_t at)
+{
+	unsigned char c = in.p[at];
+	size_t n = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
+
+	return at + n <= in.n && utf8_valid(slice_sub(in, at, at + n));
+}
+
 /* The delimited text that begins at p->at (its opening byte included); *closed_r says whether
  * its end was there. Comments nest, the others do not. */
 static struct slice
@@ -60,8 +70,7 @@ scan_delimited(struct parser *p, unsigned char open, unsigned char close, bool *
 		size_t fold = c == '\r' || c == '\n' ? fold_length(p->in, p->at) : 0;
 		if (c == '\\' && p->at + 1 < p->in.n) {
 			p->at++;
-			if (open == '"' && p->in.p[p->at] >= 0x80 &&
-			    !utf8_valid(slice_sub(p->in, p->at, p->in.n)))
+			if (open == '"' && p->in.p[p->at] >= 0x80 && !utf8_begins(p->in, p->at))
 				p->list->errors++;
 		} else if (fold) {
 			p->at += fold - 1;

@@ -528,6 +528,27 @@ completion(void **state)
 	}
 }
 
+/* A megabyte of escaped characters: what took the square of it would not end. */
+static void
+list_is_linear(void **state)
+{
+	struct arena arena = { 0 };
+	struct address_list list;
+	struct buf text = { 0 };
+
+	(void)state;
+	buf_add_str(&text, "\"");
+	for (int i = 0; i < 350000; i++)
+		buf_add_str(&text, "\\\xc3\xa9");
+	buf_add_str(&text, "\" <a@b>");
+	assert_int_equal(address_list_parse(buf_slice(&text), &arena, 3, &list), 0);
+	assert_int_equal(list.errors, 0);
+	assert_int_equal(list.count, 1);
+	assert_int_equal(STAILQ_FIRST(&list.entries)->name.n, 700000);
+	arena_free(&arena);
+	buf_free(&text);
+}
+
 int
 main(void)
 {
@@ -541,6 +562,7 @@ main(void)
 		cmocka_unit_test(paths),
 		cmocka_unit_test(lists),
 		cmocka_unit_test(list_limit),
+		cmocka_unit_test(list_is_linear),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -68,8 +68,13 @@ token(struct slice *s, struct arena *arena)
 static struct slice
 quoted(struct slice *s, struct arena *arena)
 {
-	unsigned char *out = arena_alloc(arena, s->n + 1);
-	size_t n = 0, i = 1;
+	size_t n = 0, i = 1, end = 1;
+	unsigned char *out;
+
+	/* Room for this string, not for all that follows: a header has many of them. */
+	while (end < s->n && s->p[end] != '"')
+		end += s->p[end] == '\\' ? 2 : 1;
+	out = arena_alloc(arena, (end < s->n ? end : s->n) + 1);
 
 	for (; i < s->n && s->p[i] != '"'; i++) {
 		unsigned char c = s->p[i];

@@ -356,12 +356,37 @@ test_vectors(void **state)
 	assert_int_equal(differing, 0);
 }
 
+/* Many quoted parameters before a long rest: memory is that of the text, not of its square. */
+static void
+test_parameters_cost_their_size(void **state)
+{
+	struct arena arena = { 0 };
+	struct buf text = { 0 };
+	struct mime_param *params;
+	struct slice type, subtype;
+
+	(void)state;
+	buf_add_str(&text, "text/plain");
+	for (int i = 0; i < 100; i++)
+		buf_add_str(&text, ";a=\"x\\\"y\"");
+	buf_add_str(&text, ";z=\"");
+	for (int i = 0; i < 100000; i++)
+		buf_add_byte(&text, 'z');
+	assert_true(mime_parse_params(buf_slice(&text), &arena, 128, &type, &subtype, &params));
+	assert_int_equal(mime_param_find(params, "z")->value.n, 100000);
+	assert_true(slice_eq_str(mime_param_find(params, "a")->value, "x\"y"));
+	assert_true(arena.used < 2 * buf_len(&text) + 20000);
+	arena_free(&arena);
+	buf_free(&text);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_table),
 		cmocka_unit_test(test_fields), cmocka_unit_test(test_limits),
-		cmocka_unit_test(test_find), cmocka_unit_test(test_vectors) };
+		cmocka_unit_test(test_find), cmocka_unit_test(test_parameters_cost_their_size),
+		cmocka_unit_test(test_vectors) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
