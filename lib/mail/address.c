@@ -60,7 +60,8 @@ check_parts(const struct address *a, unsigned flags)
 
 	if (a->utf8 && !(flags & ADDRESS_UTF8))
 		return ERR_DENIED;
-	if (a->utf8 && (!utf8_valid(a->local) || !utf8_valid(a->domain)))
+	if (a->utf8 && (!utf8_valid(a->local) || !utf8_valid(a->domain) ||
+			   utf8_has_control(a->local) || utf8_has_control(a->domain)))
 		return ERR_SYNTAX;
 	if (a->local.n > local_max)
 		return ERR_LIMIT;

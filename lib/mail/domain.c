@@ -27,6 +27,16 @@ utf8_valid(struct slice s)
 	return !s.n || (slice_find(s, '\0') < 0 && !u8_check(s.p, s.n));
 }
 
+bool
+utf8_has_control(struct slice s)
+{
+	for (size_t i = 0; i < s.n; i++)
+		if (s.p[i] < 32 || s.p[i] == 127 ||
+		    (s.p[i] == 0xc2 && i + 1 < s.n && s.p[i + 1] < 0xa0))
+			return true;
+	return false;
+}
+
 static bool
 is_label_byte(unsigned char c)
 {

@@ -34,6 +34,8 @@ int domain_to_unicode(struct slice s, char *out_r, size_t size) CHECKED;
 
 /* Whether the bytes are well-formed UTF-8 without NUL. */
 bool utf8_valid(struct slice s);
+/* Whether valid UTF-8 holds a control character, of C0 or C1: terminals obey both. */
+bool utf8_has_control(struct slice s);
 bool slice_is_ascii(struct slice s);
 
 #endif

@@ -5,6 +5,8 @@
  */
 #include "smtp/params.h"
 
+#include "mail/domain.h"
+
 static bool
 is_value_byte(unsigned char c, bool utf8)
 {
@@ -173,11 +175,7 @@ dsn_orcpt_valid(struct slice s)
 		if (!ascii_is_alnum(type.p[i]) && type.p[i] != '-')
 			return false;
 	/* RFC 6533: utf-8-addr-xtext also may hold UTF-8 as it is and "\x{...}" */
-	if (slice_caseeq_str(type, "utf-8")) {
-		for (size_t i = 0; i < s.n; i++)
-			if (s.p[i] <= 32 || s.p[i] == 127)
-				return false;
-		return true;
-	}
+	if (slice_caseeq_str(type, "utf-8"))
+		return slice_find(s, ' ') < 0 && utf8_valid(s) && !utf8_has_control(s);
 	return xtext_valid(s);
 }
