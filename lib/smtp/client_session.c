@@ -95,12 +95,17 @@ hello(struct client *c, enum client_command command)
 	client_expect(c, command, 0);
 }
 
-/* TLS first, then AUTH, then ready. */
+/* TLS first, then AUTH, then ready. Nothing is outstanding: what the server has said beyond its
+ * reply would be taken for the reply to the next command, and each later one for that before it. */
 static void
 go_on(struct client *c)
 {
 	bool offered = (c->features & CLIENT_STARTTLS) != 0;
 
+	if (buf_len(&c->in)) {
+		client_fail(c, CLIENT_FAIL_PROTOCOL);
+		return;
+	}
 	if (!c->tls_active && (c->opts.tls || c->opts.tls_required) && offered) {
 		buf_add_str(&c->out, "STARTTLS\r\n");
 		client_expect(c, CLIENT_CMD_STARTTLS, 0);
