@@ -26,9 +26,29 @@ store_task_free(struct imap_session *s)
 	free(t);
 }
 
-/* 0, or ERR_LIMIT, ERR_SYNTAX for a keyword that cannot be; those that cannot be read are BAD. */
-static int
-one_flag(struct imap_session *s, struct imap_parse *p, struct flag_change *c)
+/* Keywords that a command names; only one that is good makes new ones. */
+struct keywords {
+	struct slice *names;
+	size_t n, size;
+};
+
+static void
+add_keyword(struct imap_session *s, struct keywords *k, struct slice name)
+{
+	struct slice *bigger;
+
+	if (k->n == k->size) {
+		k->size = k->size ? 2 * k->size : 8;
+		bigger = arena_alloc(&s->arena, k->size * sizeof(*bigger));
+		if (k->n)
+			memcpy(bigger, k->names, k->n * sizeof(*bigger));
+		k->names = bigger;
+	}
+	k->names[k->n++] = name;
+}
+
+static void
+one_flag(struct imap_session *s, struct imap_parse *p, struct flag_change *c, struct keywords *k)
 {
 	static const struct {
 		const char *name;
@@ -36,46 +56,46 @@ one_flag(struct imap_session *s, struct imap_parse *p, struct flag_change *c)
 	} names[] = { { "\\Answered", FLAG_ANSWERED }, { "\\Flagged", FLAG_FLAGGED },
 		{ "\\Deleted", FLAG_DELETED }, { "\\Seen", FLAG_SEEN }, { "\\Draft", FLAG_DRAFT } };
 	struct slice name;
-	int index;
 
 	if (!imap_flag(p, &name))
-		return 0;
+		return;
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
 		if (slice_caseeq_str(name, names[i].name)) {
 			c->flags |= names[i].flag;
-			return 0;
+			return;
 		}
-	if (name.p[0] == '\\') {
-		/* \Recent cannot be changed, others are none of ours: left out (RFC 9051
-		 * section 2.3.2). */
-		return 0;
-	}
-	if (mailbox_read_only(s->mailbox))
-		return 0;
-	index = mailbox_keyword_index(s->mailbox, name, c->op != FLAG_OP_REMOVE);
-	if (index < 0)
-		return c->op == FLAG_OP_REMOVE ? 0 : index;
-	c->keywords |= 1ull << index;
-	return 0;
+	/* \Recent cannot be changed, others are none of ours: left out (RFC 9051 section 2.3.2). */
+	if (name.p[0] != '\\')
+		add_keyword(s, k, name);
 }
 
-static int
-flags(struct imap_session *s, struct imap_parse *p, struct flag_change *c)
+static void
+flags(struct imap_session *s, struct imap_parse *p, struct flag_change *c, struct keywords *k)
 {
 	bool list = imap_try(p, '(');
-	int err = 0;
 
 	if (list && imap_try(p, ')'))
-		return 0;
-	do {
-		int e = one_flag(s, p, c);
-
-		if (e < 0)
-			err = e;
-	} while (imap_try(p, ' '));
+		return;
+	do
+		one_flag(s, p, c, k);
+	while (imap_try(p, ' '));
 	if (list)
 		(void)imap_need(p, ')');
-	return err;
+}
+
+/* 0, or ERR_LIMIT, ERR_SYNTAX for a keyword that cannot be. */
+static int
+resolve_keywords(struct imap_session *s, const struct keywords *k, struct flag_change *c)
+{
+	for (size_t i = 0; i < k->n; i++) {
+		int index = mailbox_keyword_index(s->mailbox, k->names[i], c->op != FLAG_OP_REMOVE);
+
+		if (index < 0 && c->op != FLAG_OP_REMOVE)
+			return index;
+		if (index >= 0)
+			c->keywords |= 1ull << index;
+	}
+	return 0;
 }
 
 static void
@@ -125,7 +145,8 @@ imap_cmd_store(struct imap_session *s, struct imap_parse *p)
 	struct store_task *t;
 	struct imap_set set;
 	struct flag_change change = { .op = FLAG_OP_SET };
-	unsigned keywords = mailbox_keyword_count(s->mailbox);
+	struct keywords keywords = { 0 };
+	unsigned known = mailbox_keyword_count(s->mailbox);
 	bool silent;
 	int err;
 
@@ -142,16 +163,11 @@ imap_cmd_store(struct imap_session *s, struct imap_parse *p)
 	silent = imap_try_text(p, ".SILENT");
 	if (!imap_sp(p))
 		return;
-	err = flags(s, p, &change);
+	flags(s, p, &change, &keywords);
 	if (!imap_end(p))
 		return;
 	if (mailbox_read_only(s->mailbox)) {
 		imap_no(s, "[READ-ONLY] The mailbox is opened read-only");
-		return;
-	}
-	if (err < 0) {
-		imap_no(s, err == ERR_LIMIT ? "[LIMIT] Too many keywords in this mailbox"
-					    : "[CANNOT] Not a possible keyword");
 		return;
 	}
 	t = xcalloc(1, sizeof(*t));
@@ -159,9 +175,17 @@ imap_cmd_store(struct imap_session *s, struct imap_parse *p)
 		free(t);
 		return;
 	}
+	err = resolve_keywords(s, &keywords, &change);
+	if (err < 0) {
+		imap_no(s, err == ERR_LIMIT ? "[LIMIT] Too many keywords in this mailbox"
+					    : "[CANNOT] Not a possible keyword");
+		uid_list_free(&t->uids);
+		free(t);
+		return;
+	}
 	t->change = change;
 	t->silent = silent;
-	if (mailbox_keyword_count(s->mailbox) != keywords)
+	if (mailbox_keyword_count(s->mailbox) != known)
 		imap_put_mailbox_flags(s);
 	imap_start(s, t, store_step, store_task_free);
 }

@@ -5,6 +5,7 @@
  */
 #include "imap/reader.h"
 
+enum { TAG_ROOM = 512 };
 enum reader_state { R_LINE, R_LITERAL, R_ANNOUNCED, R_SKIP_LINE, R_SKIP_LITERAL, R_DONE };
 
 void
@@ -100,7 +101,10 @@ feed_line(struct imap_reader *r, struct slice in, enum imap_read *event)
 
 	if (buf_len(&r->cmd) + n > r->max_command + 2) {
 		r->cmd.err = 0;
-		/* What was looked at stays unread, so that reject finds the line's end. */
+		/* What was looked at stays unread, so that reject finds the line's end; of a first
+		 * line its beginning is shown, for the tag. */
+		if (!buf_len(&r->cmd))
+			buf_add(&r->cmd, slice_sub(in, 0, TAG_ROOM));
 		r->state = R_ANNOUNCED;
 		r->literal_size = 0;
 		r->literal_sync = false;
