@@ -37,7 +37,7 @@ static void
 answer(struct run *r)
 {
 	static const struct reply no = { 550, { (const unsigned char *)"5.7.1", 5 },
-		{ (const unsigned char *)"no\r\nyes\n", 8 } };
+		{ (const unsigned char *)"no\r\nyes\n", 8 }, NULL };
 	enum op op = r->pending;
 	bool good = next_bit(r);
 

@@ -50,15 +50,16 @@ connection_free(struct connection *c, const char *why)
 	static const struct imap_session_counts none;
 	const struct imap_session_counts *n = c->session ? imap_session_counts(c->session) : &none;
 	struct user *u = c->u;
+	const char *limit = NULL, *told = c->session ? imap_session_why(c->session, &limit) : NULL;
 
 	log_event(LOG_imap_disconnect,
-	    "sid=%s user=%s client=%s reason=\"%s\" commands=%llu errors=%llu fetched=%llu "
+	    "sid=%s user=%s client=%s reason=\"%s\"%s%s commands=%llu errors=%llu fetched=%llu "
 	    "appended=%llu expunged=%llu in=%llu out=%llu",
-	    log_cstr(c->id), log_cstr(u->start->user), log_cstr(c->client), why,
-	    (unsigned long long)n->commands, (unsigned long long)n->errors,
-	    (unsigned long long)n->fetched, (unsigned long long)n->appended,
-	    (unsigned long long)n->expunged, (unsigned long long)c->bytes_in,
-	    (unsigned long long)c->bytes_out);
+	    log_cstr(c->id), log_cstr(u->start->user), log_cstr(c->client), told ? told : why,
+	    limit ? " limit=" : "", limit ? limit : "", (unsigned long long)n->commands,
+	    (unsigned long long)n->errors, (unsigned long long)n->fetched,
+	    (unsigned long long)n->appended, (unsigned long long)n->expunged,
+	    (unsigned long long)c->bytes_in, (unsigned long long)c->bytes_out);
 	LIST_REMOVE(c, next);
 	imap_session_free(&c->session);
 	event_free(c->readable);
@@ -221,7 +222,7 @@ take_preamble(struct connection *c)
 		.max_nesting = (unsigned)conf->mime_nesting_limit,
 		.watermark = (size_t)conf->imap_output_watermark,
 		.max_append = (uint64_t)conf->imap_append_limit,
-		.max_errors = 20 };
+		.max_errors = (unsigned)conf->imap_error_limit };
 	struct imap_handover h;
 	int n = imap_handover_decode(buf_slice(&c->in), &h);
 

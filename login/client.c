@@ -77,10 +77,15 @@ client_free(struct client *c, const char *why)
 	struct service *s = c->s;
 	struct daemon *d = s->d;
 	uint64_t token = c->token;
+	const char *limit = NULL;
+	const char *ended = c->engine ? s->front->ended(c->engine, &limit) : NULL;
 
-	log_event(LOG_disconnect, "sid=%s client=%s service=%s state=%s reason=\"%s\"", c->sid,
+	if (c->limit)
+		limit = c->limit;
+	log_event(LOG_disconnect, "sid=%s client=%s service=%s state=%s reason=\"%s\"%s%s", c->sid,
 	    c->address, s->front->service,
-	    c->state == CLIENT_PUMP || c->session.readable ? "session" : "login", why);
+	    c->state == CLIENT_PUMP || c->session.readable ? "session" : "login",
+	    ended ? ended : why, limit ? " limit=" : "", limit ? limit : "");
 	cancel_auth(c);
 	forget_request(c);
 	ev_timer_free(&c->timer);
@@ -102,11 +107,15 @@ timed_out(void *ctx)
 {
 	struct client *c = ctx;
 
-	if (c->state == CLIENT_DIALOGUE || c->state == CLIENT_AUTH || c->state == CLIENT_SESSION)
+	if (c->state == CLIENT_DIALOGUE || c->state == CLIENT_AUTH || c->state == CLIENT_SESSION) {
+		c->limit = "login_timeout";
 		client_stop(c, "Too long without a login");
-	else
-		client_free(c, c->state == CLIENT_HANDSHAKE ? "TLS handshake took too long"
-							    : "client takes no data");
+	} else if (c->state == CLIENT_HANDSHAKE) {
+		c->limit = "smtpd_starttls_timeout";
+		client_free(c, "TLS handshake took too long");
+	} else {
+		client_free(c, "client takes no data");
+	}
 }
 
 static void

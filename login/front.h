@@ -47,6 +47,8 @@ struct front {
 	void (*ok)(void *engine, struct slice final, bool has_final);
 	void (*unavailable)(void *engine, enum front_failure why);
 	void (*bye)(void *engine, const char *text);
+	/* Why the engine ended the dialogue, and the parameter of a limit that was met, or NULL. */
+	const char *(*ended)(const void *engine, const char **limit_r);
 	void (*handover)(const void *engine, struct slice peer, struct slice sid, struct buf *out);
 };
 

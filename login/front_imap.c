@@ -9,10 +9,10 @@
 static void *
 engine_new(const struct conf *conf, const char *mechanisms, bool can_starttls, bool tls)
 {
-	struct imap_login_limits limits = { .max_auth = 12288,
-		.max_command = 8192,
-		.max_errors = 3,
-		.max_commands = 100,
+	struct imap_login_limits limits = { .max_auth = (size_t)conf->smtpd_sasl_response_limit,
+		.max_command = (size_t)conf->login_command_size_limit,
+		.max_errors = (unsigned)conf->login_error_limit,
+		.max_commands = (unsigned)conf->login_command_limit,
 		.max_auth_failures = (unsigned)conf->auth_failure_limit,
 		.greeting = conf->login_greeting };
 
@@ -113,6 +113,12 @@ engine_bye(void *engine, const char *text)
 	imap_login_bye(engine, text);
 }
 
+static const char *
+engine_ended(const void *engine, const char **limit_r)
+{
+	return imap_login_ended(engine, limit_r);
+}
+
 static void
 engine_handover(const void *engine, struct slice peer, struct slice sid, struct buf *out)
 {
@@ -136,5 +142,6 @@ const struct front front_imap = {
 	.ok = engine_ok,
 	.unavailable = engine_unavailable,
 	.bye = engine_bye,
+	.ended = engine_ended,
 	.handover = engine_handover,
 };

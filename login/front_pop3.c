@@ -9,9 +9,9 @@
 static void *
 engine_new(const struct conf *conf, const char *mechanisms, bool can_starttls, bool tls)
 {
-	struct pop3_login_limits limits = { .max_auth = 12288,
-		.max_errors = 3,
-		.max_commands = 100,
+	struct pop3_login_limits limits = { .max_auth = (size_t)conf->smtpd_sasl_response_limit,
+		.max_errors = (unsigned)conf->login_error_limit,
+		.max_commands = (unsigned)conf->login_command_limit,
 		.max_auth_failures = (unsigned)conf->auth_failure_limit,
 		.greeting = conf->login_greeting };
 
@@ -112,6 +112,12 @@ engine_bye(void *engine, const char *text)
 	pop3_login_bye(engine, text);
 }
 
+static const char *
+engine_ended(const void *engine, const char **limit_r)
+{
+	return pop3_login_ended(engine, limit_r);
+}
+
 static void
 engine_handover(const void *engine, struct slice peer, struct slice sid, struct buf *out)
 {
@@ -135,5 +141,6 @@ const struct front front_pop3 = {
 	.ok = engine_ok,
 	.unavailable = engine_unavailable,
 	.bye = engine_bye,
+	.ended = engine_ended,
 	.handover = engine_handover,
 };

@@ -58,6 +58,7 @@ struct client {
 	char tail[16];   /* the last bytes of the session: does it end a line? */
 	size_t tail_n;
 	struct ev_timer timer;
+	const char *limit; /* the parameter whose time is over, for the log */
 	char address[INET_TEXT], sid[17];
 	struct conf *conf;
 };

@@ -34,13 +34,15 @@ static void
 session_end(struct session *s, const char *why)
 {
 	struct msg m = MSG_INIT(MSG_SESSION_COUNT, 0);
+	const char *limit = NULL, *told = s->engine ? pop3_engine_why(s->engine, &limit) : NULL;
 
 	if (s->fd < 0)
 		return;
 	log_event(LOG_pop3_session_end,
-	    "sid=%s user=%s client=%s sent=%llu seconds=%lld why=\"%s\"", log_cstr(s->sid),
+	    "sid=%s user=%s client=%s sent=%llu seconds=%lld why=\"%s\"%s%s", log_cstr(s->sid),
 	    log_cstr(s->user), log_cstr(s->client), (unsigned long long)s->sent,
-	    (long long)((ev_now_us() - s->began) / 1000000), why);
+	    (long long)((ev_now_us() - s->began) / 1000000), told ? told : why,
+	    limit ? " limit=" : "", limit ? limit : "");
 	event_free(s->readable);
 	event_free(s->writable);
 	close(s->fd);
@@ -59,7 +61,8 @@ on_silence(void *ctx)
 {
 	struct session *s = ctx;
 
-	session_end(s, "time-out"); /* RFC 1939 section 3: no answer, nothing removed */
+	session_end(
+	    s, "silent for pop3_idle_timeout"); /* RFC 1939 section 3: no answer, nothing removed */
 }
 
 static void
@@ -123,7 +126,8 @@ work(struct session *s)
 static bool
 open_maildrop(struct session *s)
 {
-	static const struct pop3_engine_limits limits = { .max_errors = 20 };
+	const struct pop3_engine_limits limits = { .max_errors =
+						       (unsigned)s->d->conf->pop3_error_limit };
 	const char *path = s->d->unprivileged ? s->d->root : "/";
 	int rc = store_open(path, NULL, &s->store);
 

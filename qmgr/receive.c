@@ -336,14 +336,18 @@ receive_checked(struct qmgr *q, struct message *m, struct slice user, unsigned i
 
 		snprintf(key, sizeof(key), "user:%.*s", SLICE_ARG(user));
 		name = slice_str(key);
-		if ((conf->submission_message_rate_limit > 0 &&
-			rate_count(&q->rates, name, 1, 1, now) >
-			    (uint64_t)conf->submission_message_rate_limit) ||
-		    (conf->submission_recipient_rate_limit > 0 &&
-			rate_count(&q->rates, name, 2, (uint32_t)m->env.n_rcpts, now) >
-			    (uint64_t)conf->submission_recipient_rate_limit)) {
-			refuse(
-			    q, m, 450, "4.7.1", "Too many messages or recipients in this period");
+		if (conf->submission_message_rate_limit > 0 &&
+		    rate_count(&q->rates, name, 1, 1, now) >
+			(uint64_t)conf->submission_message_rate_limit) {
+			refuse(q, m, 450, "4.7.1",
+			    "Too many messages in this hour (submission_message_rate_limit)");
+			return;
+		}
+		if (conf->submission_recipient_rate_limit > 0 &&
+		    rate_count(&q->rates, name, 2, (uint32_t)m->env.n_rcpts, now) >
+			(uint64_t)conf->submission_recipient_rate_limit) {
+			refuse(q, m, 450, "4.7.1",
+			    "Too many recipients in this hour (submission_recipient_rate_limit)");
 			return;
 		}
 	}

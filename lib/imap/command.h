@@ -28,9 +28,10 @@ struct imap_session {
 	unsigned char tag[IMAP_TAG_MAX];
 	size_t tag_len;
 	bool ended, idling;
-	bool rev2;       /* ENABLE IMAP4rev2 was given */
-	bool uid;        /* the present command is a UID form */
-	unsigned errors; /* in a row */
+	const char *why, *limit; /* of the end, for the log */
+	bool rev2;               /* ENABLE IMAP4rev2 was given */
+	bool uid;                /* the present command is a UID form */
+	unsigned errors;         /* in a row */
 	struct imap_session_counts counts;
 
 	struct mailbox *mailbox; /* selected, or NULL */

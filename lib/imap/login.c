@@ -40,6 +40,7 @@ struct imap_login {
 	size_t tag_len;
 	bool can_starttls, tls;
 	unsigned errors, commands, failures;
+	const char *ended, *limit; /* for the log */
 };
 
 struct imap_login *
@@ -107,10 +108,26 @@ imap_login_bye(struct imap_login *l, const char *text)
 {
 	if (l->state == L_CLOSED || l->state == L_HANDED)
 		return;
+	l->ended = text;
 	put(l, "* BYE ");
 	put(l, text);
 	put(l, "\r\n");
 	l->state = L_CLOSED;
+}
+
+/* The client met a limit: parameter is the one that sets it. */
+static void
+end_at_limit(struct imap_login *l, const char *text, const char *parameter)
+{
+	l->limit = parameter;
+	imap_login_bye(l, text);
+}
+
+const char *
+imap_login_ended(const struct imap_login *l, const char **limit_r)
+{
+	*limit_r = l->limit;
+	return l->ended;
 }
 
 static void
@@ -136,7 +153,7 @@ bad(struct imap_login *l, const char *text)
 	put(l, text);
 	put(l, "\r\n");
 	if (++l->errors >= l->limits.max_errors)
-		imap_login_bye(l, "Too many bad commands");
+		end_at_limit(l, "Too many bad commands", "login_error_limit");
 }
 
 static bool
@@ -309,7 +326,7 @@ run_command(struct imap_login *l, struct imap_login_action *a)
 
 	l->tag_len = 0;
 	if (++l->commands > l->limits.max_commands) {
-		imap_login_bye(l, "Too many commands before login");
+		end_at_limit(l, "Too many commands before login", "login_command_limit");
 		return;
 	}
 	if (!imap_tag(&p, &tag) || tag.n > TAG_MAX) {
@@ -342,7 +359,7 @@ announced(struct imap_login *l)
 			put(l, "+ Ready\r\n");
 		return;
 	}
-	imap_login_bye(l, "Literal is too large");
+	end_at_limit(l, "Literal is too large", "login_command_size_limit");
 }
 
 static size_t
@@ -361,7 +378,7 @@ feed_command(struct imap_login *l, struct slice in, struct imap_login_action *a)
 		break;
 	case IMAP_READ_TOO_LONG:
 	case IMAP_READ_FLOOD:
-		imap_login_bye(l, "Command is too long");
+		end_at_limit(l, "Command is too long", "login_command_size_limit");
 		break;
 	default:
 		break;
@@ -406,7 +423,7 @@ feed_response(struct imap_login *l, struct slice in, struct imap_login_action *a
 	struct slice line;
 
 	if (buf_add(&l->line, slice_sub(in, 0, n)) < 0) {
-		imap_login_bye(l, "Response is too long");
+		end_at_limit(l, "Response is too long", "smtpd_sasl_response_limit");
 		return n;
 	}
 	if (end < 0)
@@ -495,7 +512,7 @@ refuse(struct imap_login *l, enum imap_login_failure why)
 	l->state = L_COMMAND;
 	tagged(l, texts[why]);
 	if (++l->failures >= l->limits.max_auth_failures)
-		imap_login_bye(l, "Too many failed logins");
+		end_at_limit(l, "Too many failed logins", "auth_failure_limit");
 }
 
 void

@@ -24,7 +24,7 @@
 enum { IMAP_LOGIN_INPUT = 8192 };
 
 struct imap_login_limits {
-	size_t max_command;         /* bytes of a command with its literals; default 8192 */
+	size_t max_command;         /* bytes of a command with its literals; default 16384 */
 	size_t max_auth;            /* bytes of one base64 line of AUTHENTICATE; default 12288 */
 	unsigned max_errors;        /* BAD replies before BYE; default 3 */
 	unsigned max_commands;      /* commands of any kind before login; default 100 */
@@ -87,6 +87,10 @@ void imap_login_unavailable(struct imap_login *l, enum imap_login_failure why);
 /* Queues "* BYE text"; for time-outs and shutdown. text is a constant of the caller without CR, LF.
  */
 void imap_login_bye(struct imap_login *l, const char *text);
+
+/* Why the dialogue was ended from here, and the parameter whose limit the client met; each may be
+ * NULL. */
+const char *imap_login_ended(const struct imap_login *l, const char **limit_r);
 
 /* --- the preamble on the stream to the session --- */
 enum { IMAP_HANDOVER_MAX = 1024 };

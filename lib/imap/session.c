@@ -123,8 +123,10 @@ imap_bad(struct imap_session *s, const char *text)
 {
 	reply(s, " BAD ", text);
 	s->counts.errors++;
-	if (++s->errors >= s->config.max_errors)
+	if (++s->errors >= s->config.max_errors) {
+		s->limit = "imap_error_limit";
 		imap_session_bye(s, "Too many bad commands");
+	}
 }
 
 void
@@ -312,7 +314,15 @@ imap_session_bye(struct imap_session *s, const char *text)
 	imap_put(s, "* BYE ");
 	imap_put(s, text);
 	imap_put(s, "\r\n");
+	s->why = text;
 	s->ended = true;
+}
+
+const char *
+imap_session_why(const struct imap_session *s, const char **limit_r)
+{
+	*limit_r = s->limit;
+	return s->why;
 }
 
 void
@@ -482,9 +492,14 @@ feed_some(struct imap_session *s, struct slice in)
 		announced(s);
 		break;
 	case IMAP_READ_TOO_LONG:
-		take_tag(s);
-		imap_append_abort(s);
-		imap_bad(s, "[TOOBIG] The command is too long");
+		if (s->idling) {
+			s->idling = false;
+			imap_bad(s, "DONE expected");
+		} else {
+			take_tag(s);
+			imap_append_abort(s);
+			imap_bad(s, "[TOOBIG] The command is too long");
+		}
 		imap_reader_reject(&s->reader);
 		break;
 	case IMAP_READ_FLOOD:

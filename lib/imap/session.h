@@ -51,6 +51,9 @@ bool imap_session_idling(const struct imap_session *s);
 void imap_session_changed(struct imap_session *s);
 /* Keep-alive for an idling client ("* OK Still here"). */
 void imap_session_keepalive(struct imap_session *s);
+/* Why the session was ended from here, and the parameter whose limit the client met; each may be
+ * NULL. */
+const char *imap_session_why(const struct imap_session *s, const char **limit_r);
 /* "* BYE text", and the end. text is a constant. */
 void imap_session_bye(struct imap_session *s, const char *text);
 /* For the log: the last command's name, and counts. */

@@ -28,6 +28,7 @@ struct pop3_engine {
 	struct buf line, out, mechanisms;
 	bool closed;
 	unsigned errors;
+	const char *why, *limit; /* of the end, for the log */
 
 	enum task task;
 	uint32_t at; /* LIST, UIDL: next message */
@@ -119,15 +120,25 @@ pop3_engine_bye(struct pop3_engine *e, const char *text)
 	if (e->task == TASK_NONE)
 		buf_addf(&e->out, "-ERR %s\r\n", text);
 	end_task(e);
+	e->why = text;
 	e->closed = true;
+}
+
+const char *
+pop3_engine_why(const struct pop3_engine *e, const char **limit_r)
+{
+	*limit_r = e->limit;
+	return e->why;
 }
 
 static void
 bad(struct pop3_engine *e, const char *text)
 {
 	buf_addf(&e->out, "-ERR %s\r\n", text);
-	if (++e->errors >= e->limits.max_errors)
+	if (++e->errors >= e->limits.max_errors) {
+		e->limit = "pop3_error_limit";
 		pop3_engine_bye(e, "Too many bad commands");
+	}
 }
 
 /* --- message numbers --- */

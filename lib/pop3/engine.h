@@ -55,6 +55,8 @@ size_t pop3_engine_feed(struct pop3_engine *e, struct slice in);
 /* A long answer is under way. */
 bool pop3_engine_busy(const struct pop3_engine *e);
 bool pop3_engine_closed(const struct pop3_engine *e);
+/* Why it was ended from here, and the parameter whose limit the client met; each may be NULL. */
+const char *pop3_engine_why(const struct pop3_engine *e, const char **limit_r);
 /* Queues -ERR text (a constant), then it is closed: time-out, shutdown. Not within a long answer:
  * then it is only closed. */
 void pop3_engine_bye(struct pop3_engine *e, const char *text);

@@ -32,6 +32,7 @@ struct pop3_login {
 	char mechanism[32];
 	bool can_stls, tls, has_user;
 	unsigned errors, commands, failures;
+	const char *ended, *limit; /* for the log */
 };
 
 struct pop3_login *
@@ -88,8 +89,24 @@ pop3_login_bye(struct pop3_login *l, const char *text)
 {
 	if (l->state == L_CLOSED || l->state == L_HANDED)
 		return;
+	l->ended = text;
 	buf_addf(&l->out, "-ERR %s\r\n", text);
 	l->state = L_CLOSED;
+}
+
+/* The client met a limit: parameter is the one that sets it. */
+static void
+end_at_limit(struct pop3_login *l, const char *text, const char *parameter)
+{
+	l->limit = parameter;
+	pop3_login_bye(l, text);
+}
+
+const char *
+pop3_login_ended(const struct pop3_login *l, const char **limit_r)
+{
+	*limit_r = l->limit;
+	return l->ended;
 }
 
 static void
@@ -97,7 +114,7 @@ bad(struct pop3_login *l, const char *text)
 {
 	buf_addf(&l->out, "-ERR %s\r\n", text);
 	if (++l->errors >= l->limits.max_errors)
-		pop3_login_bye(l, "Too many bad commands");
+		end_at_limit(l, "Too many bad commands", "login_error_limit");
 }
 
 static bool
@@ -276,7 +293,7 @@ run_command(struct pop3_login *l, struct slice line, struct pop3_login_action *a
 	struct slice name = slice_split(&args, ' ');
 
 	if (++l->commands > l->limits.max_commands) {
-		pop3_login_bye(l, "Too many commands before login");
+		end_at_limit(l, "Too many commands before login", "login_command_limit");
 		return;
 	}
 	if (slice_find(line, 0) >= 0) {
@@ -332,7 +349,8 @@ feed_line(struct pop3_login *l, struct slice in, struct pop3_login_action *a)
 	size_t max = l->state == L_COMMAND ? POP3_LINE_MAX : l->limits.max_auth + 2;
 
 	if (buf_len(&l->line) + n > max) {
-		pop3_login_bye(l, "Line is too long");
+		end_at_limit(l, "Line is too long",
+		    l->state == L_COMMAND ? NULL : "smtpd_sasl_response_limit");
 		return n;
 	}
 	buf_add(&l->line, slice_sub(in, 0, n));
@@ -424,7 +442,7 @@ refuse(struct pop3_login *l, enum pop3_login_failure why)
 	l->state = L_COMMAND;
 	put(l, texts[why]);
 	if (++l->failures >= l->limits.max_auth_failures)
-		pop3_login_bye(l, "Too many failed logins");
+		end_at_limit(l, "Too many failed logins", "auth_failure_limit");
 }
 
 void

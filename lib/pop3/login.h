@@ -85,6 +85,10 @@ void pop3_login_unavailable(struct pop3_login *l, enum pop3_login_failure why);
 /* Queues "-ERR text"; for time-outs and shutdown. text is a constant without CR, LF. */
 void pop3_login_bye(struct pop3_login *l, const char *text);
 
+/* Why the dialogue was ended from here, and the parameter whose limit the client met; each may be
+ * NULL. */
+const char *pop3_login_ended(const struct pop3_login *l, const char **limit_r);
+
 /* Appends the preamble of imap/login.h; its tag holds the mechanisms, for CAPA after login. */
 void pop3_login_handover(
     const struct pop3_login *l, struct slice peer, struct slice session_id, struct buf *out);

@@ -99,6 +99,7 @@ write_out(struct mail *m, size_t keep)
 		if (m->written + buf_len(&m->content) > m->limit) {
 			fail(m, 552, SLICE_LIT("5.3.4"),
 			    SLICE_LIT("Error: message is larger than the limit"));
+			m->failure.limit = "message_size_limit";
 			return;
 		}
 		n = buf_write(&m->content, m->fd);
@@ -142,7 +143,7 @@ file_opened(struct mail *m, struct msg *msg)
 static void
 got_result(struct mail *m, const struct msg_mail_result *result)
 {
-	struct reply r = { result->code, result->enhanced, result->text };
+	struct reply r = { result->code, result->enhanced, result->text, NULL };
 
 	if (result->code < 200 || result->code > 599)
 		r = REPLY(451, "4.3.0", QUEUE_GONE);

@@ -64,7 +64,9 @@ set_limits(struct smtp_policy *p, const struct conf *c)
 	p->junk_command_limit = limit(c->smtpd_junk_command_limit);
 	p->error_delay_ms = limit(c->smtpd_error_sleep_time);
 	p->line_limit = limit(c->line_length_limit);
-	p->auth_line_limit = p->line_limit > 12288 ? p->line_limit : 12288;
+	p->auth_line_limit = limit(c->smtpd_sasl_response_limit) + 2;
+	if (p->auth_line_limit < p->line_limit)
+		p->auth_line_limit = p->line_limit;
 	p->hop_limit = limit(c->hopcount_limit);
 	p->header_size_limit = 0;
 	p->header_section_limit = (size_t)c->header_size_limit * HEADER_SECTION_FACTOR;

@@ -160,8 +160,9 @@ on_verdict(struct request *request, struct msg *m)
 		answer_temporary(q);
 		return;
 	}
-	a.reply =
-	    (struct reply){ m->rcpt_verdict.code, m->rcpt_verdict.enhanced, m->rcpt_verdict.text };
+	a.reply = (struct reply){ .code = m->rcpt_verdict.code,
+		.enhanced = m->rcpt_verdict.enhanced,
+		.text = m->rcpt_verdict.text };
 	if (reply_is_good(&a.reply)) {
 		a.finals = m->rcpt_verdict.finals.raw;
 		a.count = m->rcpt_verdict.finals.n;

@@ -44,6 +44,27 @@ is_over(const struct session *s)
 	return s->eof && s->wait == WAIT_FOR_NOTHING && !s->held;
 }
 
+static bool
+in_content(const struct session *s)
+{
+	enum smtp_state state = smtp_server_state(s->engine);
+
+	return state == SMTP_DATA || state == SMTP_CHUNK;
+}
+
+/* smtpd_min_data_rate is about the time in which content is owed: between two BDAT none is. */
+static void
+watch_rate(struct session *s)
+{
+	bool now = in_content(s);
+
+	if (now && !s->in_content)
+		s->window_start = ev_now_us() - s->window_used;
+	else if (!now && s->in_content)
+		s->window_used = ev_now_us() - s->window_start;
+	s->in_content = now;
+}
+
 void
 session_leave(struct session *s)
 {
@@ -55,6 +76,7 @@ session_leave(struct session *s)
 		    s->engine, &REPLY(421, "4.3.2", "Service is restarting, come back at once"));
 		s->depth--;
 	}
+	watch_rate(s);
 	session_flush(s);
 	if (is_over(s)) {
 		session_free(s);
@@ -72,14 +94,6 @@ session_waits(struct session *s, enum session_wait w)
 }
 
 /* --- timers --- */
-
-static bool
-in_content(const struct session *s)
-{
-	enum smtp_state state = smtp_server_state(s->engine);
-
-	return state == SMTP_DATA || state == SMTP_CHUNK;
-}
 
 static int64_t
 ms(int64_t v)
@@ -138,8 +152,11 @@ deadline(const struct session *s)
 static void
 time_out(struct session *s, const struct reply *r)
 {
-	log_event(LOG_smtp_timeout, "sid=%s client=%s[%s] state=%s text=%s", s->id, s->name,
-	    s->client, smtp_state_name(smtp_server_state(s->engine)), log_value(r->text));
+	const char *limit = s->io == IO_HANDSHAKE ? "smtpd_starttls_timeout" : r->limit;
+
+	log_event(LOG_smtp_timeout, "sid=%s client=%s[%s] state=%s text=%s limit=%s", s->id,
+	    s->name, s->client, smtp_state_name(smtp_server_state(s->engine)), log_value(r->text),
+	    limit);
 	if (s->io == IO_HANDSHAKE || s->io == IO_LINGER || s->closing)
 		s->dead = true;
 	else
@@ -178,12 +195,14 @@ on_timer(void *ctx)
 		if (now >= wait_deadline(s))
 			session_wait_expired(s);
 	} else if (now >= client_deadline(s)) {
-		time_out(s, &REPLY(421, "4.4.2", "Error: timeout exceeded"));
+		time_out(s, &REPLY_LIMIT(421, "4.4.2", "Error: timeout exceeded", "smtpd_timeout"));
 	} else if (c->smtpd_session_time_limit && !s->local &&
 		   now >= s->opened + ms(c->smtpd_session_time_limit)) {
-		time_out(s, &REPLY(421, "4.4.2", "Error: session is too long"));
+		time_out(s, &REPLY_LIMIT(421, "4.4.2", "Error: session is too long",
+				"smtpd_session_time_limit"));
 	} else if (too_slow(s, now)) {
-		time_out(s, &REPLY(421, "4.4.2", "Error: data comes too slowly"));
+		time_out(s, &REPLY_LIMIT(421, "4.4.2", "Error: data comes too slowly",
+				"smtpd_min_data_rate"));
 	}
 	session_leave(s);
 }
@@ -242,10 +261,10 @@ op_refused(void *ctx, struct smtp_server *e, const struct reply *r)
 
 	s->rejects++;
 	log_event(LOG_smtp_refused,
-	    "sid=%s client=%s[%s] state=%s code=%u enhanced=%s text=%s from=%s helo=%s", s->id,
+	    "sid=%s client=%s[%s] state=%s code=%u enhanced=%s text=%s from=%s helo=%s%s%s", s->id,
 	    s->name, s->client, smtp_state_name(smtp_server_state(e)), r->code,
 	    log_value(r->enhanced), log_value(r->text), tx->active ? log_value(tx->sender) : "-",
-	    log_value(smtp_server_hello(e)));
+	    log_value(smtp_server_hello(e)), r->limit ? " limit=" : "", r->limit ? r->limit : "");
 }
 
 static void

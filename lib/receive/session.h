@@ -79,8 +79,10 @@ struct session {
 	size_t login_token_n;
 	unsigned auth_failures;
 	/* times, monotonic microseconds */
-	int64_t opened, last_input, asked, window_start;
+	int64_t opened, last_input, asked;
+	int64_t window_start, window_used; /* of smtpd_min_data_rate; used: before a pause */
 	uint64_t window_bytes;
+	bool in_content; /* at the last look */
 	/* for the log */
 	unsigned messages, recipients, rejects;
 };

@@ -9,7 +9,8 @@
 static void
 failed(struct session *s, const struct reply *r)
 {
-	const struct reply enough = REPLY(421, "4.7.0", "Error: too many failed logins");
+	const struct reply enough =
+	    REPLY_LIMIT(421, "4.7.0", "Error: too many failed logins", "auth_failure_limit");
 	int64_t limit = session_conf(s)->auth_failure_limit;
 
 	if (limit && ++s->auth_failures >= (unsigned)limit)

@@ -52,7 +52,7 @@ static void
 accept_data(struct session *s)
 {
 	s->wait = WAIT_FOR_NOTHING;
-	s->window_start = ev_now_us();
+	s->window_used = 0;
 	s->window_bytes = 0;
 	s->head_done = false;
 	mail_begin(&s->mail);
@@ -287,7 +287,9 @@ rcpt_reply(const struct rcpt_finals *f, const struct reply *whole, const struct 
 	}
 	if (!n || n != f->count)
 		return *whole;
-	return (struct reply){ last.status == RESULT_FAILED ? 550 : 250, last.enhanced, last.text };
+	return (struct reply){ .code = last.status == RESULT_FAILED ? 550 : 250,
+		.enhanced = last.enhanced,
+		.text = last.text };
 }
 
 static void
@@ -326,7 +328,7 @@ static void
 on_result(void *ctx, const struct reply *r, struct slice queue_id, const struct msg_list *results)
 {
 	struct session *s = ctx;
-	struct reply good = { 250, SLICE_LIT("2.0.0"), SLICE_NULL };
+	struct reply good = { .code = 250, .enhanced = SLICE_LIT("2.0.0") };
 	char text[64];
 
 	session_enter(s);

@@ -127,8 +127,10 @@ on_rate(struct request *q, struct msg *m)
 	session_enter(s);
 	s->wait = WAIT_FOR_NOTHING;
 	if (refused)
-		smtp_server_answer_mail(s->engine,
-		    &REPLY(450, "4.7.1", "Error: too much mail from this client, try again later"));
+		smtp_server_answer_mail(
+		    s->engine, &REPLY_LIMIT(450, "4.7.1",
+				   "Error: too much mail from this client, try again later",
+				   "smtpd_client_message_rate_limit"));
 	else
 		session_check_sender(s);
 	session_leave(s);
@@ -176,8 +178,9 @@ session_check_mail(void *ctx, struct smtp_server *e)
 	s->tx_began = ev_wall_us();
 	s->bcc = NULL;
 	if (limit && s->tx_count > (unsigned)limit && !s->local) {
-		smtp_server_answer_mail(
-		    e, &REPLY(421, "4.7.0", "Error: too many messages in one session, come back"));
+		smtp_server_answer_mail(e,
+		    &REPLY_LIMIT(421, "4.7.0", "Error: too many messages in one session, come back",
+			"smtpd_session_message_limit"));
 		return;
 	}
 	if (s->name_known)
@@ -230,8 +233,9 @@ on_rcpt_rate(struct request *q, struct msg *m)
 	if (m && m->type == MSG_RATE_ANSWER && !m->rate_answer.allowed) {
 		s->wait = WAIT_FOR_NOTHING;
 		smtp_server_answer_rcpt(
-		    s->engine, &REPLY(450, "4.7.1",
-				   "Error: too many recipients from this client, try again later"));
+		    s->engine, &REPLY_LIMIT(450, "4.7.1",
+				   "Error: too many recipients from this client, try again later",
+				   "smtpd_client_recipient_rate_limit"));
 	} else {
 		accept_rcpt(s);
 	}
@@ -285,7 +289,8 @@ on_rcpt(void *ctx, const struct rcpt_answer *a)
 	} else if (limit && a->count > 1 && session_final_count(tx) + a->count > (uint64_t)limit) {
 		/* an alias that is too large for the rest of the envelope is refused, never cut */
 		smtp_server_answer_rcpt(
-		    s->engine, &REPLY(452, "4.5.3", "Error: too many recipients"));
+		    s->engine, &REPLY_LIMIT(452, "4.5.3", "Error: too many recipients",
+				   "smtpd_recipient_limit"));
 	} else {
 		log_rewritten(s, rcpt->address, a);
 		rcpt->user = session_keep_finals(tx, a);

@@ -221,8 +221,10 @@ replies(void **state)
 	check_reply(REPLY(550, "5.1.1", "a\r\0\x80z"), true, "550 5.1.1 a???z\r\n");
 	memset(text, 'x', sizeof(text));
 	buf_init(&out, 0);
-	reply_format(
-	    &out, &(struct reply){ 250, SLICE_LIT("2.0.0"), slice(text, sizeof(text)) }, true);
+	reply_format(&out,
+	    &(struct reply){
+		.code = 250, .enhanced = SLICE_LIT("2.0.0"), .text = slice(text, sizeof(text)) },
+	    true);
 	assert_int_equal(buf_len(&out), REPLY_LINE_MAX);
 	buf_free(&out);
 }

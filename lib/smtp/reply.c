@@ -10,7 +10,7 @@
 struct reply
 reply_make(unsigned code, const char *enhanced, const char *text)
 {
-	return (struct reply){ code, slice_str(enhanced), slice_str(text) };
+	return (struct reply){ code, slice_str(enhanced), slice_str(text), NULL };
 }
 
 static size_t
@@ -150,7 +150,7 @@ reply_read(struct reply_reader *r, struct slice line, struct reply *out_r)
 	if (more)
 		return 0;
 	r->done = true;
-	*out_r = (struct reply){ r->code, slice_str(r->enhanced), buf_slice(&r->text) };
+	*out_r = (struct reply){ r->code, slice_str(r->enhanced), buf_slice(&r->text), NULL };
 	return 1;
 }
 

@@ -10,13 +10,15 @@ struct reply {
 	unsigned code;         /* 200 to 599 */
 	struct slice enhanced; /* "5.1.1", or empty: none, or none known */
 	struct slice text;     /* lines separated by LF, without code and enhanced code */
+	const char *limit;     /* the parameter whose limit the client met, for the log; or NULL */
 };
 
 #define REPLY_LINE_MAX 512 /* octets of a reply line with CRLF (RFC 5321 4.5.3.1.5) */
 
-#define REPLY(c, e, t)                                                                             \
+#define REPLY_LIMIT(c, e, t, parameter)                                                            \
 	((struct reply){ (c), { (const unsigned char *)("" e), sizeof(e) - 1 },                    \
-	    { (const unsigned char *)("" t), sizeof(t) - 1 } })
+	    { (const unsigned char *)("" t), sizeof(t) - 1 }, (parameter) })
+#define REPLY(c, e, t) REPLY_LIMIT(c, e, t, NULL)
 
 /* A reply whose text is a C string; borrowed. */
 struct reply reply_make(unsigned code, const char *enhanced, const char *text);

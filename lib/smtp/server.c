@@ -163,13 +163,13 @@ smtp_server_greet(struct smtp_server *s, bool under_tls)
 	r.text = buf_slice(&text);
 	smtp_send(s, &r);
 	buf_free(&text);
+	smtp_set_state(s, SMTP_HELLO);
 	if (s->early && s->policy->strict_pipelining) {
 		SMTP_SAY(s, 554, "5.5.0",
 		    "Error: SMTP protocol synchronization: you spoke before the greeting");
 		smtp_close(s);
 		return;
 	}
-	smtp_set_state(s, SMTP_HELLO);
 	smtp_server_resume(s);
 }
 
@@ -191,7 +191,8 @@ smtp_count_discarded(struct smtp_server *s, size_t n)
 	s->discarded += n;
 	if (!s->policy->discard_limit || s->discarded <= s->policy->discard_limit)
 		return true;
-	SMTP_SAY(s, 421, "4.7.0", "Error: too much input that had to be discarded");
+	SMTP_SAY_LIMIT(s, 421, "4.7.0", "Error: too much input that had to be discarded",
+	    "smtpd_discard_limit");
 	return false;
 }
 
@@ -200,7 +201,9 @@ errors_end_session(struct smtp_server *s)
 {
 	if (!s->policy->hard_error_limit || s->errors < s->policy->hard_error_limit)
 		return false;
-	SMTP_SAY(s, 421, "4.7.0", "Error: too many errors");
+	SMTP_SAY_LIMIT(s, 421, "4.7.0", "Error: too many errors",
+	    s->junk > s->policy->junk_command_limit ? "smtpd_junk_command_limit"
+						    : "smtpd_hard_error_limit");
 	return true;
 }
 
@@ -234,9 +237,10 @@ spoilt_line(struct smtp_server *s, enum line_status status)
 	else if (status == LINE_BARE_CR)
 		SMTP_SAY(s, 550, "5.5.2", "Error: bare <CR> received: lines end in <CR><LF>");
 	else if (in_auth)
-		SMTP_SAY(s, 500, "5.5.6", "Error: authentication exchange line is too long");
+		SMTP_SAY_LIMIT(s, 500, "5.5.6", "Error: authentication exchange line is too long",
+		    "smtpd_sasl_response_limit");
 	else
-		SMTP_SAY(s, 500, "5.5.2", "Error: line too long");
+		SMTP_SAY_LIMIT(s, 500, "5.5.2", "Error: line too long", "line_length_limit");
 }
 
 /* Other protocols (HTTP, a TLS client hello) do not get the chance to send a whole line. */

@@ -167,7 +167,7 @@ smtp_command(struct smtp_server *s, struct slice line)
 		return;
 	}
 	if (line.n + 2 > s->policy->line_limit && (!c || c->handler != smtp_do_auth)) {
-		SMTP_SAY(s, 500, "5.5.2", "Error: line too long");
+		SMTP_SAY_LIMIT(s, 500, "5.5.2", "Error: line too long", "line_length_limit");
 		return;
 	}
 	if (s->state == SMTP_REFUSED && (!c || c->handler != smtp_do_quit)) {

@@ -15,7 +15,8 @@ fail(struct smtp_server *s, const struct reply *r)
 		s->tx.failure = *r;
 }
 
-#define FAIL(s, code, enhanced, text) fail((s), &REPLY(code, enhanced, text))
+#define FAIL(s, code, enhanced, text, parameter)                                                   \
+	fail((s), &REPLY_LIMIT(code, enhanced, text, parameter))
 
 void
 smtp_server_fail_data(struct smtp_server *s, const struct reply *r)
@@ -130,9 +131,11 @@ check_header(struct smtp_server *s)
 	struct header_scan *h = &s->tx.header;
 
 	if (h->err)
-		FAIL(s, 552, "5.3.4", "Error: message header is too large");
+		FAIL(s, 552, "5.3.4", "Error: message header is too large",
+		    h->fields > s->policy->header_count_limit ? "header_count_limit"
+							      : "header_size_limit");
 	if (s->policy->hop_limit && h->received > s->policy->hop_limit)
-		FAIL(s, 554, "5.4.6", "Error: too many hops");
+		FAIL(s, 554, "5.4.6", "Error: too many hops", "hopcount_limit");
 }
 
 /* Octets of content, in whatever state the transaction is. */
@@ -142,11 +145,12 @@ pass_content(struct smtp_server *s, struct slice run)
 	struct smtp_tx *tx = &s->tx;
 
 	if (tx->reader.bare_lf)
-		FAIL(s, 550, "5.5.2", "Error: bare <LF> received: lines end in <CR><LF>");
+		FAIL(s, 550, "5.5.2", "Error: bare <LF> received: lines end in <CR><LF>", NULL);
 	if (tx->reader.bare_cr)
-		FAIL(s, 550, "5.5.2", "Error: bare <CR> received: lines end in <CR><LF>");
+		FAIL(s, 550, "5.5.2", "Error: bare <CR> received: lines end in <CR><LF>", NULL);
 	if (s->policy->size_limit && tx->size + run.n > s->policy->size_limit)
-		FAIL(s, 552, "5.3.4", "Error: message is larger than the limit");
+		FAIL(s, 552, "5.3.4", "Error: message is larger than the limit",
+		    "message_size_limit");
 	if (!tx->failure.code && run.n) {
 		header_scan_feed(&tx->header, run);
 		check_header(s);
@@ -238,7 +242,7 @@ smtp_do_bdat(struct smtp_server *s, struct slice args)
 		return;
 	case SMTP_CHUNKS:
 		if (s->policy->chunk_limit && ++s->tx.chunks >= s->policy->chunk_limit)
-			FAIL(s, 552, "5.3.4", "Error: too many chunks");
+			FAIL(s, 552, "5.3.4", "Error: too many chunks", "smtpd_bdat_chunk_limit");
 		smtp_set_state(s, SMTP_CHUNK);
 		return;
 	default:

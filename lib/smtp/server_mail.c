@@ -38,7 +38,8 @@ take_size(struct smtp_server *s, const struct smtp_param *p, void *into)
 	if (err == ERR_SYNTAX)
 		return bad_value(s);
 	if (err || (limit && tx->declared_size > limit)) {
-		SMTP_SAY(s, 552, "5.3.4", "Message size exceeds fixed limit");
+		SMTP_SAY_LIMIT(
+		    s, 552, "5.3.4", "Message size exceeds fixed limit", "message_size_limit");
 		return false;
 	}
 	return true;
@@ -328,7 +329,7 @@ parse_rcpt(struct smtp_server *s, struct slice args, struct smtp_rcpt *rcpt)
 static void
 too_many_recipients(struct smtp_server *s)
 {
-	SMTP_SAY(s, 452, "4.5.3", "Error: too many recipients");
+	SMTP_SAY_LIMIT(s, 452, "4.5.3", "Error: too many recipients", "smtpd_recipient_limit");
 	if (s->tx.rcpt_overshoot++ < s->policy->recipient_overshoot && s->errors)
 		s->errors--;
 }

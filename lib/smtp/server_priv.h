@@ -50,6 +50,8 @@ struct smtp_server {
 void smtp_set_state(struct smtp_server *s, enum smtp_state state);
 void smtp_send(struct smtp_server *s, const struct reply *r);
 #define SMTP_SAY(s, code, enhanced, text) smtp_send((s), &REPLY(code, enhanced, text))
+#define SMTP_SAY_LIMIT(s, code, enhanced, text, parameter)                                         \
+	smtp_send((s), &REPLY_LIMIT(code, enhanced, text, parameter))
 /* The only place where a transaction ends. */
 void smtp_tx_end(struct smtp_server *s);
 void smtp_close(struct smtp_server *s);
