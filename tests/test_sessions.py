@@ -1,94 +1,135 @@
-"""Plays the sessions of tests/sessions/*.txt against one instance; the format stands at their head."""
-import base64
-import pathlib
+"""Plays the sessions of tests/sessions/*.txt, many at once, against one instance for each configuration; the format
+stands in tests/sessions/README. After each session another client is served, at the end no daemon has died."""
+import concurrent.futures
+import queue
 import re
 
 import pytest
 
+import session_player as sp
 from instance import Instance
-from test_smtp import Wire
 
-HERE = pathlib.Path(__file__).resolve().parent
-
-
-def octets(text):
-    """The escapes of a C> line."""
-    text = re.sub(r"\{(\d+):([^}]*)\}", lambda m: m[2] * int(m[1]), text)
-    out = bytearray()
-    at = 0
-    names = {"r": 13, "n": 10, "0": 0, "\\": 92}
-    while at < len(text):
-        if text[at] == "\\" and text[at + 1] == "x":
-            out.append(int(text[at + 2:at + 4], 16))
-            at += 4
-        elif text[at] == "\\":
-            out.append(names[text[at + 1]])
-            at += 2
-        else:
-            out += text[at].encode()
-            at += 1
-    return bytes(out)
+SESSIONS, TABLES, INSTANCES = sp.load()
+CLIENTS = 24  # at once
 
 
-def sessions():
-    """(name, service, lines) of each."""
-    found = []
-    for path in sorted((HERE / "sessions").glob("*.txt")):
-        for line in path.read_text().split("\n"):
-            if line.startswith("=== "):
-                name, _, service = line[4:].rpartition(" @")
-                found.append((name, service, []))
-            elif line.strip() and not line.startswith("#"):
-                times, _, rest = line.partition(" x ")
-                found[-1][2].extend([rest] * int(times) if times.isdigit() else [line])
-    return found
+def columns():
+    return [(t, n) for t in TABLES for n in range(len(t.columns))]
+
+
+def address(number):
+    return f"127.{10 + number // 62500}.{number // 250 % 250}.{number % 250 + 1}"
+
+
+def play_session(i, number, session, drops):
+    player = sp.Player(i, address(number), number, drops)
+    try:
+        lines = list(session.lines)
+        uid = int(lines.pop(0)[3:]) if lines[0].startswith("AS ") else None
+        if not any(line.startswith("R: ") for line in lines):
+            player.open(session.service, session.plain, uid)
+        player.play(lines)
+        player.still_here()
+        sp.witness(sp.Player(i, "127.0.0.1", number, drops), session.service)
+    finally:
+        player.close()
+
+
+def play_column(i, number, table, n, drops):
+    player = sp.Player(i, address(number), number, drops)
+    wrong = []
+    for command, want in table.column(n):
+        try:
+            sp.play_cell(player, table, table.columns[n], command, want)
+        except (AssertionError, OSError, ValueError) as e:
+            wrong.append(f"{command!r} in state {table.columns[n]}: {e}")
+            player.close()
+    player.close()
+    sp.witness(sp.Player(i, "127.0.0.1", number, drops), table.service)
+    assert not wrong, "\n".join(wrong)
+
+
+class Server:
+    """An instance and the outcome of each session that was asked for: None or an exception."""
+
+    def __init__(self, folder, name, wanted):
+        self.outcome, drops = {}, queue.Queue()
+        main, override = {}, {}
+        for line in INSTANCES[name]:
+            service, _, setting = line.rpartition(": ")
+            key, _, value = setting.partition(" = ")
+            (override.setdefault(service, {}) if service else main)[key] = value
+        pops = {f"p{n}@example.test": "pass" for n in range(1, 4)}
+        self.instance = Instance(folder, users={**sp.USERS, **pops}, main=main, override=override,
+                                 aliases=(sp.HERE / "aliases").read_text())
+        for user in pops:
+            drops.put(user)
+        self.instance.start()
+        try:
+            for user in pops:  # delivery makes the mailbox
+                w = sp.Wire(sp.Player(self.instance, "127.0.0.1", 0, drops), "pop3s")
+                w.say(b"USER " + user.encode())
+                assert w.say(b"PASS pass").startswith(b"+OK")
+                w.close()
+            with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
+                jobs = {key: pool.submit(work, self.instance, *args, drops) for key, work, args in wanted}
+            self.outcome = {key: job.exception() for key, job in jobs.items()}
+        except BaseException:
+            self.stop(False)
+            raise
+
+    def stop(self, good=True):
+        self.instance.allow_deaths = not good
+        self.instance.stop()
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    users = {f"u{n}@example.test": f"pass{n}" for n in (1, 2, 3)}
-    with Instance(tmp_path_factory.mktemp("sessions") / "i", users=users,
-                  main={"smtpd_client_connection_count_limit": "0", "smtpd_error_sleep_time": "0",
-                        "auth_failure_delay": "0", "mynetworks": "[::1]/128"}) as i:
-        yield i
+def servers(request, tmp_path_factory):
+    """name -> Server, started when first asked for, with all sessions of this run that it plays."""
+    running = {}
+    jobs = {}
+    for item in request.session.items:
+        if item.module is request.module and hasattr(item, "callspec") and "key" in item.callspec.params:
+            key = item.callspec.params["key"]
+            if key < len(SESSIONS):
+                jobs.setdefault(SESSIONS[key].instance, []).append((key, play_session, (key, SESSIONS[key])))
+            else:
+                table, n = columns()[key - len(SESSIONS)]
+                jobs.setdefault(table.instance, []).append((key, play_column, (key, table, n)))
+
+    def get(name):
+        if name not in running:
+            running[name] = Server(tmp_path_factory.mktemp(f"sessions-{name}") / "i", name, jobs[name])
+        return running[name]
+
+    yield get
+    for server in running.values():
+        server.stop()
 
 
-def check(line, got):
-    want = line[3:].encode()
-    if want == b"EOF":
-        assert got in (b"EOF", b""), f"{line}: {got!r}"
-    else:
-        assert got.replace(b"\r\n", b"\n").startswith(want), f"{line}: {got[:200]!r}"
+def params():
+    out = [pytest.param(n, s.instance, id=f"{s.service}: {s.name}", marks=pytest.mark.xdist_group(f"sessions-{s.instance}"))
+           for n, s in enumerate(SESSIONS)]
+    return out + [pytest.param(len(SESSIONS) + n, t.instance, id=f"{t.service}: {t.name}, {t.columns[c]}",
+                               marks=pytest.mark.xdist_group(f"sessions-{t.instance}"))
+                  for n, (t, c) in enumerate(columns())]
 
 
-def play(i, w, lines):
-    ended = False
-    for line in lines:
-        if line == "TLS":
-            w.sock = i.tls().wrap_socket(w.sock, server_hostname="localhost")
-            w.file = w.sock.makefile("rb")
-        elif line == "LOGIN":
-            assert w.say(b"EHLO c\r\n").startswith(b"250-")
-            assert w.code(b"AUTH PLAIN " + base64.b64encode(b"\0u1@example.test\0pass1") + b"\r\n") == 235
-        elif line.startswith("C:"):
-            w.send(line[3:].encode() + b"\r\n")
-        elif line.startswith("C>"):
-            w.send(octets(line[3:]))
-        else:
-            assert line.startswith("S: "), line
-            try:
-                got = w.reply()
-            except ConnectionResetError:
-                got = b"EOF"
-            check(line, got)
-            ended = line == "S: EOF"
-    return ended
+@pytest.mark.parametrize("key,name", params())
+def test_session(servers, key, name):
+    wrong = servers(name).outcome[key]
+    if wrong:
+        raise wrong
 
 
-@pytest.mark.parametrize("name,service,lines", sessions(), ids=[f"{s[1]}: {s[0]}" for s in sessions()])
-def test_session(server, name, service, lines):
-    port, _, plain = service.partition(":")
-    w = Wire(server.port[port], greet=not plain, tls=server.tls() if port == "submissions" and not plain else None)
-    if not play(server, w, lines):
-        assert w.say(b"NOOP still here\r\n").startswith(b"250 2.0.0")
-    w.close()
+def test_there_are_enough():
+    """The count that the sessions claim, and that each reply of SMTP is named with its enhanced code."""
+    cells = sum(len(t.column(n)) for t, n in columns())
+    assert len(SESSIONS) >= 350 and cells >= 500, (len(SESSIONS), cells)
+    for s in SESSIONS:
+        service = s.service
+        for line in s.lines:
+            if line.startswith("OPEN "):
+                service = line[5:].partition(":")[0]
+            if service in sp.SMTP and line.startswith("S: ") and not re.match(r"S: \d{3}[ -]\d\.\d+\.\d+", line):
+                assert sp.PLAIN_REPLY.match(line[3:]) or line == "S: ...", f"{s.name}: {line}"
