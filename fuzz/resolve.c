@@ -77,7 +77,14 @@ account(void *ctx, struct slice address, struct arena *a, struct resolve_user *u
 	return err;
 }
 
-static const struct resolve_ops ops = { lookup, defined, named, passwd, account };
+static bool
+own(void *ctx, struct slice literal)
+{
+	(void)ctx;
+	return literal.n % 2;
+}
+
+static const struct resolve_ops ops = { lookup, defined, named, passwd, account, own };
 
 static struct conf *
 make_conf(void)
