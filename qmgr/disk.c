@@ -223,6 +223,7 @@ message_commit(struct qmgr *q, struct message *m)
 	for (size_t i = 0; i < m->env.n_rcpts; i++)
 		m->rcpts[i].dirty = false;
 	m->busy = true;
+	o->op.intake = !m->from && !(m->env.flags & MAIL_NOTICE);
 	if (o->op.err)
 		die("envelope of %s does not fit its own format", m->name);
 	pool_submit(q->pool, &o->op);

@@ -154,8 +154,8 @@ measured(struct pool_op *op)
 }
 
 unsigned int
-qmgr_refuses(
-    struct qmgr *q, uint64_t size, bool reserve, const char **enhanced_r, const char **text_r)
+qmgr_refuses(struct qmgr *q, uint64_t size, bool file, bool reserve, const char **enhanced_r,
+    const char **text_r)
 {
 	const struct conf *conf = q->d->conf;
 	int64_t now = qmgr_now(q);
@@ -181,10 +181,9 @@ qmgr_refuses(
 		*text_r = "Queue file write error";
 		return 451;
 	}
-	if (!reserve &&
-	    (q->low_space || q->memory > (size_t)conf->qmgr_inflight_limit ||
-		q->messages.count > (size_t)conf->qmgr_message_active_limit ||
-		(size > (uint64_t)conf->small_message_limit && q->open_files >= q->open_limit)))
+	if (!reserve && (q->low_space || q->memory > (size_t)conf->qmgr_inflight_limit ||
+			    q->messages.count > (size_t)conf->qmgr_message_active_limit ||
+			    (file && q->open_files >= q->open_limit)))
 		return 452;
 	return 0;
 }

@@ -117,17 +117,7 @@ on_link_down(struct daemon *d, struct ipc_chan *ch)
 
 /* --- life --- */
 
-static int
-init(struct daemon *d)
-{
-	char why[256];
-	int err = spool_prepare(d->root[0] ? d->root : ".", d->uid, d->gid, why, sizeof(why));
-
-	if (err)
-		log_event(LOG_queue_prepare,
-		    "reason=%s remedy=\"give the folder to the user of qmgr\"", log_cstr(why));
-	return err;
-}
+static size_t open_limit; /* asked before the jail, which refuses the question */
 
 static size_t
 descriptor_limit(void)
@@ -138,6 +128,19 @@ descriptor_limit(void)
 		return 256;
 	/* Two descriptors a file at most; the rest is for channels. */
 	return (size_t)(r.rlim_cur < 1000000 ? r.rlim_cur : 1000000) * 8 / 10 / 2;
+}
+
+static int
+init(struct daemon *d)
+{
+	char why[256];
+	int err = spool_prepare(d->root[0] ? d->root : ".", d->uid, d->gid, why, sizeof(why));
+
+	open_limit = descriptor_limit();
+	if (err)
+		log_event(LOG_queue_prepare,
+		    "reason=%s remedy=\"give the folder to the user of qmgr\"", log_cstr(why));
+	return err;
 }
 
 static int
@@ -165,7 +168,7 @@ start(struct daemon *d)
 	TAILQ_INIT(&q->agents);
 	TAILQ_INIT(&q->lists);
 	q->clock_offset = ev_wall_us() / 1000 - ev_now_us() / 1000;
-	q->open_limit = descriptor_limit();
+	q->open_limit = open_limit;
 	rate_init(&q->rates, RATE_CLIENTS, d->conf->anvil_rate_time_unit);
 	err = ERR_TEMPORARY;
 	if (getrandom(random, sizeof(random), 0) == (ssize_t)sizeof(random))

@@ -1,6 +1,6 @@
 /*
  * The threads of qmgr. They run in its jail, with its uid; they see operations only, never the
- * tables of the loop, so no lock is needed but that of the two lists. Invariant: an operation
+ * tables of the loop, so no lock is needed but that of the lists. Invariant: an operation
  * belongs to the loop, then to one thread, then to the loop again; the mutex orders the hand-over.
  */
 #include "qmgr/pool.h"
@@ -16,28 +16,66 @@
 
 STAILQ_HEAD(ops, pool_op);
 
+enum { RESERVE = 2 }; /* threads that intake cannot use */
+
 struct pool {
-	pthread_mutex_t lock;         /* of the two lists; held for a few instructions only */
-	sem_t work;                   /* as many as there are in todo and later */
-	struct ops todo, later, done; /* later: the quiet ones */
+	pthread_mutex_t lock; /* of what follows up to told; held for a few instructions only */
+	struct ops todo, intake, later, done; /* later: the quiet ones */
 	unsigned int taken;
-	bool told;      /* the eventfd is set for what is in done */
-	size_t pending; /* of the loop alone */
+	unsigned int taking_in, take_in_most; /* operations of intake under way */
+	unsigned int owed;                    /* threads that woke for intake and could not */
+	bool told;                            /* the eventfd is set for what is in done */
+	sem_t work;                           /* as many as there are in the lists, less owed */
+	size_t pending;                       /* of the loop alone */
 	int wake;
 	struct event *event;
 };
 
-/* Somebody waits for most operations; of the others each fourth turn takes one, so that a mass of
- * removals delays no commit and no mass of commits keeps removals for ever. */
+/* Intake has a bound, so that a slow disk that all of it waits for leaves threads to delivery.
+ * Somebody waits for most operations; of the quiet ones each fourth turn takes one, so that a mass
+ * of removals delays no commit and no mass of commits keeps removals for ever. NULL: there is only
+ * intake, and it has what it may have. */
 static struct pool_op *
 take(struct pool *p)
 {
-	bool later = STAILQ_EMPTY(&p->todo) || (p->taken++ % 4 == 3 && !STAILQ_EMPTY(&p->later));
-	struct ops *from = later ? &p->later : &p->todo;
-	struct pool_op *op = STAILQ_FIRST(from);
+	bool may = p->taking_in < p->take_in_most && !STAILQ_EMPTY(&p->intake);
+	unsigned int turn = p->taken++;
+	struct ops *from = NULL;
+	struct pool_op *op;
 
+	if (may && (STAILQ_EMPTY(&p->todo) || turn & 1))
+		from = &p->intake;
+	else if (!STAILQ_EMPTY(&p->todo))
+		from = &p->todo;
+	if (!STAILQ_EMPTY(&p->later) && (!from || turn % 4 == 3))
+		from = &p->later;
+	if (!from)
+		return NULL;
+	op = STAILQ_FIRST(from);
 	STAILQ_REMOVE_HEAD(from, next);
+	p->taking_in += op->intake;
 	return op;
+}
+
+/* Gives it back to the loop. The next for this thread, where one was owed. */
+static struct pool_op *
+finish(struct pool *p, struct pool_op *op)
+{
+	struct pool_op *next = NULL;
+	bool tell;
+
+	pthread_mutex_lock(&p->lock);
+	p->taking_in -= op->intake;
+	tell = !op->quiet && !p->told;
+	p->told = p->told || tell;
+	STAILQ_INSERT_TAIL(&p->done, op, next);
+	if (p->owed && (next = take(p)))
+		p->owed--;
+	pthread_mutex_unlock(&p->lock);
+	/* The loop takes the whole list at once, however many there are by then. */
+	if (tell && write(p->wake, &(uint64_t){ 1 }, sizeof(uint64_t)) < 0)
+		die("pool: eventfd: %s", err_str(err_errno()));
+	return next;
 }
 
 static void *
@@ -45,26 +83,20 @@ run(void *arg)
 {
 	struct pool *p = arg;
 	struct pool_op *op;
-	bool tell;
 
 	for (;;) {
 		while (sem_wait(&p->work))
 			;
 		pthread_mutex_lock(&p->lock);
 		op = take(p);
+		if (!op)
+			p->owed++;
 		pthread_mutex_unlock(&p->lock);
-
-		op->work(op);
-		log_flush();
-
-		pthread_mutex_lock(&p->lock);
-		STAILQ_INSERT_TAIL(&p->done, op, next);
-		tell = !op->quiet && !p->told;
-		p->told = p->told || tell;
-		pthread_mutex_unlock(&p->lock);
-		/* The loop takes the whole list at once, however many there are by then. */
-		if (tell && write(p->wake, &(uint64_t){ 1 }, sizeof(uint64_t)) < 0)
-			die("pool: eventfd: %s", err_str(err_errno()));
+		while (op) {
+			op->work(op);
+			log_flush();
+			op = finish(p, op);
+		}
 	}
 	return NULL;
 }
@@ -104,8 +136,11 @@ pool_new(struct event_base *base, unsigned int threads)
 	sigset_t all, old;
 
 	STAILQ_INIT(&p->todo);
+	STAILQ_INIT(&p->intake);
 	STAILQ_INIT(&p->later);
 	STAILQ_INIT(&p->done);
+	p->take_in_most = threads;
+	threads += RESERVE;
 	p->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (p->wake < 0 || pthread_mutex_init(&p->lock, NULL) || sem_init(&p->work, 0, 0))
 		die("pool: cannot be set up");
@@ -135,6 +170,8 @@ pool_submit(struct pool *p, struct pool_op *op)
 	pthread_mutex_lock(&p->lock);
 	if (op->quiet)
 		STAILQ_INSERT_TAIL(&p->later, op, next);
+	else if (op->intake)
+		STAILQ_INSERT_TAIL(&p->intake, op, next);
 	else
 		STAILQ_INSERT_TAIL(&p->todo, op, next);
 	pthread_mutex_unlock(&p->lock);

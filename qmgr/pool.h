@@ -16,13 +16,14 @@ struct pool_op {
 	void (*work)(struct pool_op *op);
 	/* In the loop, afterwards; frees the operation. */
 	void (*done)(struct pool_op *op);
-	int err;    /* of work: 0 or a negative error */
-	bool quiet; /* nobody waits for it: the loop is not woken, it collects it in passing */
+	int err;     /* of work: 0 or a negative error */
+	bool quiet;  /* nobody waits for it: the loop is not woken, it collects it in passing */
+	bool intake; /* new mail: may not have all threads (not quiet) */
 };
 
 struct pool;
 
-/* Dies where threads cannot be started. */
+/* threads: for intake; a few more are kept for all else. Dies where they cannot be started. */
 struct pool *pool_new(struct event_base *base, unsigned int threads);
 void pool_submit(struct pool *p, struct pool_op *op);
 /* Takes back what is done, the quiet ones too. */

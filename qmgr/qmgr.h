@@ -229,10 +229,10 @@ struct sched_limits qmgr_limits(const struct conf *conf);
 struct spool_op *qmgr_reserve(struct qmgr *q);
 /* 0: none may be given now. */
 queue_id qmgr_new_id(struct qmgr *q);
-/* Why no content can be taken now: 0, or 451/452 with texts. size: of the message. reserve: may use
- * what is kept back from intake (notices). */
-unsigned int qmgr_refuses(
-    struct qmgr *q, uint64_t size, bool reserve, const char **enhanced_r, const char **text_r);
+/* Why no content can be taken now: 0, or 451/452 with texts. size: of the message. file: it needs a
+ * new one. reserve: may use what is kept back from intake (notices). */
+unsigned int qmgr_refuses(struct qmgr *q, uint64_t size, bool file, bool reserve,
+    const char **enhanced_r, const char **text_r);
 
 /* The same for an error of the disk or for want of descriptors. */
 unsigned int qmgr_disk_reply(int err, const char **enhanced_r, const char **text_r);

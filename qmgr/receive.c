@@ -143,7 +143,7 @@ on_open(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 {
 	const char *enhanced, *text;
 	unsigned int code = qmgr_refuses(
-	    q, msg->mail_open.size, ipc_chan_peer(ch) == ROLE_BOUNCE, &enhanced, &text);
+	    q, msg->mail_open.size, true, ipc_chan_peer(ch) == ROLE_BOUNCE, &enhanced, &text);
 	struct transaction *t;
 	struct message *m;
 	struct spool_op *o;
@@ -161,6 +161,7 @@ on_open(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 	m->busy = true;
 	q->open_files++;
 	o = spool_op(&q->spool, SPOOL_CREATE, id, created, q, m);
+	o->op.intake = ipc_chan_peer(ch) != ROLE_BOUNCE;
 	pool_submit(q->pool, &o->op);
 }
 
@@ -310,6 +311,7 @@ accept_message(struct qmgr *q, struct message *m)
 		return;
 	}
 	o = spool_op(&q->spool, SPOOL_SEAL, m->env.id, sealed, q, m);
+	o->op.intake = !(m->env.flags & MAIL_NOTICE);
 	o->read_fd = m->read_fd;
 	m->read_fd = -1;
 	m->busy = true;
@@ -362,7 +364,7 @@ on_commit(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 	struct message *m = t->msg;
 	const char *enhanced = "4.3.0", *text = "Temporary system problem";
 	unsigned int code =
-	    qmgr_refuses(q, c->size, ipc_chan_peer(ch) == ROLE_BOUNCE, &enhanced, &text);
+	    qmgr_refuses(q, c->size, false, ipc_chan_peer(ch) == ROLE_BOUNCE, &enhanced, &text);
 	queue_id id;
 
 	if (t->committed) {
