@@ -162,6 +162,8 @@ put_header(struct convert *c, const struct mime_part *part, const char *encoding
 		    field.p[field.n - 1] == '\n' ? "\r\n" : "");
 		encoded = true;
 	}
+	if (!ended) /* nothing follows that a field would be about */
+		return;
 	if (part->root && !versioned) {
 		buf_add_str(c->out, "MIME-Version: 1.0\r\n");
 		if (!part->typed)
@@ -169,8 +171,7 @@ put_header(struct convert *c, const struct mime_part *part, const char *encoding
 	}
 	if (!encoded)
 		buf_addf(c->out, "Content-Transfer-Encoding: %s\r\n", encoding);
-	if (ended)
-		buf_add_str(c->out, "\r\n");
+	buf_add_str(c->out, "\r\n");
 }
 
 static void

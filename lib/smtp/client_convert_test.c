@@ -87,6 +87,12 @@ test_open_header(void **state)
 	      "X: y\r\nContent-Transfer-Encoding: binary\r\n--b--\r\n",
 	    "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
 	    "X: y\r\nContent-Transfer-Encoding: 7bit\r\n--b--\r\n");
+	CHECK("Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: "
+	      "message/rfc822\r\n"
+	      "\r\nContent-Transfer-Encoding: 8bit\r\nX: y\r\n--b--\r\n",
+	    "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: "
+	    "message/rfc822\r\n"
+	    "\r\nContent-Transfer-Encoding: 7bit\r\nX: y\r\n--b--\r\n");
 }
 
 static void
