@@ -11,7 +11,7 @@ from instance import BIN, SLOW
 from test_commit_faults import finish, relaying  # noqa: F401 (a fixture)
 
 pytestmark = faults.NEEDS
-OFTEN = {"default_destination_concurrency_failed_cohort_limit": "0"}  # a site does not rest because its agent dies
+OFTEN = {"default_destination_concurrency_failed_cohort_limit": "1000"}  # a site does not rest because its agent dies
 
 
 def told(i, points, traffic, again, record_property):
@@ -70,10 +70,10 @@ def test_smtpd_killed_at_each_call(relaying, tmp_path, record_property):  # noqa
     """The child that has the message, up to the dot and the 250 behind it."""
     i, traffic = relaying()
     traffic.kinds = {"small": ("u1@example.test", 100), "large": ("u1@example.test", 40000)}
-    points = record(child_of(i, "smtpd"), traffic.burst, tmp_path / "path")
+    points = record(child_of(i, "smtpd", f":{i.port['smtp']}"), traffic.burst, tmp_path / "path")
     for point in sample(points, 5):
         traffic.until_taken("small")
-        kill_at(i, "smtpd", point, traffic, tmp_path / "trace", pid=child_of(i, "smtpd"))
+        kill_at(i, "smtpd", point, traffic, tmp_path / "trace", pid=child_of(i, "smtpd", f":{i.port['smtp']}"))
     traffic.until_taken("small")
     told(i, points, traffic, finish(traffic), record_property)
 

@@ -1,0 +1,133 @@
+"""Memory is refused: the n-th allocation of a daemon fails, or its RLIMIT_DATA is reached. It answers 4xx, or dies and is
+started again; nothing that was acknowledged is lost."""
+import mmap
+import os
+import pathlib
+import re
+import shutil
+import struct
+import subprocess
+
+import pytest
+
+import faults
+from faults import Traffic
+from instance import BIN, SLOW
+from test_commit_faults import KINDS, finish, relaying  # noqa: F401 (a fixture)
+from smtp_sink import SmtpSink
+from test_queue import relay_to
+
+pytestmark = [*faults.NEEDS, pytest.mark.skipif(SLOW != 1, reason="a sanitizer has an allocator of its own")]
+HERE = pathlib.Path(__file__).parent
+ROLES = ("qmgr", "smtpd", "local", "smtp-client", "maps", "bounce", "log")
+
+
+class Allocator:
+    """The numbers that failing_malloc.c has mapped, one file for each role."""
+
+    def __init__(self, folder):
+        self.library = folder / "failing_malloc.so"
+        cc = os.environ.get("CC", "cc").split()
+        subprocess.run([*cc, "-shared", "-fPIC", "-O2", "-o", self.library, HERE / "failing_malloc.c"], check=True)
+        self.folder, self.maps = folder, {}
+
+    def wrap(self, programs, role):
+        """Puts a script in the place of the program that starts it with the library."""
+        numbers = self.folder / f"{role}.numbers"
+        numbers.write_bytes(bytes(8))
+        with open(numbers, "r+b") as f:
+            self.maps[role] = mmap.mmap(f.fileno(), 8)
+        real = self.folder / "real" / role
+        real.parent.mkdir(exist_ok=True)
+        shutil.copy(BIN / role, real)
+        (programs / role).unlink()
+        (programs / role).write_text(f'#!/bin/sh\nLD_PRELOAD={self.library} FAIL_FILE={numbers} exec {real} "$@"\n')
+        (programs / role).chmod(0o755)
+
+    def arm(self, role, n):
+        self.maps[role][:4] = struct.pack("i", n)
+
+    def left(self, role):
+        return struct.unpack("i", self.maps[role][:4])[0]
+
+    def count(self, role):
+        return struct.unpack("i", self.maps[role][4:])[0]
+
+
+@pytest.fixture
+def failing(make_instance, tmp_path):
+    programs = tmp_path / "bin"
+    shutil.copytree(BIN, programs, symlinks=True)
+    allocator = Allocator(tmp_path)
+    for role in ROLES:
+        allocator.wrap(programs, role)
+    for d in (tmp_path, programs, tmp_path / "real"):
+        d.chmod(0o755)
+    i = make_instance(start=False, direct=False, allow_deaths=True)
+    i.set(**{**relay_to(i), "daemon_directory": programs, "minimal_backoff_time": "1h", "service_throttle_time": "100ms",
+             "smtpd_client_connection_count_limit": "0", "default_destination_concurrency_failed_cohort_limit": "1000"})
+    sink = SmtpSink(i.port["sink"])
+    sink.replies["later@out.test"] = "450 4.2.0 not now"
+    i.start()
+    yield i, allocator, Traffic(i, sink, KINDS)
+    sink.close()
+
+
+def test_the_nth_allocation_fails(failing):
+    i, allocator, traffic = failing
+    for kind in KINDS:
+        traffic.until_taken(kind)
+    before = {role: allocator.count(role) for role in ROLES}
+    for _ in range(3):
+        traffic.burst()
+    each = {role: (allocator.count(role) - n) // 3 for role, n in before.items()}
+    assert each["qmgr"] > 20 and each["smtpd"] > 20, each
+    tried = 0
+    for role in ROLES:
+        if not each[role]:
+            continue
+        for n in range(1, each[role] + 1, 1 if faults.LONG else max(1, each[role] // 2)):
+            allocator.arm(role, n)
+            for _ in range(12):
+                traffic.burst()
+                if not allocator.left(role):
+                    break
+            assert not allocator.left(role), f"{role} made no {n} allocations"
+            tried += 1
+            traffic.until_taken("small")
+    assert not traffic.codes.keys() - {250, 451, 452, 421, 0}, traffic.codes
+    for role in ROLES:
+        allocator.arm(role, 0)
+    i.wait_ready(60)
+    again = finish(traffic)
+    assert re.search(r"service-died .*service=qmgr ", i.log()), "qmgr did not even notice"
+    print(f"allocations={each} refused={tried} codes={dict(traffic.codes)} acknowledged={len(traffic.acked)} of {len(traffic.sent)}, "
+          f"second copies: {again}")
+
+
+LIMITED = ("qmgr", "maps", "local", "smtp-client", "bounce", "dns", "pickup", "log", "smtpd")
+
+
+def test_the_limit_is_reached(relaying):  # noqa: F811
+    """RLIMIT_DATA of a running daemon is less than what it has: whatever it wants more is refused."""
+    i, traffic = relaying(default_destination_concurrency_failed_cohort_limit="1000")
+    traffic.kinds = {**KINDS, "fat": ("u1@example.test", 15000), "far": ("a@out.test", 15000)}
+    for role in LIMITED:
+        limited = i.pids(role)
+        assert limited, role
+        traffic.codes.clear()
+        for pid in limited:
+            faults.limit(pid, data=4096)
+        for _ in range(10 if faults.LONG else 2):
+            traffic.burst(*["fat"] * 20, *["far"] * 20, "large", "out-large")
+        for pid in limited:  # those that came by with what they had
+            if os.path.exists(f"/proc/{pid}"):
+                faults.limit(pid, data="unlimited")
+        print(role, dict(traffic.codes))
+        # Only the process that speaks with the client may leave it without a word.
+        assert not traffic.codes.keys() - {250, 451, 452, *((0, 421) if role == "smtpd" else ())}, (role, traffic.codes, traffic.broken)
+        i.wait_ready(60)
+        traffic.until_taken("small")
+    died = re.findall(r"service-died .*service=(\S+)", i.log())
+    assert died, "no limit was reached"
+    print(f"died={died} acknowledged={len(traffic.acked)} of {len(traffic.sent)}, second copies: {finish(traffic)}")
