@@ -7,13 +7,15 @@
 
 #include "base/hash.h"
 
+#define PATH_MAX_LENGTH ((size_t)4000)
+
 /* No NUL, no component "..", not empty. */
 static bool
 is_safe(struct slice path)
 {
 	struct slice rest = path;
 
-	if (!path.n || path.n > 4000)
+	if (!path.n || path.n > PATH_MAX_LENGTH)
 		return false;
 	for (size_t i = 0; i < path.n; i++)
 		if (path.p[i] < ' ' || path.p[i] == 127)
@@ -45,7 +47,8 @@ make(struct slice directory, struct slice name, bool maildir, struct buf *out)
 		name = slice_sub(name, 1, name.n);
 	name = without_slashes(name);
 	directory = without_slashes(directory);
-	if (!is_safe(directory) || directory.p[0] != '/' || !is_safe(name))
+	if (!is_safe(directory) || directory.p[0] != '/' || !is_safe(name) ||
+	    directory.n + 1 + name.n > PATH_MAX_LENGTH)
 		return ERR_SYNTAX;
 	buf_add_str(out, maildir ? "maildir:" : "mbox:");
 	if (directory.n > 1)
