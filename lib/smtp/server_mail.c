@@ -10,6 +10,8 @@
 #include "smtp/params.h"
 #include "smtp/server_priv.h"
 
+#define ENVELOPE_ROOM ((size_t)1 << 20)
+
 /* Returns false after a reply. */
 typedef bool param_handler(struct smtp_server *s, const struct smtp_param *p, void *into);
 
@@ -334,12 +336,24 @@ too_many_recipients(struct smtp_server *s)
 		s->errors--;
 }
 
+/* Refused recipients take room too, and a client of the local socket may make any number of errors:
+ * an envelope has 4 KiB for each that it may have. */
+static bool
+is_crammed(const struct smtp_server *s)
+{
+	size_t room = (size_t)s->policy->recipient_limit * 4096;
+
+	return s->policy->recipient_limit &&
+	       s->tx.arena.used > (room < ENVELOPE_ROOM ? ENVELOPE_ROOM : room);
+}
+
 void
 smtp_do_rcpt(struct smtp_server *s, struct slice args)
 {
 	struct smtp_rcpt *rcpt;
 
-	if (s->policy->recipient_limit && s->tx.rcpt_count >= s->policy->recipient_limit) {
+	if (is_crammed(s) ||
+	    (s->policy->recipient_limit && s->tx.rcpt_count >= s->policy->recipient_limit)) {
 		too_many_recipients(s);
 		return;
 	}

@@ -1098,6 +1098,34 @@ recipient_limits(void **state)
 	owner_close(&o);
 }
 
+/* Errors without end, as the local socket allows them, do not fill memory. */
+static void
+refused_recipients_are_bounded(void **state)
+{
+	struct smtp_policy policy = base_policy;
+	struct buf line = { 0 };
+	struct owner o;
+
+	(void)state;
+	policy.hard_error_limit = policy.soft_error_limit = 0;
+	buf_add_str(&line, "RCPT TO:<");
+	for (int i = 0; i < 250; i++)
+		buf_add_byte(&line, 'a');
+	buf_add_str(&line, "@b> FOO\r\n");
+	owner_open(&o, &policy, false);
+	feed(&o, SLICE_LIT("EHLO c\r\nMAIL FROM:<>\r\n"));
+	for (int i = 0; i < 10000 && !count(&o.out, "452 4.5.3"); i++) {
+		buf_clear(&o.out);
+		feed(&o, buf_slice(&line));
+	}
+	assert_int_equal(count(&o.out, "452 4.5.3"), 1);
+	assert_true(smtp_server_tx(o.s)->arena.used < 2 << 20);
+	feed(&o, SLICE_LIT("RSET\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\n"));
+	assert_int_equal(count(&o.out, "250 2.1.5"), 1);
+	buf_free(&line);
+	owner_close(&o);
+}
+
 static void
 error_limits(void **state)
 {
@@ -1360,6 +1388,7 @@ main(void)
 		cmocka_unit_test(auth),
 		cmocka_unit_test(lmtp_failures),
 		cmocka_unit_test(recipient_limits),
+		cmocka_unit_test(refused_recipients_are_bounded),
 		cmocka_unit_test(error_limits),
 		cmocka_unit_test(line_limits),
 		cmocka_unit_test(content_limits),
