@@ -382,8 +382,10 @@ client_session_opened(struct service *s, struct msg *m)
 		return; /* the descriptor is closed by the caller: the session sees the end */
 	if (m->session_opened.status || fd < 0) {
 		c->state = CLIENT_DIALOGUE;
-		s->front->unavailable(c->engine,
-		    m->session_opened.status == 3 ? FRONT_FAIL_LIMIT : FRONT_FAIL_TEMPORARY);
+		s->front->unavailable(c->engine, m->session_opened.status == 3 ? FRONT_FAIL_LIMIT
+						 : m->session_opened.status == 4
+						     ? FRONT_FAIL_MAILBOX
+						     : FRONT_FAIL_TEMPORARY);
 		advance(c);
 		return;
 	}

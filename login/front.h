@@ -21,6 +21,7 @@ enum front_failure {
 	FRONT_FAIL_TEMPORARY,
 	FRONT_FAIL_MECHANISM,
 	FRONT_FAIL_LIMIT,
+	FRONT_FAIL_MAILBOX,
 };
 
 struct front_action {

@@ -84,6 +84,8 @@ failure(enum front_failure why)
 		return IMAP_LOGIN_FAIL_PROTOCOL;
 	case FRONT_FAIL_LIMIT:
 		return IMAP_LOGIN_FAIL_LIMIT;
+	case FRONT_FAIL_MAILBOX:
+		return IMAP_LOGIN_FAIL_MAILBOX;
 	default:
 		return IMAP_LOGIN_FAIL_CREDENTIALS;
 	}

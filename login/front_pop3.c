@@ -83,6 +83,8 @@ failure(enum front_failure why)
 		return POP3_LOGIN_FAIL_PROTOCOL;
 	case FRONT_FAIL_LIMIT:
 		return POP3_LOGIN_FAIL_LIMIT;
+	case FRONT_FAIL_MAILBOX:
+		return POP3_LOGIN_FAIL_MAILBOX;
 	default:
 		return POP3_LOGIN_FAIL_CREDENTIALS;
 	}

@@ -1,6 +1,7 @@
 """login after the login: the pump, certificates that change, deaths on either side, system users by PAM."""
 import os
 import pathlib
+import poplib
 import random
 import re
 import shutil
@@ -67,6 +68,21 @@ def test_idle_clients_cost_little(instance):
     assert sorted(sizes)[len(sizes) // 2] < 700, sizes
     for c in clients:
         c.close()
+
+
+def test_mail_in_a_file_is_no_mystery(instance):
+    """IMAP and POP3 serve Maildirs; whose mail is an mbox reads why, and so does the log."""
+    instance.tool("user", "add", "m1@example.test", f"mailbox=mbox:{instance.mail}/box", input="pass\n")
+    with Imap(instance) as c:
+        said = c.command(b"LOGIN m1@example.test pass")
+        assert said.startswith(b"t NO [CONTACTADMIN] ") and b"home_mailbox = Maildir/" in said
+        assert c.command(b"LOGIN u1@example.test pass1").startswith(b"t OK")  # the connection goes on
+    p = poplib.POP3_SSL("localhost", instance.port["pop3s"], context=instance.tls(), timeout=60)
+    p.user("m1@example.test")
+    with pytest.raises(poplib.error_proto, match="SYS/PERM.*home_mailbox = Maildir/"):
+        p.pass_("pass")
+    p.close()
+    assert instance.wait_log("session-refused .*m1?.*home_mailbox = Maildir/", count=2)
 
 
 def peer_certificate(i, port="imaps"):

@@ -23,7 +23,7 @@
 #define OPENINGS_MAX 20000u
 
 /* status of session_opened */
-enum { OPENED, OPEN_REFUSED, OPEN_TEMPORARY, OPEN_LIMIT };
+enum { OPENED, OPEN_REFUSED, OPEN_TEMPORARY, OPEN_LIMIT, OPEN_NO_MAILDIR };
 
 struct session;
 
@@ -246,6 +246,12 @@ owner_known(struct broker *b, struct opening *o, const struct msg_token_user *wh
 	    (int64_t)who->uid > b->d->conf->last_valid_uid) {
 		opening_fail(b, o, OPEN_REFUSED,
 		    "uid of the user not between first_valid_uid and last_valid_uid");
+		return;
+	}
+	if (!slice_has_prefix(who->mailbox, "maildir:")) {
+		opening_fail(b, o, OPEN_NO_MAILDIR,
+		    "the mail of this user lies in a file, and IMAP and POP3 serve a Maildir: set "
+		    "home_mailbox = Maildir/, or the mailbox of the account");
 		return;
 	}
 	snprintf(key, sizeof(key), "%s %.*s", o->pop3 ? "pop3" : "imap", SLICE_ARG(who->user));

@@ -506,6 +506,10 @@ refuse(struct imap_login *l, enum imap_login_failure why)
 		[IMAP_LOGIN_FAIL_DENIED] = "NO [AUTHORIZATIONFAILED] Not allowed to log in here",
 		[IMAP_LOGIN_FAIL_PROTOCOL] = "BAD The mechanism's response is malformed",
 		[IMAP_LOGIN_FAIL_LIMIT] = "NO [LIMIT] Too many connections",
+		[IMAP_LOGIN_FAIL_MAILBOX] =
+		    "NO [CONTACTADMIN] Your mail lies in a file, which is not "
+		    "served here: the administrator can set "
+		    "home_mailbox = Maildir/",
 	};
 
 	buf_wipe(&l->decoded);

@@ -60,6 +60,7 @@ enum imap_login_failure {
 	IMAP_LOGIN_FAIL_DENIED,      /* NO [AUTHORIZATIONFAILED] */
 	IMAP_LOGIN_FAIL_PROTOCOL,    /* BAD: the mechanism's own syntax was broken */
 	IMAP_LOGIN_FAIL_LIMIT,       /* NO [LIMIT]: too many connections of this user or address */
+	IMAP_LOGIN_FAIL_MAILBOX,     /* NO [CONTACTADMIN]: the mail does not lie in a Maildir */
 };
 
 struct imap_login;

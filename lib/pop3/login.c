@@ -436,6 +436,10 @@ refuse(struct pop3_login *l, enum pop3_login_failure why)
 		[POP3_LOGIN_FAIL_DENIED] = "-ERR [AUTH] Not allowed to log in here",
 		[POP3_LOGIN_FAIL_PROTOCOL] = "-ERR The mechanism's response is malformed",
 		[POP3_LOGIN_FAIL_LIMIT] = "-ERR [IN-USE] Too many connections",
+		[POP3_LOGIN_FAIL_MAILBOX] =
+		    "-ERR [SYS/PERM] Your mail lies in a file, which is not "
+		    "served here: the administrator can set "
+		    "home_mailbox = Maildir/",
 	};
 
 	buf_wipe(&l->decoded);

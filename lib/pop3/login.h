@@ -57,7 +57,8 @@ enum pop3_login_failure {
 	POP3_LOGIN_FAIL_EXPIRED,     /* -ERR [AUTH] */
 	POP3_LOGIN_FAIL_DENIED,      /* -ERR [AUTH] */
 	POP3_LOGIN_FAIL_PROTOCOL,    /* -ERR: the mechanism's own syntax was broken */
-	POP3_LOGIN_FAIL_LIMIT, /* -ERR [IN-USE]: too many connections of this user or address */
+	POP3_LOGIN_FAIL_LIMIT,   /* -ERR [IN-USE]: too many connections of this user or address */
+	POP3_LOGIN_FAIL_MAILBOX, /* -ERR [SYS/PERM]: the mail does not lie in a Maildir */
 };
 
 struct pop3_login;
