@@ -303,6 +303,21 @@ forward(struct client *c, enum role owner, struct msg *req)
 }
 
 static void
+verb_make_home(struct client *c, struct cursor words)
+{
+	struct slice list[3] = { SLICE_NULL, SLICE_NULL, SLICE_NULL };
+	struct buf out = { 0 };
+	struct item_word word;
+	int status;
+
+	for (size_t i = 0; i < 3 && item_word_next(&words, &word); i++)
+		list[i] = word.word;
+	status = home_make(c->m, list, &out);
+	answer(c, status, buf_slice(&out));
+	buf_free(&out);
+}
+
+static void
 on_request(struct client *c, struct msg *m)
 {
 	static const char *const simple[] = { "reload", "stop", "security", "upgrade", "ping" };
@@ -321,6 +336,10 @@ on_request(struct client *c, struct msg *m)
 		}
 	if (slice_eq_str(first.word, "status")) {
 		gather(c);
+		return;
+	}
+	if (slice_eq_str(first.word, "make-home")) {
+		verb_make_home(c, words);
 		return;
 	}
 	for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)

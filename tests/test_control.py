@@ -1,4 +1,6 @@
 """bulkhead(8) with a running suite: start, status, reload, stop, users, the control socket's permissions."""
+import grp
+import stat
 import os
 import re
 import shutil
@@ -108,6 +110,40 @@ def test_control_socket_is_for_admins(instance):
     shutil.copy(BIN / "bulkhead", bin_copy)
     done = subprocess.run([bin_copy, "-c", instance.etc, "status"], capture_output=True, text=True, preexec_fn=as_nobody)
     assert done.returncode == 69 and "become root, or a member of admin_group" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_an_admin_makes_users_with_their_homes(make_instance):
+    """A member of admin_group is not root: master makes the home, below virtual_mailbox_base and nowhere else."""
+    i = make_instance(main={"admin_group": "daemon"})
+    bin_copy = i.folder / "bulkhead"
+    shutil.copy(BIN / "bulkhead", bin_copy)
+    group = grp.getgrnam("daemon").gr_gid
+
+    def as_admin():
+        os.setgroups([group])
+        os.setgid(65534)
+        os.setuid(65534)
+
+    def tool(*words):
+        return subprocess.run([bin_copy, "-c", i.etc, *map(str, words)], capture_output=True, text=True, preexec_fn=as_admin,
+                              input="pass\n")
+
+    done = tool("user", "add", "a1@example.test")
+    assert done.returncode == 0 and "cannot be made" not in done.stderr, done.stderr
+    st = os.lstat(i.home("a1@example.test"))
+    assert stat.S_ISDIR(st.st_mode) and stat.S_IMODE(st.st_mode) == 0o700 and st.st_uid >= i.uid_base
+    assert i.wait_log("home-made .*a1")
+    (i.mail / "example.test" / "link").symlink_to("/tmp")
+    outside = i.folder / "outside"
+    for n, home in enumerate((outside, i.mail / ".." / "outside", i.home("u1@example.test") / "x", i.mail / "example.test/link/x")):
+        done = tool("user", "add", f"b{n}@example.test", f"home={home}")
+        assert "cannot be made" in done.stderr or done.returncode, (home, done)
+    assert not outside.exists() and not os.path.exists("/tmp/x")
+    assert not (i.home("u1@example.test") / "x").exists()
+    with smtplib.SMTP("127.0.0.1", i.port["smtp"], timeout=60) as c:
+        c.sendmail("x@far.test", ["a1@example.test"], "Subject: x\r\n\r\nx\r\n")
+    i.wait_messages("a1@example.test")
 
 
 def test_control_socket_takes_no_rubbish(instance):

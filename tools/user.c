@@ -91,19 +91,38 @@ field(struct slice text, const char *name)
 	return SLICE_NULL;
 }
 
+/* Asks master, which may. */
+static int
+ask_for_home(struct tool *t, const char *home, const struct user *user)
+{
+	char uid[16], gid[16];
+	const char *words[] = { "make-home", home, uid, gid };
+	struct buf out = { 0 };
+	int status;
+
+	snprintf(uid, sizeof(uid), "%u", user->uid);
+	snprintf(gid, sizeof(gid), "%u", user->gid);
+	status = control_call(t, words, 4, true, &out);
+	buf_free(&out);
+	return status;
+}
+
 static void
-make_home(const struct user *user)
+make_home(struct tool *t, const struct user *user)
 {
 	struct arena arena = { 0 };
 	int err = users_make_home(user);
 
+	if ((err == -EACCES || err == -EPERM) && control_alive(t) &&
+	    ask_for_home(t, text_in(&arena, user->home), user) == 0)
+		err = 0;
 	if (err)
 		tool_say("%s: cannot be made: %s: create it, owned by uid %u, mode 0700",
 		    text_in(&arena, user->home), err_str(err), user->uid);
 	arena_free(&arena);
 }
 
-/* auth has no right to make a home: whoever called us makes it, if it may. */
+/* auth has no right to make a home: whoever called us makes it, if it may; else master does. */
 static void
 make_home_of(struct tool *t, const char *name)
 {
@@ -119,7 +138,7 @@ make_home_of(struct tool *t, const char *name)
 		user.gid = (uint32_t)gid;
 		user.home = field(buf_slice(&out), "home: ");
 		if (user.home.n)
-			make_home(&user);
+			make_home(t, &user);
 	}
 	buf_free(&out);
 }
@@ -155,7 +174,7 @@ on_store(struct tool *t, const char **words, size_t n)
 	(status ? fprintf(stderr, "%.*s", SLICE_ARG(buf_slice(&out)))
 		: printf("%.*s", SLICE_ARG(buf_slice(&out))));
 	if (!status && make.home.n)
-		make_home(&make);
+		make_home(t, &make);
 	buf_wipe(&out);
 	arena_free(&arena);
 	users_close(&users);

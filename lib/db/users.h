@@ -103,7 +103,10 @@ bool users_name_ok(struct slice name);
 int users_command(struct users *users, const struct slice *words, size_t n, struct arena *arena,
     struct buf *out, struct user *make_r);
 /* As root: makes home (mode 0700, owned by the user) and the directories above it (root, 0755)
- * where they are missing. Follows no link below mailbox_base. */
+ * where they are missing. The home itself is never a link. */
 int users_make_home(const struct user *user) CHECKED;
+/* The same for a home that is not believed: ERR_DENIED if it is not below base, or below another
+ * user's directory; no link is followed. */
+int users_make_home_below(const char *base, const struct user *user) CHECKED;
 
 #endif

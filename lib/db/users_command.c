@@ -351,6 +351,54 @@ enter(int parent, const char *name, const struct user *user, bool last)
 	return fd;
 }
 
+/* A directory between base and a home: ours, so that no user can put a link in the way. */
+static int
+enter_between(int parent, const char *name)
+{
+	struct stat st;
+	int err = 0, fd;
+
+	if (mkdirat(parent, name, 0755) < 0 && errno != EEXIST)
+		return err_errno();
+	fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return err_errno();
+	if (fstat(fd, &st) < 0)
+		err = err_errno();
+	else if (st.st_uid != geteuid())
+		err = ERR_DENIED;
+	if (err)
+		close(fd);
+	return err ? err : fd;
+}
+
+int
+users_make_home_below(const char *base, const struct user *user)
+{
+	struct slice rest = user->home, part;
+	char name[256];
+	int fd, next;
+
+	if (!slice_has_prefix(rest, base) || rest.n < strlen(base) + 2 ||
+	    rest.p[strlen(base)] != '/')
+		return ERR_DENIED;
+	rest = slice_sub(rest, strlen(base) + 1, rest.n);
+	fd = open(base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	while (fd >= 0 && rest.n > 0) {
+		part = slice_split(&rest, '/');
+		next =
+		    !part.n || part.p[0] == '.' ? ERR_SYNTAX : slice_copy(part, name, sizeof(name));
+		if (!next)
+			next = rest.n ? enter_between(fd, name) : enter(fd, name, user, true);
+		close(fd);
+		fd = next;
+	}
+	if (fd < 0)
+		return fd;
+	close(fd);
+	return 0;
+}
+
 int
 users_make_home(const struct user *user)
 {
