@@ -1,8 +1,8 @@
 /*
  * LD_PRELOAD for tests: the n-th allocation fails, once. $FAIL_FILE names a file of two 32-bit
- * numbers that is mapped at the start, before any jail, and is shared with forked children: how many
- * allocations are still to succeed (0: nothing is armed; it counts down, and the one that makes it 0
- * fails), and how many there were in all.
+ * numbers that is mapped at the start, before any jail, and is shared with forked children: how
+ * many allocations are still to succeed (0: nothing is armed; it counts down, and the one that
+ * makes it 0 fails), and how many there were in all.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -38,8 +38,8 @@ fails(void)
 	__atomic_fetch_add(&shared[1], 1, __ATOMIC_RELAXED);
 	left = __atomic_load_n(&shared[0], __ATOMIC_RELAXED);
 	while (left > 0)
-		if (__atomic_compare_exchange_n(&shared[0], &left, left - 1, 0, __ATOMIC_RELAXED,
-			__ATOMIC_RELAXED)) {
+		if (__atomic_compare_exchange_n(
+			&shared[0], &left, left - 1, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
 			if (left == 1)
 				errno = ENOMEM;
 			return left == 1;

@@ -577,6 +577,7 @@ def test_full_disk(make_instance, tmp_path):
         i.reload()
         i.tool("queue", "flush")
         i.wait_messages("u1@example.test", len(acked), 30)
+        wait_empty(i)  # delivered comes before removed
         assert send(i, "u1@example.test", body)[0] == 250
         wait_empty(i)
         i.stop()
