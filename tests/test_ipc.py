@@ -11,6 +11,7 @@ BULKHEAD_LONG=1 tries every type, every cut and every length; without it a fixed
 import imaplib
 import os
 import pathlib
+import poplib
 import re
 import smtplib
 import socket
@@ -127,7 +128,11 @@ def sockets(pid):
 
 
 def parent_of(pid):
-    return int(re.search(r"^PPid:\s*(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text(), re.M)[1])
+    """0: it has just gone."""
+    try:
+        return int(re.search(r"^PPid:\s*(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text(), re.M)[1])
+    except OSError:
+        return 0
 
 
 def parents_end(pid):
@@ -281,9 +286,11 @@ def busy(instance_at_work):
     wait_ready(i)
     while True:  # a zygote may be renewed just now
         try:
-            clients = [login(i), smtplib.SMTP("127.0.0.1", i.port["smtp"], timeout=30 * SLOW)]
+            clients = [login(i), poplib.POP3_SSL("localhost", i.port["pop3s"], context=i.tls(), timeout=30 * SLOW)]
+            clients[1].user("u1@example.test"), clients[1].pass_("pass1")
+            clients += [smtplib.SMTP("127.0.0.1", i.port[port], timeout=30 * SLOW) for port in ("smtp", "submission")]
             break
-        except (OSError, AssertionError, imaplib.IMAP4.error, smtplib.SMTPException):
+        except (OSError, EOFError, AssertionError, imaplib.IMAP4.error, poplib.error_proto, smtplib.SMTPException):
             assert time.monotonic() < end, i.tail()
             time.sleep(0.05)
     yield i
@@ -295,7 +302,7 @@ def wait_ready(i):
     end = time.monotonic() + 60 * SLOW
     while True:
         text = i.tool("status", check=False).stdout
-        if all(re.search(rf"^\S+\s+{d}\s+\d+ ready", text, re.M) for d in (*DAEMONS, "pam", "smtpd", "login")):
+        if all(re.search(rf"^\S+\s+{d}\s+\d+ ready", text, re.M) for d in (*DAEMONS, "pam", "smtpd", "submission", "login")):
             return
         assert time.monotonic() < end, text + i.tail()
         time.sleep(0.05)
@@ -304,9 +311,13 @@ def wait_ready(i):
 def pid_of(i, role):
     parent = ROLES[role][1]
     program = role if parent == "master" else parent
-    for pid in i.pids(program):
-        if (parent_of(pid) == i.process.pid) == (parent == "master"):
-            return pid
+    end = time.monotonic() + 30 * SLOW
+    while time.monotonic() < end:
+        for pid in i.pids(program):
+            above = parent_of(pid)
+            if above and (above == i.process.pid) == (parent == "master"):
+                return pid
+        time.sleep(0.05)
     raise AssertionError(f"no {role}\n{i.tail()}")
 
 
@@ -321,7 +332,8 @@ def peers_of(role):
 
 
 RECEIVERS = ["qmgr", "maps", "dns", "auth", "broker", "nss", "pam", "pickup", "bounce", "smtp-client", "local", "imapd", "pop3d",
-             "smtpd", "login", "smtpd-child", "imapd-child", "login-child", "delivery"]
+             "smtpd", "submission", "login", "smtpd-child", "submission-child", "imapd-child", "pop3d-child", "login-child",
+             "delivery"]
 
 
 @pytest.mark.parametrize("role", RECEIVERS)
