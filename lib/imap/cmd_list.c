@@ -10,7 +10,7 @@
 
 #include <stdlib.h>
 
-enum { MAX_PATTERNS = 100, FOLDERS_A_STEP = 500, STATUS_A_STEP = 20 };
+enum { MAX_PATTERNS = 100, FOLDERS_A_STEP = 500, STATUS_A_STEP = 20, WORK_A_STEP = 1 << 21 };
 
 struct list {
 	/* selection */
@@ -22,19 +22,19 @@ struct list {
 	struct slice patterns[MAX_PATTERNS];
 	size_t count;
 	struct store_list all;
-	size_t at;
+	size_t at, work; /* work: comparisons of this step */
 };
 
 /* --- patterns --- */
 
-/* Iterative: a "%" or "*" is retried from its last place only, so the work is bounded by the
- * product of the lengths. */
+/* Iterative: a "%" or "*" is retried from its last place only, so the work is bounded by the square
+ * of the name's length; add_pattern leaves no two of them side by side. */
 static bool
-matches(struct slice pattern, struct slice name)
+matches(struct slice pattern, struct slice name, size_t *work)
 {
 	size_t p = 0, n = 0, star_p = SIZE_MAX, star_n = 0, percent_p = SIZE_MAX, percent_n = 0;
 
-	while (n < name.n || p < pattern.n) {
+	for (; n < name.n || p < pattern.n; ++*work) {
 		if (p < pattern.n && pattern.p[p] == '*') {
 			star_p = ++p;
 			star_n = n;
@@ -60,12 +60,32 @@ matches(struct slice pattern, struct slice name)
 }
 
 static bool
-any_matches(const struct list *l, const char *name)
+any_matches(struct list *l, const char *name)
 {
 	for (size_t i = 0; i < l->count; i++)
-		if (matches(l->patterns[i], slice_str(name)))
+		if (matches(l->patterns[i], slice_str(name), &l->work))
 			return true;
 	return false;
+}
+
+/* Of wildcards side by side one says it all: "*" if there is one among them. */
+static struct slice
+squeeze(struct slice pattern)
+{
+	unsigned char *out = (unsigned char *)(uintptr_t)pattern.p;
+	size_t n = 0;
+
+	for (size_t i = 0; i < pattern.n; i++) {
+		unsigned char c = pattern.p[i];
+
+		if ((c == '*' || c == '%') && n && (out[n - 1] == '*' || out[n - 1] == '%')) {
+			if (c == '*')
+				out[n - 1] = c;
+			continue;
+		}
+		out[n++] = c;
+	}
+	return slice(out, n);
 }
 
 /* Reference and pattern as one UTF-8 pattern; INBOX in any case becomes capitals. */
@@ -81,7 +101,7 @@ add_pattern(struct imap_session *s, struct list *l, struct slice reference, stru
 		memcpy(both + reference.n, raw.p, raw.n);
 	if (!imap_name_decode(s, slice(both, reference.n + raw.n), &utf8))
 		return; /* nothing can match */
-	utf8 = arena_dup(&s->arena, utf8);
+	utf8 = squeeze(arena_dup(&s->arena, utf8));
 	if (slice_has_caseprefix(utf8, "INBOX") && (utf8.n == 5 || strchr("/%*", utf8.p[5]))) {
 		utf8 = slice_sub(utf8, 5, utf8.n);
 		utf8 = slice_str(arena_printf(&s->arena, "INBOX%.*s", SLICE_ARG(utf8)));
@@ -212,7 +232,7 @@ selected(const struct list *l, const struct store_folder *f, bool *child_only_r)
 }
 
 static void
-put_folder(struct imap_session *s, const struct list *l, const struct store_folder *f)
+put_folder(struct imap_session *s, struct list *l, const struct store_folder *f)
 {
 	bool child_only;
 
@@ -244,8 +264,10 @@ list_step(struct imap_session *s)
 	struct list *l = s->task;
 	size_t end = l->at + (l->return_status ? STATUS_A_STEP : FOLDERS_A_STEP);
 
+	l->work = 0;
 	for (; l->at < l->all.count; l->at++) {
-		if (l->at == end || buf_len(&s->out) >= s->config.watermark)
+		if (l->at == end || l->work >= WORK_A_STEP ||
+		    buf_len(&s->out) >= s->config.watermark)
 			return STEP_AGAIN;
 		put_folder(s, l, &l->all.folders[l->at]);
 	}
