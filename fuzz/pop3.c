@@ -13,42 +13,42 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void
 fuzz_login(struct slice in)
 {
-	static const struct pop3_login_limits limits = {
+	static const struct login_limits limits = {
 		.max_auth = 200, .max_errors = 5, .max_commands = 30, .max_auth_failures = 3
 	};
 	bool tls = in.n && in.p[0] & 2;
-	struct pop3_login *l = pop3_login_new(&limits, tls ? "PLAIN LOGIN" : "", !tls, tls);
-	struct pop3_login_action a = { .want = POP3_LOGIN_MORE };
+	struct login *l = login_new(&pop3_login, &limits, tls ? "PLAIN LOGIN" : "", !tls, tls);
+	struct login_action a = { .want = LOGIN_MORE };
 	struct buf b = { 0 };
 	unsigned turns = 0;
 
-	pop3_login_greet(l);
+	login_greet(l);
 	while (turns++ < 500) {
 		size_t piece = 1 + turns * 7 % 40;
-		size_t n = pop3_login_feed(l, slice_sub(in, 0, piece), &a);
+		size_t n = login_feed(l, slice_sub(in, 0, piece), &a);
 		unsigned char answer = n < in.n ? in.p[n] : 0;
 		in = slice_sub(in, n, SIZE_MAX);
-		if (a.want == POP3_LOGIN_CLOSE || a.want == POP3_LOGIN_DONE ||
-		    (a.want == POP3_LOGIN_MORE && !in.n))
+		if (a.want == LOGIN_CLOSE || a.want == LOGIN_DONE ||
+		    (a.want == LOGIN_MORE && !in.n))
 			break;
-		if (a.want == POP3_LOGIN_STARTTLS)
-			pop3_login_tls_done(l, "PLAIN");
-		else if (a.want == POP3_LOGIN_AUTH_START || a.want == POP3_LOGIN_AUTH_STEP) {
+		if (a.want == LOGIN_STARTTLS)
+			login_tls_done(l, "PLAIN");
+		else if (a.want == LOGIN_AUTH_START || a.want == LOGIN_AUTH_STEP) {
 			if (answer % 3 == 0)
-				pop3_login_challenge(l, a.data);
+				login_challenge(l, a.data);
 			else if (answer % 3 == 1)
-				pop3_login_auth_failed(l, answer % 6);
+				login_auth_failed(l, answer % 4);
 			else
-				pop3_login_auth_ok(l, a.data, answer & 64);
+				login_auth_ok(l, a.data, answer & 64);
 		}
-		if (buf_len(pop3_login_out(l)) > 100000)
+		if (buf_len(login_out(l)) > 100000)
 			abort();
 	}
-	if (a.want == POP3_LOGIN_DONE && pop3_login_feed(l, SLICE_LIT("NOOP\r\n"), &a) != 0)
+	if (a.want == LOGIN_DONE && login_feed(l, SLICE_LIT("NOOP\r\n"), &a) != 0)
 		abort();
-	pop3_login_handover(l, SLICE_LIT("::1"), SLICE_LIT("x"), &b);
+	login_handover(l, SLICE_LIT("::1"), SLICE_LIT("x"), &b);
 	buf_free(&b);
-	pop3_login_free(&l);
+	login_free(&l);
 }
 
 /* --- a maildrop of three pieces of the input --- */

@@ -6,7 +6,7 @@
  */
 #include "imapd/imapd.h"
 
-#include "imap/login.h"
+#include "access/login.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -223,8 +223,8 @@ take_preamble(struct connection *c)
 		.watermark = (size_t)conf->imap_output_watermark,
 		.max_append = (uint64_t)conf->imap_append_limit,
 		.max_errors = (unsigned)conf->imap_error_limit };
-	struct imap_handover h;
-	int n = imap_handover_decode(buf_slice(&c->in), &h);
+	struct handover h;
+	int n = handover_decode(buf_slice(&c->in), &h);
 
 	if (n < 0)
 		connection_free(c, "the preamble of login is malformed");

@@ -78,19 +78,19 @@ client_free(struct client *c, const char *why)
 	struct daemon *d = s->d;
 	uint64_t token = c->token;
 	const char *limit = NULL;
-	const char *ended = c->engine ? s->front->ended(c->engine, &limit) : NULL;
+	const char *ended = c->engine ? login_ended(c->engine, &limit) : NULL;
 
 	if (c->limit)
 		limit = c->limit;
 	log_event(LOG_disconnect, "sid=%s client=%s service=%s state=%s reason=\"%s\"%s%s", c->sid,
-	    c->address, s->front->service,
+	    c->address, s->protocol->name,
 	    c->state == CLIENT_PUMP || c->session.readable ? "session" : "login",
 	    ended ? ended : why, limit ? " limit=" : "", limit ? limit : "");
 	cancel_auth(c);
 	forget_request(c);
 	ev_timer_free(&c->timer);
 	if (c->engine)
-		s->front->free(&c->engine);
+		login_free(&c->engine);
 	tls_conn_free(&c->tls);
 	watch_close(&c->net);
 	watch_close(&c->session);
@@ -134,7 +134,7 @@ client_stop(struct client *c, const char *text)
 	}
 	cancel_auth(c);
 	forget_request(c);
-	c->s->front->bye(c->engine, text);
+	login_bye(c->engine, text);
 	c->state = CLIENT_CLOSING;
 	set_timer(c, 5000);
 	advance(c);
@@ -241,21 +241,28 @@ begin_tls(struct client *c)
 static void
 begin_dialogue(struct client *c)
 {
-	const struct front *f = c->s->front;
+	struct login_limits limits = {
+		.max_command = (size_t)c->conf->login_command_size_limit,
+		.max_auth = (size_t)c->conf->smtpd_sasl_response_limit,
+		.max_errors = (unsigned)c->conf->login_error_limit,
+		.max_commands = (unsigned)c->conf->login_command_limit,
+		.max_auth_failures = (unsigned)c->conf->auth_failure_limit,
+		.greeting = c->conf->login_greeting,
+	};
 	char names[512];
 
 	mechanisms(c, names, sizeof(names));
 	c->state = CLIENT_DIALOGUE;
 	set_timer(c, c->conf->login_timeout);
 	if (c->engine) {
-		f->tls_done(c->engine, names);
+		login_tls_done(c->engine, names);
 		return;
 	}
-	c->engine = f->new (c->conf, names,
+	c->engine = login_new(c->s->protocol, &limits, names,
 	    !c->tls && c->conf->login_tls_security_level != CONF_SERVER_TLS_NONE &&
 		tls_serving_ctx(c->s->tls),
 	    c->tls != NULL);
-	f->greet(c->engine);
+	login_greet(c->engine);
 }
 
 static void
@@ -277,14 +284,14 @@ handshake(struct client *c)
 /* --- login --- */
 
 static void
-auth_start(struct client *c, const struct front_action *a)
+auth_start(struct client *c, const struct login_action *a)
 {
 	struct msg m = MSG_INIT(MSG_AUTH_START, 0);
 	unsigned char exporter[TLS_BINDING_MAX], endpoint[TLS_BINDING_MAX];
 	struct tls_info info;
 	size_t n;
 
-	m.auth_start.service = slice_str(c->s->front->service);
+	m.auth_start.service = slice_str(c->s->protocol->name);
 	m.auth_start.mechanism = slice_str(a->mechanism);
 	m.auth_start.session = slice_str(c->sid);
 	m.auth_start.client = slice_str(c->address);
@@ -310,11 +317,11 @@ auth_start(struct client *c, const struct front_action *a)
 	log_event(LOG_auth_missing,
 	    "sid=%s client=%s remedy=\"auth is not running: see its lines before\"", c->sid,
 	    c->address);
-	c->s->front->failed(c->engine, FRONT_FAIL_TEMPORARY);
+	login_auth_failed(c->engine, LOGIN_FAIL_TEMPORARY);
 }
 
 static void
-auth_step(struct client *c, const struct front_action *a)
+auth_step(struct client *c, const struct login_action *a)
 {
 	struct msg m = MSG_INIT(MSG_AUTH_RESPONSE, c->auth_id);
 
@@ -324,7 +331,7 @@ auth_step(struct client *c, const struct front_action *a)
 		return;
 	c->state = CLIENT_DIALOGUE;
 	c->auth_id = 0;
-	c->s->front->failed(c->engine, FRONT_FAIL_TEMPORARY);
+	login_auth_failed(c->engine, LOGIN_FAIL_TEMPORARY);
 }
 
 void
@@ -336,18 +343,18 @@ client_auth_answer(struct service *s, const struct msg *m)
 		return;
 	c->state = CLIENT_DIALOGUE;
 	if (m->type == MSG_AUTH_CHALLENGE) {
-		s->front->challenge(c->engine, m->auth_challenge.challenge);
+		login_challenge(c->engine, m->auth_challenge.challenge);
 		advance(c);
 		return;
 	}
 	c->auth_id = 0;
 	if (m->auth_done.status == 0 && m->auth_done.token.n > 0) {
 		buf_add(&c->out, m->auth_done.token); /* kept there until the engine is through */
-		s->front->ok(c->engine, m->auth_done.final, m->auth_done.final.n > 0);
+		login_auth_ok(c->engine, m->auth_done.final, m->auth_done.final.n > 0);
 	} else {
-		s->front->failed(c->engine, m->auth_done.status == 1   ? FRONT_FAIL_CREDENTIALS
-					    : m->auth_done.status == 3 ? FRONT_FAIL_MECHANISM
-								       : FRONT_FAIL_TEMPORARY);
+		login_auth_failed(c->engine, m->auth_done.status == 1   ? LOGIN_FAIL_CREDENTIALS
+					     : m->auth_done.status == 3 ? LOGIN_FAIL_MECHANISM
+									: LOGIN_FAIL_TEMPORARY);
 	}
 	advance(c);
 }
@@ -359,7 +366,7 @@ open_session(struct client *c)
 	int err;
 
 	m.session_open.token = buf_slice(&c->out);
-	m.session_open.service = slice_str(c->s->front->service);
+	m.session_open.service = slice_str(c->s->protocol->name);
 	m.session_open.client = slice_str(c->address);
 	m.session_open.session = slice_str(c->sid);
 	c->state = CLIENT_SESSION;
@@ -367,7 +374,7 @@ open_session(struct client *c)
 	buf_wipe(&c->out);
 	if (err) {
 		c->state = CLIENT_DIALOGUE;
-		c->s->front->unavailable(c->engine, FRONT_FAIL_TEMPORARY);
+		login_unavailable(c->engine, LOGIN_FAIL_TEMPORARY);
 	}
 }
 
@@ -382,21 +389,21 @@ client_session_opened(struct service *s, struct msg *m)
 		return; /* the descriptor is closed by the caller: the session sees the end */
 	if (m->session_opened.status || fd < 0) {
 		c->state = CLIENT_DIALOGUE;
-		s->front->unavailable(c->engine, m->session_opened.status == 3 ? FRONT_FAIL_LIMIT
-						 : m->session_opened.status == 4
-						     ? FRONT_FAIL_MAILBOX
-						     : FRONT_FAIL_TEMPORARY);
+		login_unavailable(c->engine, m->session_opened.status == 3 ? LOGIN_FAIL_LIMIT
+					     : m->session_opened.status == 4
+						 ? LOGIN_FAIL_MAILBOX
+						 : LOGIN_FAIL_TEMPORARY);
 		advance(c);
 		return;
 	}
 	m->fd = -1;
 	/* First the preamble, then what the client sent behind its login, then copies. */
-	s->front->handover(c->engine, slice_str(c->address), slice_str(c->sid), &preamble);
+	login_handover(c->engine, slice_str(c->address), slice_str(c->sid), &preamble);
 	buf_add(&preamble, buf_slice(&c->in));
 	buf_wipe(&c->in);
 	c->in = preamble;
-	buf_add(&c->out, buf_slice(s->front->out(c->engine)));
-	s->front->free(&c->engine);
+	buf_add(&c->out, buf_slice(login_out(c->engine)));
+	login_free(&c->engine);
 	pump_start(c, fd);
 }
 
@@ -413,9 +420,9 @@ client_peer_down(struct service *s, enum role role)
 		c->auth_id = 0;
 		c->state = CLIENT_DIALOGUE;
 		if (role == ROLE_AUTH)
-			s->front->failed(c->engine, FRONT_FAIL_TEMPORARY);
+			login_auth_failed(c->engine, LOGIN_FAIL_TEMPORARY);
 		else
-			s->front->unavailable(c->engine, FRONT_FAIL_TEMPORARY);
+			login_unavailable(c->engine, LOGIN_FAIL_TEMPORARY);
 		advance(c);
 	}
 	if (role == ROLE_AUTH)
@@ -427,25 +434,25 @@ client_peer_down(struct service *s, enum role role)
 
 /* One action of the engine; false: wait or end. */
 static bool
-act(struct client *c, const struct front_action *a)
+act(struct client *c, const struct login_action *a)
 {
 	switch (a->want) {
-	case FRONT_MORE:
+	case LOGIN_MORE:
 		return false;
-	case FRONT_AUTH_START:
+	case LOGIN_AUTH_START:
 		auth_start(c, a);
 		return c->state == CLIENT_DIALOGUE;
-	case FRONT_AUTH_STEP:
+	case LOGIN_AUTH_STEP:
 		auth_step(c, a);
 		return c->state == CLIENT_DIALOGUE;
-	case FRONT_AUTH_ABORT:
+	case LOGIN_AUTH_ABORT:
 		cancel_auth(c);
 		buf_wipe(&c->out);
 		return true;
-	case FRONT_DONE:
+	case LOGIN_DONE:
 		open_session(c);
 		return c->state == CLIENT_DIALOGUE;
-	case FRONT_STARTTLS:
+	case LOGIN_STARTTLS:
 		c->want_tls = true;
 		return false;
 	default:
@@ -458,12 +465,12 @@ act(struct client *c, const struct front_action *a)
 static void
 talk(struct client *c)
 {
-	struct front_action a;
+	struct login_action a;
 
 	do {
 		size_t n;
 		memset(&a, 0, sizeof(a));
-		n = c->s->front->feed(c->engine, buf_slice(&c->in), &a);
+		n = login_feed(c->engine, buf_slice(&c->in), &a);
 		buf_consume(&c->in, n);
 	} while (act(c, &a));
 }
@@ -483,7 +490,7 @@ advance(struct client *c)
 	for (int turns = 0; turns < 16; turns++) {
 		if (c->state == CLIENT_DIALOGUE && !c->want_tls)
 			talk(c);
-		err = client_write(c, c->s->front->out(c->engine));
+		err = client_write(c, login_out(c->engine));
 		if (err == -EAGAIN) {
 			watch_want(&c->net, false, true);
 			return;
@@ -505,7 +512,7 @@ advance(struct client *c)
 		}
 		if (c->state != CLIENT_DIALOGUE || !more)
 			break;
-		more = client_read(c, c->s->front->input);
+		more = client_read(c, c->s->protocol->input);
 		if (more < 0) {
 			client_free(c, failure_text(c, more));
 			return;
@@ -513,7 +520,7 @@ advance(struct client *c)
 	}
 	/* While auth or broker think, the client is read a little ahead at most: its end must be
 	 * seen. */
-	watch_want(&c->net, buf_len(&c->in) < c->s->front->input, false);
+	watch_want(&c->net, buf_len(&c->in) < c->s->protocol->input, false);
 	/* Records that TLS holds already raise no event: the other clients have their turn, then
 	 * these. */
 	if (c->state == CLIENT_DIALOGUE && c->tls && tls_pending(c->tls))
@@ -533,7 +540,7 @@ on_ready(evutil_socket_t fd, short what, void *ctx)
 		return;
 	}
 	if ((c->state == CLIENT_AUTH || c->state == CLIENT_SESSION) && what & EV_READ) {
-		err = client_read(c, c->s->front->input);
+		err = client_read(c, c->s->protocol->input);
 		if (err < 0) {
 			client_free(c, failure_text(c, err));
 			return;
@@ -579,7 +586,7 @@ client_new(struct service *s, const struct msg_connection *m, int fd)
 	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
 	watch_open(&c->net, s->d->base, fd, on_ready, c);
 	log_event(LOG_connect, "sid=%s client=%s port=%u service=%s", c->sid, c->address, m->port,
-	    s->front->service);
+	    s->protocol->name);
 	if (s->wrapped)
 		begin_tls(c);
 	else {

@@ -2,10 +2,10 @@
 #ifndef LOGIN_LOGIN_H
 #define LOGIN_LOGIN_H
 
+#include "access/protocol.h"
 #include "base/hash.h"
 #include "base/inet.h"
 #include "daemon/acceptor.h"
-#include "login/front.h"
 #include "tls/serving.h"
 
 #include <sys/queue.h>
@@ -13,7 +13,7 @@
 #define PUMP_BUFFER ((size_t)32768) /* bytes under way in one direction after login */
 
 struct service {
-	const struct front *front;
+	const struct login_protocol *protocol;
 	struct tls_serving *tls;
 	char *name, *ciphers; /* that tls borrows */
 	struct buf authorities;
@@ -46,7 +46,7 @@ struct client {
 	enum client_state state;
 	struct watch net, session;
 	struct tls_conn *tls;
-	void *engine;
+	struct login *engine;
 	struct buf in;  /* plain bytes of the client; after login: on their way to the session */
 	struct buf out; /* after login: on their way to the client */
 	struct hash_node request;

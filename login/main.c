@@ -5,6 +5,8 @@
  * socket, or can name a user that auth has not confirmed.
  */
 #include "login/login.h"
+#include "imap/login.h"
+#include "pop3/login.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -150,7 +152,7 @@ tls_options(struct service *s, const struct daemon *d)
 	s->ciphers = xstrdup(conf->tls_ciphers);
 	return (struct tls_server_opts){
 		.service = s->name,
-		.alpn = s->front->alpn,
+		.alpn = s->protocol->name,
 		.ciphers = s->ciphers,
 		.ticket_lifetime = (unsigned)(conf->tls_session_lifetime / 1000),
 		.min_version = conf->tls_minimum_version == CONF_TLS_VERSION_TLS1_3
@@ -169,7 +171,7 @@ init(struct daemon *d)
 	struct tls_server_opts opts;
 	int err = 0;
 
-	s->front = is_pop3(d) ? &front_pop3 : &front_imap;
+	s->protocol = is_pop3(d) ? &pop3_login : &imap_login;
 	s->wrapped = d->conf->smtpd_tls_wrappermode;
 	s->name = xstrdup(d->service);
 	s->d = d;
@@ -225,7 +227,7 @@ refusal(struct daemon *d, unsigned listener)
 	const struct service *s = d->ctx;
 
 	(void)listener;
-	return s->wrapped ? NULL : s->front->too_many;
+	return s->wrapped ? NULL : s->protocol->too_many;
 }
 
 int

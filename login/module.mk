@@ -1,1 +1,1 @@
-$(eval $(call program,login,login,daemon tls imap pop3 mail conf ipc ev base,))
+$(eval $(call program,login,login,daemon tls imap pop3 access mail conf ipc ev base,))

@@ -68,9 +68,9 @@ session_read(struct client *c)
 	c->session_eof = true;
 	/* A session that did not say goodbye died: the client is told, where a line has just ended.
 	 */
-	if (c->s->front->gone && !c->said_bye && (!c->client_eof || c->stopping) &&
+	if (c->s->protocol->gone && !c->said_bye && (!c->client_eof || c->stopping) &&
 	    (c->tail_n == 0 || (c->tail_n >= 2 && memcmp(c->tail + c->tail_n - 2, "\r\n", 2) == 0)))
-		buf_add_str(&c->out, c->s->front->gone);
+		buf_add_str(&c->out, c->s->protocol->gone);
 	return 0;
 }
 

@@ -6,7 +6,7 @@
  */
 #include "pop3d/child.h"
 #include "pop3d/drop.h"
-#include "imap/login.h"
+#include "access/login.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -150,8 +150,8 @@ open_maildrop(struct session *s)
 static bool
 take_preamble(struct session *s)
 {
-	struct imap_handover h;
-	int n = imap_handover_decode(buf_slice(&s->in), &h);
+	struct handover h;
+	int n = handover_decode(buf_slice(&s->in), &h);
 
 	if (n == 0 && s->ending)
 		n = ERR_TRUNCATED;

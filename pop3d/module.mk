@@ -1,1 +1,1 @@
-$(eval $(call program,pop3d,pop3d,daemon conf pop3 store imap mail ipc ev base,-lz))
+$(eval $(call program,pop3d,pop3d,daemon conf pop3 access store mail ipc ev base,-lz))

@@ -1,2 +1,2 @@
-$(eval $(call lib,pop3,imap mail base,))
-$(eval $(call fuzz,pop3,pop3 imap mail base,-lidn2 -lunistring))
+$(eval $(call lib,pop3,access mail base,))
+$(eval $(call fuzz,pop3,pop3 access mail base,-lidn2 -lunistring))

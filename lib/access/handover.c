@@ -1,12 +1,12 @@
 /*
  * The preamble on the stream from login to the session. Written in login-child, read in
- * imapd-child, which does not trust it: a login process that was taken over can lie in it, and
- * gains no more than a wrong tag or log line.
+ * the session process (imapd-child, pop3d-child), which does not trust it: a login process that was
+ * taken over can lie in it, and gains no more than a wrong tag or log line.
  */
-#include "imap/login.h"
+#include "access/login.h"
 
 void
-imap_handover_encode(const struct imap_handover *h, struct buf *out)
+handover_encode(const struct handover *h, struct buf *out)
 {
 	struct buf body = { 0 };
 
@@ -21,15 +21,15 @@ imap_handover_encode(const struct imap_handover *h, struct buf *out)
 }
 
 int
-imap_handover_decode(struct slice in, struct imap_handover *h_r)
+handover_decode(struct slice in, struct handover *h_r)
 {
 	struct cursor c = cursor(in);
 	size_t n = cursor_u16(&c);
 
-	*h_r = (struct imap_handover){ 0 };
+	*h_r = (struct handover){ 0 };
 	if (c.err)
 		return 0;
-	if (n > IMAP_HANDOVER_MAX)
+	if (n > HANDOVER_MAX)
 		return ERR_LIMIT;
 	if (in.n < n + 2)
 		return 0;
