@@ -4,7 +4,7 @@ import hashlib
 import pathlib
 import sys
 
-INTS = {"u8": ("uint8_t", 1), "u16": ("uint16_t", 2), "u32": ("uint32_t", 4), "u64": ("uint64_t", 8)}
+INTS = {"u8": "uint8_t", "u16": "uint16_t", "u32": "uint32_t", "u64": "uint64_t"}
 
 
 def fail(path, line, text):
@@ -69,54 +69,28 @@ def read_msgs(path, roles):
     return items, msgs
 
 
-def struct_fields(fields):
+# What becomes of a field, by its kind, in each of the four places; kind, name, then its limit or its item and limit.
+STRUCT = {"int": "\t{ctype} {name};", "list": "\tstruct msg_list {name}; /* of item_{item}, at most {limit} */",
+          "bytes": "\tstruct slice {name}; /* bytes, at most {limit} */", "text": "\tstruct slice {name}; /* text, at most {limit} */"}
+ENCODE = {"int": "\tbuf_add_{kind}(b, v->{name});", "list": "\tbuf_add_u32(b, v->{name}.n);\n\tbuf_add_counted(b, v->{name}.raw);",
+          "bytes": "\tbuf_add_counted(b, v->{name});", "text": "\tbuf_add_counted(b, v->{name});"}
+DECODE = {"int": "\tv->{name} = cursor_{kind}(c);", "list": "\tv->{name} = list(c, {limit}, check_{item});",
+          "bytes": "\tv->{name} = cursor_counted(c, {limit});", "text": "\tv->{name} = text(c, {limit});"}
+PRINT = {"int": '\tbuf_addf(b, " {name}=%llu", (unsigned long long)v->{name});', "list": '\tbuf_addf(b, " {name}=[%u]", v->{name}.n);',
+         "bytes": '\tprint_bytes(b, "{name}", v->{name});', "text": '\tprint_bytes(b, "{name}", v->{name});'}
+
+
+def render(templates, fields, empty):
     out = []
-    for f in fields:
-        if f[0] in INTS:
-            out.append(f"\t{INTS[f[0]][0]} {f[1]};")
-        elif f[0] == "list":
-            out.append(f"\tstruct msg_list {f[1]}; /* of item_{f[2]}, at most {f[3]} */")
-        else:
-            out.append(f"\tstruct slice {f[1]}; /* {f[0]}, at most {f[2]} */")
-    return out or ["\tchar empty;"]
+    for kind, name, *rest in fields:
+        place = "int" if kind in INTS else kind
+        out.append(templates[place].format(kind=kind, name=name, ctype=INTS.get(kind), limit=rest[-1] if rest else None,
+                                           item=rest[0] if rest else None))
+    return out or empty
 
 
-def encode(fields):
-    out = []
-    for f in fields:
-        if f[0] in INTS:
-            out.append(f"\tbuf_add_{f[0]}(b, v->{f[1]});")
-        elif f[0] == "list":
-            out.append(f"\tbuf_add_u32(b, v->{f[1]}.n);\n\tbuf_add_counted(b, v->{f[1]}.raw);")
-        else:
-            out.append(f"\tbuf_add_counted(b, v->{f[1]});")
-    return out or ["\t(void)b;", "\t(void)v;"]
-
-
-def decode(fields):
-    out = []
-    for f in fields:
-        if f[0] in INTS:
-            out.append(f"\tv->{f[1]} = cursor_{f[0]}(c);")
-        elif f[0] == "bytes":
-            out.append(f"\tv->{f[1]} = cursor_counted(c, {f[2]});")
-        elif f[0] == "text":
-            out.append(f"\tv->{f[1]} = text(c, {f[2]});")
-        else:
-            out.append(f"\tv->{f[1]} = list(c, {f[3]}, check_{f[2]});")
-    return out or ["\t(void)c;", "\t(void)v;"]
-
-
-def printer(fields):
-    out = []
-    for f in fields:
-        if f[0] in INTS:
-            out.append(f'\tbuf_addf(b, " {f[1]}=%llu", (unsigned long long)v->{f[1]});')
-        elif f[0] == "list":
-            out.append(f'\tbuf_addf(b, " {f[1]}=[%u]", v->{f[1]}.n);')
-        else:
-            out.append(f'\tprint_bytes(b, "{f[1]}", v->{f[1]});')
-    return out or ["\t(void)b;", "\t(void)v;"]
+def unused(var):
+    return [f"\t(void){var};", "\t(void)v;"]
 
 
 def mask(roles, names):
@@ -184,69 +158,7 @@ print_bytes(struct buf *b, const char *name, struct slice s)
 """
 
 
-def main():
-    msgs_def, roles_def, outdir = sys.argv[1:4]
-    roles = read_roles(roles_def)
-    items, msgs = read_msgs(msgs_def, roles)
-    h, c = [HEADER], [SOURCE]
-
-    layout = hashlib.sha256(pathlib.Path(msgs_def).read_bytes() + pathlib.Path(roles_def).read_bytes()).hexdigest()[:16]
-    h.append(f'/* Of both tables: peers with another one are refused. */\n#define MSG_LAYOUT "{layout}"\n')
-    h.append("enum role {")
-    for r in roles:
-        h.append(f"\t{c_name(r[0])}, /* {r[5]} */")
-    h.append("\tROLE_COUNT\n};\n")
-    h.append("struct role_row {\n\tconst char *name;\n\tint number; /* uid = uid_base + number; -1: the recipient's or the caller's */"
-             "\n\tconst char *user, *root, *what;\n\tint parent; /* enum role, or -1 */\n};")
-    h.append("extern const struct role_row role_table[ROLE_COUNT];")
-    h.append("/* The role of that name, or -1. */\nint role_by_name(struct slice name);\n")
-    c.append("const struct role_row role_table[ROLE_COUNT] = {")
-    for r in roles:
-        parent = "-1" if r[4] == "-" else c_name(r[4])
-        number = "-1" if r[1] == "-" else r[1]
-        c.append(f'\t[{c_name(r[0])}] = {{ "{r[0]}", {number}, "{r[2]}", "{r[3]}", "{r[5]}", {parent} }},')
-    c.append("};\n")
-    c.append("int\nrole_by_name(struct slice name)\n{\n\tfor (int i = 0; i < ROLE_COUNT; i++)\n\t\tif (slice_eq_str(name, role_table[i].name))\n"
-             "\t\t\treturn i;\n\treturn -1;\n}\n")
-
-    h.append("enum msg_type {\n\tMSG_NONE,")
-    h += [f"\tMSG_{m['name'].upper()}," for m in msgs]
-    h.append("\tMSG_TYPE_COUNT\n};\n")
-    h.append("/* Items as they stand on the wire; already checked in a decoded message. */\nstruct msg_list {\n\tstruct slice raw;\n\tuint32_t n;\n};\n")
-    h.append("/* A list for sending, of n items that were added to b; borrows the buffer. */\nstatic inline struct msg_list\n"
-             "msg_list(const struct buf *b, uint32_t n)\n{\n\treturn (struct msg_list){ buf_slice(b), n };\n}\n")
-    for it in items:
-        n = it["name"]
-        h.append(f"struct item_{n} {{")
-        h += struct_fields(it["fields"])
-        h.append("};")
-        h.append(f"void item_{n}_add(struct buf *b, const struct item_{n} *v);")
-        h.append(f"/* The next item of cursor(list.raw); false at the end. */\nbool item_{n}_next(struct cursor *c, struct item_{n} *v);\n")
-        c.append(f"void\nitem_{n}_add(struct buf *b, const struct item_{n} *v)\n{{")
-        c += encode(it["fields"])
-        c.append("}\n")
-        c.append(f"static int\ndecode_item_{n}(struct cursor *c, struct item_{n} *v)\n{{")
-        c += decode(it["fields"])
-        c.append("\treturn c->err;\n}\n")
-        c.append(f"static int\ncheck_{n}(struct cursor *c)\n{{\n\tstruct item_{n} v;\n\n\treturn decode_item_{n}(c, &v);\n}}\n")
-        c.append(f"bool\nitem_{n}_next(struct cursor *c, struct item_{n} *v)\n{{\n\treturn c->at < c->in.n && !decode_item_{n}(c, v);\n}}\n")
-    for m in msgs:
-        n = m["name"]
-        for d in m["doc"]:
-            h.append(f"/* {d} */")
-        h.append(f"struct msg_{n} {{")
-        h += struct_fields(m["fields"])
-        h.append("};")
-        for kind, ret, body in (("encode", "struct buf *b, const", encode), ("print", "struct buf *b, const", printer), ("decode", "struct cursor *c,", decode)):
-            c.append(f"static void\n{kind}_{n}({ret} struct msg_{n} *v)\n{{")
-            c += body(m["fields"])
-            c.append("}\n")
-    h.append("\n/* One message. Slices borrow: on receipt from the channel's buffer, valid until the handler returns. */")
-    h.append("struct msg {\n\tenum msg_type type;\n\tuint32_t id; /* chosen by the asker, repeated in the answer; 0 where no answer is due */"
-             "\n\tint fd;      /* -1, or a descriptor that belongs to whoever holds the struct */\n\tunion {")
-    h += [f"\t\tstruct msg_{m['name']} {m['name']};" for m in msgs]
-    h.append("\t};\n};\n")
-    h.append("""/* A message of that type without descriptor and zeroed fields: struct msg m = MSG_INIT(MSG_STOP, 0); */
+HEADER_END = """/* A message of that type without descriptor and zeroed fields: struct msg m = MSG_INIT(MSG_STOP, 0); */
 #define MSG_INIT(TYPE, ID) { .type = (TYPE), .id = (ID), .fd = -1 }
 
 const char *msg_name(enum msg_type type);
@@ -262,13 +174,9 @@ void msg_encode(struct buf *b, const struct msg *m);
 int msg_decode(struct slice in, struct msg *m) CHECKED;
 /* One line for traces; of one that carries secrets only the name. */
 void msg_print(struct buf *b, const struct msg *m);
-#endif""")
-    c.append("static const struct {\n\tconst char *name;\n\tuint32_t from, to;\n\tint fd;\n\tbool secret, parent; /* from: the parent of the receiver */\n} rows[MSG_TYPE_COUNT] = {")
-    for m in msgs:
-        fd = {"one": 1, "maybe": 2, None: 0}[m["fd"]]
-        c.append(f'\t[MSG_{m["name"].upper()}] = {{ "{m["name"]}", {mask(m["from"], roles)},\n\t    {mask(m["to"], roles)}, {fd}, {"true" if m.get("secret") else "false"}, {"true" if "parent" in m["from"] else "false"} }},')
-    c.append("};\n")
-    c.append("""const char *
+#endif"""
+
+TABLE_FUNCTIONS = """const char *
 msg_name(enum msg_type type)
 {
 	return type > MSG_NONE && type < MSG_TYPE_COUNT ? rows[type].name : "unknown";
@@ -293,19 +201,125 @@ msg_secret(enum msg_type type)
 {
 	return rows[type].secret;
 }
-""")
-    for kind, sig, pre, default in (
-            ("encode", "void\nmsg_encode(struct buf *b, const struct msg *m)", "\tbuf_add_u16(b, (uint16_t)m->type);\n\tbuf_add_u32(b, m->id);\n", ""),
-            ("print", "void\nmsg_print(struct buf *b, const struct msg *m)", '\tbuf_addf(b, "%s id=%u", msg_name(m->type), m->id);\n\tif (msg_secret(m->type))\n\t\treturn;\n', "")):
-        c.append(f"{sig}\n{{\n{pre}\tswitch (m->type) {{")
-        for m in msgs:
-            c.append(f"\tcase MSG_{m['name'].upper()}:\n\t\t{kind}_{m['name']}(b, &m->{m['name']});\n\t\tbreak;")
-        c.append("\tcase MSG_NONE:\n\tcase MSG_TYPE_COUNT:\n\t\tbreak;\n\t}\n}\n")
-    c.append("int\nmsg_decode(struct slice in, struct msg *m)\n{\n\tstruct cursor cur = cursor(in), *c = &cur;\n\n\tm->type = (enum msg_type)cursor_u16(c);\n"
-             "\tm->id = cursor_u32(c);\n\tif (c->err)\n\t\treturn c->err;\n\tswitch (m->type) {")
+"""
+
+
+def roles_out(roles, h, c):
+    h.append("enum role {")
+    for r in roles:
+        h.append(f"\t{c_name(r[0])}, /* {r[5]} */")
+    h.append("\tROLE_COUNT\n};\n")
+    h.append("struct role_row {\n\tconst char *name;\n\tint number; /* uid = uid_base + number; -1: the recipient's or the caller's */"
+             "\n\tconst char *user, *root, *what;\n\tint parent; /* enum role, or -1 */\n};")
+    h.append("extern const struct role_row role_table[ROLE_COUNT];")
+    h.append("/* The role of that name, or -1. */\nint role_by_name(struct slice name);\n")
+    c.append("const struct role_row role_table[ROLE_COUNT] = {")
+    for r in roles:
+        parent = "-1" if r[4] == "-" else c_name(r[4])
+        number = "-1" if r[1] == "-" else r[1]
+        c.append(f'\t[{c_name(r[0])}] = {{ "{r[0]}", {number}, "{r[2]}", "{r[3]}", "{r[5]}", {parent} }},')
+    c.append("};\n")
+    c.append("int\nrole_by_name(struct slice name)\n{\n\tfor (int i = 0; i < ROLE_COUNT; i++)\n\t\tif (slice_eq_str(name, role_table[i].name))\n"
+             "\t\t\treturn i;\n\treturn -1;\n}\n")
+
+
+def struct_out(kind, row, h):
+    h.append(f"struct {kind}_{row['name']} {{")
+    h += render(STRUCT, row["fields"], ["\tchar empty;"])
+    h.append("};")
+
+
+def item_out(it, h, c):
+    n = it["name"]
+    struct_out("item", it, h)
+    h.append(f"void item_{n}_add(struct buf *b, const struct item_{n} *v);")
+    h.append(f"/* The next item of cursor(list.raw); false at the end. */\nbool item_{n}_next(struct cursor *c, struct item_{n} *v);\n")
+    c.append(f"void\nitem_{n}_add(struct buf *b, const struct item_{n} *v)\n{{")
+    c += render(ENCODE, it["fields"], unused("b"))
+    c.append("}\n")
+    c.append(f"static int\ndecode_item_{n}(struct cursor *c, struct item_{n} *v)\n{{")
+    c += render(DECODE, it["fields"], unused("c"))
+    c.append("\treturn c->err;\n}\n")
+    c.append(f"static int\ncheck_{n}(struct cursor *c)\n{{\n\tstruct item_{n} v;\n\n\treturn decode_item_{n}(c, &v);\n}}\n")
+    c.append(f"bool\nitem_{n}_next(struct cursor *c, struct item_{n} *v)\n{{\n\treturn c->at < c->in.n && !decode_item_{n}(c, v);\n}}\n")
+
+
+def msg_out(m, h, c):
+    n = m["name"]
+    h += [f"/* {d} */" for d in m["doc"]]
+    struct_out("msg", m, h)
+    for kind, args, templates, var in (("encode", "struct buf *b, const", ENCODE, "b"), ("print", "struct buf *b, const", PRINT, "b"),
+                                       ("decode", "struct cursor *c,", DECODE, "c")):
+        c.append(f"static void\n{kind}_{n}({args} struct msg_{n} *v)\n{{")
+        c += render(templates, m["fields"], unused(var))
+        c.append("}\n")
+
+
+def types_out(msgs, h):
+    h.append("enum msg_type {\n\tMSG_NONE,")
+    h += [f"\tMSG_{m['name'].upper()}," for m in msgs]
+    h.append("\tMSG_TYPE_COUNT\n};\n")
+    h.append("/* Items as they stand on the wire; already checked in a decoded message. */\nstruct msg_list {\n\tstruct slice raw;\n\tuint32_t n;\n};\n")
+    h.append("/* A list for sending, of n items that were added to b; borrows the buffer. */\nstatic inline struct msg_list\n"
+             "msg_list(const struct buf *b, uint32_t n)\n{\n\treturn (struct msg_list){ buf_slice(b), n };\n}\n")
+
+
+def union_out(msgs, h):
+    h.append("\n/* One message. Slices borrow: on receipt from the channel's buffer, valid until the handler returns. */")
+    h.append("struct msg {\n\tenum msg_type type;\n\tuint32_t id; /* chosen by the asker, repeated in the answer; 0 where no answer is due */"
+             "\n\tint fd;      /* -1, or a descriptor that belongs to whoever holds the struct */\n\tunion {")
+    h += [f"\t\tstruct msg_{m['name']} {m['name']};" for m in msgs]
+    h.append("\t};\n};\n")
+
+
+def table_out(msgs, roles, c):
+    c.append("static const struct {\n\tconst char *name;\n\tuint32_t from, to;\n\tint fd;\n\tbool secret, parent; /* from: the parent of the receiver */\n} rows[MSG_TYPE_COUNT] = {")
     for m in msgs:
-        c.append(f"\tcase MSG_{m['name'].upper()}:\n\t\tdecode_{m['name']}(c, &m->{m['name']});\n\t\tbreak;")
-    c.append("\tcase MSG_NONE:\n\tcase MSG_TYPE_COUNT:\n\tdefault:\n\t\treturn ERR_SYNTAX;\n\t}\n\treturn cursor_end(c);\n}")
+        fd = {"one": 1, "maybe": 2, None: 0}[m["fd"]]
+        c.append(f'\t[MSG_{m["name"].upper()}] = {{ "{m["name"]}", {mask(m["from"], roles)},\n\t    {mask(m["to"], roles)}, {fd}, {"true" if m.get("secret") else "false"}, {"true" if "parent" in m["from"] else "false"} }},')
+    c.append("};\n")
+
+
+def switch_out(msgs, c, head, verb, rest):
+    """A function that does verb_NAME for the type of message at hand."""
+    arg = "c" if verb == "decode" else "b"
+    c.append(f"{head}\tswitch (m->type) {{")
+    for m in msgs:
+        c.append(f"\tcase MSG_{m['name'].upper()}:\n\t\t{verb}_{m['name']}({arg}, &m->{m['name']});\n\t\tbreak;")
+    c.append(f"\tcase MSG_NONE:\n\tcase MSG_TYPE_COUNT:\n{rest}")
+
+
+def switches_out(msgs, c):
+    switch_out(msgs, c, "void\nmsg_encode(struct buf *b, const struct msg *m)\n{\n\tbuf_add_u16(b, (uint16_t)m->type);\n\tbuf_add_u32(b, m->id);\n",
+               "encode", "\t\tbreak;\n\t}\n}\n")
+    switch_out(msgs, c, "void\nmsg_print(struct buf *b, const struct msg *m)\n{\n\tbuf_addf(b, \"%s id=%u\", msg_name(m->type), m->id);\n"
+               "\tif (msg_secret(m->type))\n\t\treturn;\n", "print", "\t\tbreak;\n\t}\n}\n")
+    switch_out(msgs, c, "int\nmsg_decode(struct slice in, struct msg *m)\n{\n\tstruct cursor cur = cursor(in), *c = &cur;\n\n"
+               "\tm->type = (enum msg_type)cursor_u16(c);\n\tm->id = cursor_u32(c);\n\tif (c->err)\n\t\treturn c->err;\n",
+               "decode", "\tdefault:\n\t\treturn ERR_SYNTAX;\n\t}\n\treturn cursor_end(c);\n}")
+
+
+def main():
+    msgs_def, roles_def, outdir = sys.argv[1:4]
+    roles = read_roles(roles_def)
+    if len(roles) > 32:
+        fail(roles_def, 1, "more than 32 roles: msgs.c keeps them as bits of 32")
+    items, msgs = read_msgs(msgs_def, roles)
+    h, c = [HEADER], [SOURCE]
+
+    layout = hashlib.sha256(pathlib.Path(msgs_def).read_bytes() + pathlib.Path(roles_def).read_bytes()).hexdigest()[:16]
+    h.append(f'/* Of both tables: peers with another one are refused. */\n#define MSG_LAYOUT "{layout}"\n')
+    roles_out(roles, h, c)
+    types_out(msgs, h)
+    for it in items:
+        item_out(it, h, c)
+    for m in msgs:
+        msg_out(m, h, c)
+    union_out(msgs, h)
+    h.append(HEADER_END)
+    table_out(msgs, roles, c)
+    c.append(TABLE_FUNCTIONS)
+    switches_out(msgs, c)
     out = pathlib.Path(outdir)
     (out / "msgs.h").write_text("\n".join(h) + "\n")
     (out / "msgs.c").write_text("\n".join(c) + "\n")
