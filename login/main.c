@@ -203,24 +203,6 @@ sessions_per_process(const struct conf *conf)
 	return conf->login_sessions_per_process;
 }
 
-static int64_t
-process_limit(const struct conf *conf)
-{
-	return conf->default_process_limit;
-}
-
-static int64_t
-sessions_before_recycle(const struct conf *conf)
-{
-	return conf->process_session_limit;
-}
-
-static int64_t
-connections_per_client(const struct conf *conf)
-{
-	return conf->smtpd_client_connection_count_limit;
-}
-
 static const char *
 refusal(struct daemon *d, unsigned listener)
 {
@@ -244,9 +226,6 @@ main(int argc, char **argv)
 		.peers = { ROLE_AUTH, ROLE_BROKER },
 		.npeers = 2,
 		.sessions_per_process = sessions_per_process,
-		.process_limit = process_limit,
-		.sessions_before_recycle = sessions_before_recycle,
-		.connections_per_client = connections_per_client,
 		.refusal = refusal,
 		.tls = acceptor_tls
 	};

@@ -32,32 +32,9 @@ sessions_per_process(const struct conf *c)
 					 : c->smtpd_sessions_per_process;
 }
 
-static int64_t
-process_limit(const struct conf *c)
-{
-	return c->default_process_limit;
-}
-
-static int64_t
-sessions_before_recycle(const struct conf *c)
-{
-	return c->process_session_limit;
-}
-
-static int64_t
-connections_per_client(const struct conf *c)
-{
-	return c->smtpd_client_connection_count_limit;
-}
-
 static const struct daemon_desc child = {
 	.role = ROLE_SMTPD_CHILD,
-	.start = service_child_start,
-	.message = service_child_message,
-	.link_down = service_child_link_down,
-	.reload = service_child_reload,
-	.stop = service_child_stop,
-	.orphaned = service_child_orphaned,
+	SERVICE_CHILD,
 };
 
 static const struct acceptor_desc acceptor = {
@@ -66,9 +43,6 @@ static const struct acceptor_desc acceptor = {
 	.peers = { ROLE_QMGR, ROLE_MAPS, ROLE_DNS, ROLE_AUTH },
 	.npeers = 4,
 	.sessions_per_process = sessions_per_process,
-	.process_limit = process_limit,
-	.sessions_before_recycle = sessions_before_recycle,
-	.connections_per_client = connections_per_client,
 	.refusal = service_refusal,
 	.tls = service_tls,
 };

@@ -1,15 +1,11 @@
 /*
  * Acceptors. Runs in the zygotes of smtpd, submission and login, as the service's uid without
  * capabilities; holds the listening sockets and reads no byte of a client. Hostile: how fast and
- * how often clients connect. Counts per client live here, beside the children, and outlive them;
- * while a rate is limited, those of clients without a session stay for the time unit, bounded.
- * Invariants: a descriptor that accept4 gave is handed on or closed in the same turn; connections
- * per child never exceed the sessions per process.
+ * how often clients connect. Counts per client are in acceptor_clients.c, the processes that hold
+ * the sessions in acceptor_workers.c. Invariant: a descriptor that accept4 gave is handed on or
+ * closed in the same turn.
  */
-#include "daemon/acceptor.h"
-
-#include "base/inet.h"
-#include "daemon/private.h"
+#include "daemon/acceptor_private.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -18,234 +14,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define LISTENERS 32
 #define ACCEPT_BURST 16
-#define QUIET_MAX 65536 /* clients without a session whose connections are remembered */
-#define SPREAD                                                                                     \
-	8 /* sessions of the emptiest process before another one is started, up to the number of   \
-	     cores */
-
-struct listener {
-	struct acceptor_state *a;
-	struct event *event;
-	int fd;
-	bool local;
-	uint8_t index;
-};
-
-struct client {
-	struct hash_node node;    /* by masked address */
-	TAILQ_ENTRY(client) next; /* among the quiet, while it has no session */
-	struct inet_addr key;
-	unsigned sessions;
-	int64_t since;        /* ms: begin of its time unit, */
-	uint64_t connections; /* and its connections in it */
-};
-
-struct session {
-	struct hash_node node; /* by token */
-	uint64_t token;
-	struct client *client; /* NULL: not counted */
-	struct worker *worker;
-};
-
-struct worker {
-	TAILQ_ENTRY(worker) next;
-	struct zygote_child *child;
-	unsigned sessions;
-	uint64_t served;
-	bool retired; /* takes no new session */
-	struct ev_timer idle;
-	struct acceptor_state *a;
-};
-
-struct acceptor_state {
-	const struct acceptor_desc *desc;
-	struct daemon *d;
-	struct listener listeners[LISTENERS];
-	size_t nlisteners;
-	struct hash clients, sessions;
-	TAILQ_HEAD(, client) quiet; /* quiet longest first */
-	size_t nquiet;
-	TAILQ_HEAD(, worker) workers;
-	size_t nworkers;
-	uint64_t next_token;
-	int cores;
-	bool paused, used; /* used: accepted something since the last look */
-	struct ev_timer idle, resume, last;
-};
-
-/* ---------------------------------------------------------------- counts per client */
-
-static void
-forget(struct acceptor_state *a, struct client *c)
-{
-	hash_remove(&a->clients, &c->node);
-	free(c);
-}
-
-/* Of the quiet, those that are over: their time unit has passed, or there are too many. */
-static void
-forget_quiet(struct acceptor_state *a, int64_t now)
-{
-	struct client *c;
-
-	while ((c = TAILQ_FIRST(&a->quiet)) &&
-	       (a->nquiet > QUIET_MAX || now - c->since >= a->d->conf->anvil_rate_time_unit)) {
-		TAILQ_REMOVE(&a->quiet, c, next);
-		a->nquiet--;
-		forget(a, c);
-	}
-}
-
-/* Counts a connection of that address. */
-static struct client *
-client_enter(struct acceptor_state *a, const struct inet_addr *addr)
-{
-	unsigned bits =
-	    inet_is_v4(addr) ? 128 : (unsigned)a->d->conf->smtpd_client_ipv6_prefix_length;
-	struct inet_addr key = inet_mask(addr, bits ? bits : 128);
-	int64_t now = ev_now_us() / 1000;
-	struct hash_node *n;
-	struct client *c;
-
-	forget_quiet(a, now);
-	n = hash_find(&a->clients, slice(&key, sizeof(key)));
-	if (n) {
-		c = HASH_ELEMENT(n, struct client, node);
-		if (!c->sessions) {
-			TAILQ_REMOVE(&a->quiet, c, next);
-			a->nquiet--;
-		}
-	} else {
-		c = xcalloc(1, sizeof(*c));
-		c->key = key;
-		c->since = now;
-		hash_insert(&a->clients, &c->node, slice(&c->key, sizeof(c->key)));
-	}
-	if (now - c->since >= a->d->conf->anvil_rate_time_unit) {
-		c->since = now;
-		c->connections = 0;
-	}
-	c->sessions++;
-	c->connections++;
-	return c;
-}
-
-static void
-client_release(struct acceptor_state *a, struct client *c)
-{
-	if (!c || --c->sessions)
-		return;
-	if (!a->d->conf->smtpd_client_connection_rate_limit) {
-		forget(a, c);
-		return;
-	}
-	TAILQ_INSERT_TAIL(&a->quiet, c, next);
-	a->nquiet++;
-}
-
-static bool
-spared(const struct acceptor_state *a, const struct inet_addr *addr)
-{
-	const struct conf_list *l = &a->d->conf->smtpd_client_event_limit_exceptions;
-
-	return inet_in_list(addr, l->v, l->n);
-}
-
-/* ---------------------------------------------------------------- workers */
-
-static void
-session_free(struct acceptor_state *a, struct session *s)
-{
-	hash_remove(&a->sessions, &s->node);
-	client_release(a, s->client);
-	free(s);
-}
-
-static void
-retire(struct worker *w)
-{
-	struct msg m = MSG_INIT(MSG_STOP, 0);
-
-	if (w->retired)
-		return;
-	w->retired = true;
-	m.stop.how = 0;
-	if (w->child->chan)
-		(void)ipc_send(w->child->chan, &m);
-}
-
-static void
-on_idle(void *arg)
-{
-	struct worker *w = arg;
-
-	if (!w->sessions)
-		retire(w);
-}
-
-static struct worker *
-worker_start(struct acceptor_state *a, int *err_r)
-{
-	struct zygote_spec spec = {
-		.desc = a->desc->child, .npeers = a->desc->npeers, .arg = a->d->ctx
-	};
-	struct worker *w;
-	struct zygote_child *child;
-
-	memcpy(spec.peers, a->desc->peers, sizeof(spec.peers));
-	child = zygote_fork(a->d, &spec, err_r);
-	if (!child)
-		return NULL;
-	w = xcalloc(1, sizeof(*w));
-	w->a = a;
-	w->child = child;
-	child->data = w;
-	TAILQ_INSERT_TAIL(&a->workers, w, next);
-	a->nworkers++;
-	return w;
-}
-
-/* The emptiest worker with room, or a new one while that spreads the load or none has room. */
-static struct worker *
-worker_for_session(struct acceptor_state *a, int *err_r)
-{
-	const struct conf *conf = a->d->conf;
-	int64_t per_process = a->desc->sessions_per_process(conf),
-		limit = a->desc->process_limit(conf);
-	struct worker *w, *best = NULL;
-
-	*err_r = ERR_LIMIT;
-	TAILQ_FOREACH(w, &a->workers, next)
-		if (!w->retired && w->child->chan && w->sessions < per_process &&
-		    (!best || w->sessions < best->sessions))
-			best = w;
-	if (best && (best->sessions < SPREAD || a->nworkers >= (size_t)a->cores ||
-			(int64_t)a->nworkers >= limit))
-		return best;
-	if (limit && (int64_t)a->nworkers >= limit)
-		return best;
-	w = worker_start(a, err_r);
-	return w ? w : best;
-}
-
-static bool
-hand_over(struct worker *w, struct session *s, const struct msg *m)
-{
-	struct acceptor_state *a = w->a;
-	int64_t recycle = a->desc->sessions_before_recycle(a->d->conf);
-
-	if (ipc_send(w->child->chan, m))
-		return false;
-	s->worker = w;
-	w->sessions++;
-	ev_timer_clear(&w->idle);
-	if (recycle && ++w->served >= (uint64_t)recycle)
-		w->retired =
-		    true; /* told to stop when its last session ends: the child counts them */
-	return true;
-}
 
 /* ---------------------------------------------------------------- accepting */
 
@@ -288,26 +57,6 @@ describe(struct listener *l, int fd, const struct sockaddr_storage *peer, struct
 	return 0;
 }
 
-/* NULL, or the limit that this connection is beyond. */
-static const char *
-over_limit(struct acceptor_state *a, struct session *s, const struct inet_addr *addr)
-{
-	int64_t most = a->desc->connections_per_client ? a->desc->connections_per_client(a->d->conf)
-						       : 0,
-		rate = a->d->conf->smtpd_client_connection_rate_limit;
-
-	if (spared(a, addr))
-		return NULL;
-	s->client = client_enter(a, addr);
-	if (most && s->client->sessions > (unsigned)most)
-		return "too many connections of this client at once: "
-		       "smtpd_client_connection_count_limit";
-	if (rate && s->client->connections > (uint64_t)rate)
-		return "too many connections of this client within anvil_rate_time_unit: "
-		       "smtpd_client_connection_rate_limit";
-	return NULL;
-}
-
 static void
 accepted(struct listener *l, int fd, const struct sockaddr_storage *peer)
 {
@@ -318,7 +67,6 @@ accepted(struct listener *l, int fd, const struct sockaddr_storage *peer)
 	const char *why;
 	struct session *s;
 	struct worker *w;
-	int err;
 
 	m.fd = fd;
 	if (describe(l, fd, peer, &m, &addr, &local))
@@ -330,18 +78,18 @@ accepted(struct listener *l, int fd, const struct sockaddr_storage *peer)
 	hash_insert(&a->sessions, &s->node, slice(&s->token, sizeof(s->token)));
 	a->used = true;
 	count(COUNT_connections, 1);
-	why = l->local ? NULL : over_limit(a, s, &addr);
+	why = l->local ? NULL : acceptor_over_limit(a, s, &addr);
 	if (why) {
 		refuse(a, l, fd, why, who);
-		session_free(a, s);
+		acceptor_session_free(a, s);
 		return;
 	}
-	w = worker_for_session(a, &err);
-	if (!w || !hand_over(w, s, &m)) {
+	w = acceptor_worker(a);
+	if (!w || !acceptor_hand_over(w, s, &m)) {
 		refuse(a, l, fd,
 		    "no process with room: raise maxproc in master.cf or the sessions per process",
 		    who);
-		session_free(a, s);
+		acceptor_session_free(a, s);
 	}
 }
 
@@ -421,29 +169,6 @@ state_of(struct daemon *d)
 }
 
 static void
-session_ended(struct acceptor_state *a, uint64_t token)
-{
-	struct hash_node *n = hash_find(&a->sessions, slice(&token, sizeof(token)));
-	struct session *s = n ? HASH_ELEMENT(n, struct session, node) : NULL;
-	struct worker *w;
-
-	if (!s)
-		return;
-	w = s->worker;
-	session_free(a, s);
-	if (--w->sessions)
-		return;
-	if (w->retired) {
-		w->retired = false;
-		retire(w);
-	} else if (a->desc->sessions_per_process(a->d->conf) == 1) {
-		retire(w);
-	} else {
-		ev_timer_set(a->d->base, &w->idle, a->d->conf->process_idle_limit, on_idle, w);
-	}
-}
-
-static void
 forward_tls(struct daemon *d, struct msg *m)
 {
 	struct acceptor_state *a = state_of(d);
@@ -470,7 +195,7 @@ on_message(struct daemon *d, struct ipc_chan *ch, struct msg *m)
 		forward_tls(d, m);
 		return;
 	case MSG_CONNECTION_END:
-		session_ended(a, m->connection_end.token);
+		acceptor_count_end(a, ch, m->connection_end.token);
 		return;
 	default:
 		if (a->desc->daemon.message)
@@ -481,26 +206,11 @@ on_message(struct daemon *d, struct ipc_chan *ch, struct msg *m)
 static void
 on_child_exit(struct daemon *d, pid_t pid, int status)
 {
-	struct acceptor_state *a = state_of(d);
 	struct zygote_child *child = zygote_find(d, pid);
-	struct worker *w = child ? child->data : NULL;
-	struct hash_node *n, *next;
 
 	(void)status;
-	if (!w)
-		return;
-	for (n = hash_next(&a->sessions, NULL); n && w->sessions; n = next) {
-		struct session *s = HASH_ELEMENT(n, struct session, node);
-		next = hash_next(&a->sessions, n);
-		if (s->worker == w) {
-			w->sessions--;
-			session_free(a, s);
-		}
-	}
-	ev_timer_free(&w->idle);
-	TAILQ_REMOVE(&a->workers, w, next);
-	a->nworkers--;
-	free(w);
+	if (child && child->data)
+		acceptor_worker_ended(state_of(d), child->data);
 }
 
 static void
@@ -588,19 +298,12 @@ on_status(struct daemon *d, struct buf *out)
 	buf_addf(out, "processes=%zu sessions=%zu", a->nworkers, a->sessions.count);
 }
 
-/* Sessions keep the configuration that they began with: workers of the old one get no new session
- * and end with their last. */
 static void
 on_reload(struct daemon *d, const struct conf *old)
 {
 	struct acceptor_state *a = state_of(d);
-	struct worker *w;
 
-	TAILQ_FOREACH(w, &a->workers, next)
-		if (w->sessions)
-			w->retired = true;
-		else
-			retire(w);
+	acceptor_retire_workers(a);
 	watch_idle(d);
 	if (a->desc->daemon.reload)
 		a->desc->daemon.reload(d, old);

@@ -93,16 +93,6 @@ service_child_link_down(struct daemon *d, struct ipc_chan *ch)
 
 /* Sessions go on under the policy that they began with. */
 void
-service_child_reload(struct daemon *d, const struct conf *old)
-{
-	struct service *s = d->ctx;
-
-	service_reload(d, old);
-	service_policy_unref(s->policy);
-	s->policy = service_policy_new(d, s->kind);
-}
-
-void
 service_child_stop(struct daemon *d)
 {
 	struct service *s = d->ctx;

@@ -61,9 +61,12 @@ const char *service_refusal(struct daemon *d, unsigned listener);
 int service_child_start(struct daemon *d);
 void service_child_message(struct daemon *d, struct ipc_chan *ch, struct msg *m);
 void service_child_link_down(struct daemon *d, struct ipc_chan *ch);
-void service_child_reload(struct daemon *d, const struct conf *old);
 void service_child_stop(struct daemon *d);
 void service_child_orphaned(struct daemon *d);
+#define SERVICE_CHILD                                                                              \
+	.start = service_child_start, .message = service_child_message,                            \
+	.link_down = service_child_link_down, .stop = service_child_stop,                          \
+	.orphaned = service_child_orphaned
 
 struct service_policy *service_policy_new(struct daemon *d, enum smtp_service kind);
 struct service_policy *service_policy_ref(struct service_policy *p);

@@ -1,0 +1,77 @@
+/* What the files of the acceptor share: its state, the counts per client, the workers. */
+#ifndef DAEMON_ACCEPTOR_PRIVATE_H
+#define DAEMON_ACCEPTOR_PRIVATE_H
+
+#include "base/hash.h"
+#include "base/inet.h"
+#include "daemon/acceptor.h"
+#include "daemon/private.h"
+
+#define LISTENERS 32
+
+struct client;
+
+struct listener {
+	struct acceptor_state *a;
+	struct event *event;
+	int fd;
+	bool local;
+	uint8_t index;
+};
+
+struct session {
+	struct hash_node node; /* by token */
+	uint64_t token;
+	struct client *client; /* NULL: not counted */
+	struct worker *worker;
+};
+
+struct worker {
+	TAILQ_ENTRY(worker) next;
+	struct zygote_child *child;
+	unsigned sessions;
+	uint64_t served;
+	bool retired; /* takes no new session */
+	struct ev_timer idle;
+	struct acceptor_state *a;
+};
+
+struct acceptor_state {
+	const struct acceptor_desc *desc;
+	struct daemon *d;
+	struct listener listeners[LISTENERS];
+	size_t nlisteners;
+	struct hash clients, sessions;
+	TAILQ_HEAD(, client) quiet; /* quiet longest first */
+	size_t nquiet;
+	TAILQ_HEAD(, worker) workers;
+	size_t nworkers;
+	uint64_t next_token;
+	int cores;
+	bool paused, used; /* used: accepted something since the last look */
+	struct ev_timer idle, resume, last;
+};
+
+/* acceptor_clients.c */
+/* Counts a connection of that address for s: NULL, or the text of the limit that it is beyond. */
+const char *acceptor_over_limit(
+    struct acceptor_state *a, struct session *s, const struct inet_addr *addr);
+/* A session of that client ended; NULL: it was not counted. */
+void acceptor_client_release(struct acceptor_state *a, struct client *c);
+
+/* acceptor_workers.c */
+/* A worker with room, started where there is none, or NULL. */
+struct worker *acceptor_worker(struct acceptor_state *a);
+/* Sends it the connection in m; false: it could not be sent. */
+bool acceptor_hand_over(struct worker *w, struct session *s, const struct msg *m);
+/* Forgets a session that no worker took. */
+void acceptor_session_free(struct acceptor_state *a, struct session *s);
+/* The worker behind ch says that the session of that token, one of its own, ended. */
+void acceptor_count_end(struct acceptor_state *a, struct ipc_chan *ch, uint64_t token);
+/* The process is gone, and all that it had. */
+void acceptor_worker_ended(struct acceptor_state *a, struct worker *w);
+/* Sessions keep the configuration that they began with: workers of the old one get no new session
+ * and end with their last. */
+void acceptor_retire_workers(struct acceptor_state *a);
+
+#endif
