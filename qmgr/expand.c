@@ -7,6 +7,7 @@
  */
 #include "qmgr/qmgr.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -241,7 +242,7 @@ build(struct qmgr *q, struct expansion_job *x)
 	message_rcpts(m);
 	message_account(q, m);
 	if (!p->has_content) {
-		m->copy_fd = dup(p->read_fd);
+		m->copy_fd = fcntl(p->read_fd, F_DUPFD_CLOEXEC, 0);
 		m->n_copy = p->env.n_extents;
 		memcpy(m->copy, p->env.extents, sizeof(m->copy));
 	}

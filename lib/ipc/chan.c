@@ -8,8 +8,10 @@
 #include "ipc/chan.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/queue.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -30,6 +32,7 @@ struct ipc_io {
 	struct mmsghdr heads[BATCH];
 	struct iovec iov[BATCH];
 	char control[BATCH][CMSG_SPACE(sizeof(int) * 4)];
+	uint32_t last_id; /* of all channels: see ipc_next_id */
 };
 
 struct ipc_chan {
@@ -41,7 +44,6 @@ struct ipc_chan {
 	struct event *readable, *writable;
 	STAILQ_HEAD(, queued) queue;
 	size_t queued;
-	uint32_t next_id;
 	bool busy, dead, reading, credited, crediting;
 	int64_t credit; /* bytes that may still be sent (credited) */
 	uint32_t owed;  /* bytes handled and not yet granted again (crediting) */
@@ -55,6 +57,8 @@ ipc_io_new(struct event_base *base, enum role self)
 	io->base = base;
 	io->self = self;
 	io->in = xmalloc(BATCH * MSG_MAX);
+	if (getrandom(&io->last_id, sizeof(io->last_id), 0) != (ssize_t)sizeof(io->last_id))
+		die("getrandom: no randomness");
 	for (size_t i = 0; i < BATCH; i++) {
 		io->iov[i] = (struct iovec){ io->in + i * MSG_MAX, MSG_MAX };
 		io->heads[i].msg_hdr.msg_iov = &io->iov[i];
@@ -221,7 +225,7 @@ enqueue(struct ipc_chan *ch, struct slice s, int fd)
 
 	q->n = s.n;
 	q->fd = -1;
-	if (fd >= 0 && (q->fd = dup(fd)) < 0) {
+	if (fd >= 0 && (q->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)) < 0) {
 		int err = err_errno();
 		free(q);
 		return err;
@@ -365,15 +369,27 @@ handle(struct ipc_chan *ch, struct slice in, struct msghdr *head)
 		grant(ch, in.n);
 }
 
+/* Of messages from to n that nobody will read: those behind one that shut the peer out, and one of
+ * no bytes, which looks like the end but may carry descriptors all the same. */
+static void
+drop_descriptors(struct ipc_io *io, int from, int n)
+{
+	for (int i = from; i < n; i++) {
+		int fd = take_fd(&io->heads[i].msg_hdr);
+		if (fd >= 0)
+			close(fd);
+	}
+}
+
 static void
 on_readable(evutil_socket_t fd, short what, void *arg)
 {
 	struct ipc_chan *ch = arg;
 	struct ipc_io *io = ch->io;
-	int n;
+	int i, n;
 
 	(void)what;
-	for (size_t i = 0; i < BATCH; i++) {
+	for (i = 0; i < BATCH; i++) {
 		io->heads[i].msg_hdr.msg_control = io->control[i];
 		io->heads[i].msg_hdr.msg_controllen = sizeof(io->control[i]);
 		io->heads[i].msg_hdr.msg_flags = 0;
@@ -382,18 +398,10 @@ on_readable(evutil_socket_t fd, short what, void *arg)
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	ch->busy = true;
-	for (int i = 0; i < n && !ch->dead; i++) {
-		if (io->heads[i].msg_len == 0) {
-			n = 0;
-			break;
-		}
+	for (i = 0; i < n && !ch->dead && io->heads[i].msg_len > 0; i++)
 		handle(ch, slice(io->iov[i].iov_base, io->heads[i].msg_len), &io->heads[i].msg_hdr);
-		if (ch->dead)
-			for (int j = i + 1, left; j < n; j++)
-				if ((left = take_fd(&io->heads[j].msg_hdr)) >= 0)
-					close(left);
-	}
-	if (n <= 0)
+	drop_descriptors(io, i, n);
+	if (n <= 0 || (i < n && !ch->dead))
 		shut_out(ch, ERR_CLOSED, "peer is gone");
 	ch->busy = false;
 	if (ch->dead)
@@ -424,9 +432,9 @@ ipc_chan_new(struct ipc_io *io, int fd, enum role peer, const struct ipc_ops *op
 uint32_t
 ipc_next_id(struct ipc_chan *ch)
 {
-	if (!++ch->next_id)
-		ch->next_id = 1;
-	return ch->next_id;
+	if (!++ch->io->last_id)
+		ch->io->last_id = 1;
+	return ch->io->last_id;
 }
 
 enum role
@@ -492,7 +500,7 @@ ipc_send_fd(int sock, const struct msg *m)
 	buf_init(&out, MSG_MAX);
 	msg_encode(&out, m);
 	err = out.err ? out.err : transmit(sock, buf_slice(&out).p, buf_len(&out), m->fd);
-	buf_free(&out);
+	buf_wipe(&out);
 	return err;
 }
 
@@ -513,10 +521,15 @@ ipc_recv_fd(int sock, struct buf *b, struct msg *m)
 	do
 		n = recvmsg(sock, &head, MSG_CMSG_CLOEXEC);
 	while (n < 0 && errno == EINTR);
-	if (n <= 0)
-		return n ? err_errno() : ERR_CLOSED;
+	if (n < 0)
+		return err_errno();
 	buf_commit(b, (size_t)n);
 	m->fd = take_fd(&head);
+	if (n == 0) {
+		if (m->fd >= 0)
+			close(m->fd);
+		return ERR_CLOSED;
+	}
 	if (m->fd == -2 || (head.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||
 	    msg_decode(buf_slice(b), m)) {
 		if (m->fd >= 0)

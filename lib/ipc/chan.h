@@ -46,7 +46,9 @@ void ipc_chan_free(struct ipc_chan **ch);
  * than MSG_MAX; ERR_DENIED: msgs.def does not let this role send it to that peer (a bug here).
  */
 int ipc_send(struct ipc_chan *ch, const struct msg *m);
-/* A fresh request id, never 0, for messages that want an answer on this channel. */
+/* A fresh request id, never 0, for messages that want an answer on this channel. Ids do not repeat
+ * over the channels of a process, and begin at random: when a peer or this process was started
+ * anew, an answer to a question from before finds nobody. */
 uint32_t ipc_next_id(struct ipc_chan *ch);
 
 enum role ipc_chan_peer(const struct ipc_chan *ch);

@@ -296,6 +296,102 @@ test_end_is_seen(void **state)
 	pair_close(&p, false);
 }
 
+/* A peer that was started anew has another channel; what it is asked must not be taken for what its
+ * predecessor was asked. */
+static void
+test_ids_do_not_repeat(void **state)
+{
+	struct pair p, q;
+	struct ipc_chan *again;
+	uint32_t first, ids[2];
+	int fds[2];
+
+	(void)state;
+	pair_open(&p, ROLE_AUTH, ROLE_PAM, false);
+	assert_int_equal(ipc_pair(fds), 0);
+	again = ipc_chan_new(p.left_io, fds[0], ROLE_PAM, &ops, &p.left);
+	first = ipc_next_id(p.left.chan);
+	assert_int_not_equal(ipc_next_id(again), first);
+	ipc_chan_free(&again);
+	close(fds[1]);
+	for (int i = 0; i < 2; i++) { /* two processes */
+		pair_open(&q, ROLE_AUTH, ROLE_PAM, false);
+		ids[i] = ipc_next_id(q.left.chan);
+		pair_close(&q, false);
+	}
+	assert_int_not_equal(ids[0], ids[1]);
+	pair_close(&p, false);
+}
+
+/* A message of no bytes looks like the end; a descriptor in it is not kept. */
+static void
+test_empty_message_with_descriptor(void **state)
+{
+	union {
+		char space[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = { 0 };
+	struct msghdr head = { .msg_control = control.space, .msg_controllen = sizeof(control) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&head);
+	struct pair p;
+	int pipe_fds[2];
+	char byte;
+
+	(void)state;
+	assert_int_equal(pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK), 0);
+	pair_open(&p, ROLE_SMTPD_CHILD, ROLE_QMGR, true);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &pipe_fds[1], sizeof(int));
+	assert_int_equal(sendmsg(p.raw, &head, 0), 0);
+	assert_int_equal(sendmsg(p.raw, &head, 0), 0);
+	close(pipe_fds[1]);
+	turn(&p);
+	assert_int_equal(p.right.closed, 1);
+	assert_int_equal(read(pipe_fds[0], &byte, 1), 0); /* nobody holds the other end */
+	close(pipe_fds[0]);
+	pair_close(&p, true);
+}
+
+/* Descriptors that a program started now would inherit. */
+static size_t
+inherited(void)
+{
+	size_t n = 0;
+
+	for (int fd = 0; fd < 256; fd++) {
+		int flags = fcntl(fd, F_GETFD);
+		n += flags >= 0 && !(flags & FD_CLOEXEC);
+	}
+	return n;
+}
+
+/* What waits in a queue must not be inherited by a program that is started meanwhile. */
+static void
+test_queued_descriptor_closes_on_exec(void **state)
+{
+	static unsigned char text[500];
+	struct pair p;
+	struct msg filler = MSG_INIT(MSG_MAIL_RESULT, 1), m = MSG_INIT(MSG_MAIL_FILE, 3);
+	size_t before, others = inherited();
+
+	(void)state;
+	memset(text, 'x', sizeof(text));
+	filler.mail_result.text = slice(text, sizeof(text));
+	pair_open(&p, ROLE_QMGR, ROLE_SMTPD_CHILD, false);
+	ipc_chan_hold(p.right.chan, true);
+	while (!ipc_chan_queued(p.left.chan))
+		assert_int_equal(ipc_send(p.left.chan, &filler), 0);
+	before = ipc_chan_queued(p.left.chan);
+	m.fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+	assert_int_equal(ipc_send(p.left.chan, &m), 0);
+	assert_true(ipc_chan_queued(p.left.chan) > before);
+	assert_int_equal(inherited(), others);
+	close(m.fd);
+	pair_close(&p, false);
+}
+
 int
 main(void)
 {
@@ -310,6 +406,9 @@ main(void)
 		cmocka_unit_test(test_garbage_closes_the_peer_only),
 		cmocka_unit_test(test_credit),
 		cmocka_unit_test(test_end_is_seen),
+		cmocka_unit_test(test_ids_do_not_repeat),
+		cmocka_unit_test(test_empty_message_with_descriptor),
+		cmocka_unit_test(test_queued_descriptor_closes_on_exec),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
