@@ -1,4 +1,6 @@
 """login after the login: the pump, certificates that change, deaths on either side, system users by PAM."""
+import base64
+import contextlib
 import os
 import pathlib
 import poplib
@@ -193,27 +195,41 @@ def test_broker_dies(make_instance):
         assert a.command(b"NOOP").startswith(b"t OK")
 
 
-@root_only
-def test_system_user_by_pam(make_instance, tmp_path):
-    """As nobody: PAM's rules are a script that knows one password."""
+@contextlib.contextmanager
+def pam_instance(make_instance, tmp_path, check):
+    """Logs system users in; PAM's rules are a script, whose lines check end with the verdict on $PAM_USER and $password."""
     script, rules = tmp_path / "check", pathlib.Path(f"/etc/pam.d/bulkhead-test-{os.getpid()}")
-    script.write_text('#!/bin/sh\n[ "$PAM_USER" = nobody ] && [ "$(tr -d "\\0")" = "the password" ]\n')
+    script.write_text('#!/bin/sh\npassword=$(tr -d "\\0")\n' + check)
     script.chmod(0o755)
     rules.write_text(f"auth sufficient pam_exec.so quiet expose_authtok {script}\nauth required pam_deny.so\n"
                      "account required pam_permit.so\n")
     try:
         i = make_instance(main={"auth_system_users": "yes", "auth_pam_service": rules.name, "auth_failure_delay": "0"},
                           start=False)
-        rows = i.front_ends() + ["pam unix n n n - 1 pam"]
-        i.services = rows
+        i.services = i.front_ends() + ["pam unix n n n - 1 pam"]
         i.write()
         i.start()
+        yield i
+    finally:
+        rules.unlink()
+
+
+def submission(i):
+    s = smtplib.SMTP("127.0.0.1", i.port["submission"], timeout=20 * SLOW)
+    context = i.tls()
+    context.check_hostname = False
+    s.starttls(context=context)
+    s.ehlo()
+    return s
+
+
+@root_only
+def test_system_user_by_pam(make_instance, tmp_path):
+    """As nobody: PAM's rules know one password."""
+    with pam_instance(make_instance, tmp_path, '[ "$PAM_USER" = nobody ] && [ "$password" = "the password" ]\n') as i:
         for user, password, ok in (("nobody", "the password", True), ("nobody", "wrong", False), ("root", "the password", False),
                                    ("nobody", "pass1", False), ("u1@example.test", "pass1", True)):
-            s = smtplib.SMTP("127.0.0.1", i.port["submission"], timeout=20 * SLOW)
-            context = i.tls()
-            context.check_hostname = False
-            s.starttls(context=context)
+            s = submission(i)
             if ok:
                 s.login(user, password)
             else:
@@ -222,8 +238,40 @@ def test_system_user_by_pam(make_instance, tmp_path):
             s.close()
         assert i.wait_log("auth-ok .*user=nobody") and i.wait_log('auth-failed .*user=nobody .*PAM refuses')
         assert "the password" not in i.log()
-    finally:
-        rules.unlink()
+
+
+def wait_until(true):
+    end = time.monotonic() + 30 * SLOW
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@root_only
+def test_pam_answers_only_the_auth_that_asked(make_instance, tmp_path):
+    """auth is started anew while PAM thinks about a right password: the yes must not reach whom the new one asks about."""
+    check = (f'touch {tmp_path}/asked-$password\nwhile ! [ -e {tmp_path}/go-$password ]; do sleep 0.02; done\n'
+             f'touch {tmp_path}/said-$password\n[ "$password" = right ]\n')
+    with pam_instance(make_instance, tmp_path, check) as i:
+        i.allow_deaths = True
+        sessions = []
+        for password in ("right", "wrong"):
+            s = submission(i)
+            s.putcmd("AUTH", "PLAIN " + base64.b64encode(f"\0nobody\0{password}".encode()).decode())
+            wait_until((tmp_path / f"asked-{password}").exists)
+            sessions.append(s)
+            if password == "right":
+                (old,) = i.pids("auth")
+                os.kill(old, signal.SIGKILL)
+                wait_until(lambda: i.pids("auth") not in ([], [old]) and
+                           re.search(r"^auth +auth +\d+ ready", i.tool("status").stdout, re.M))
+        (tmp_path / "go-right").touch()
+        wait_until((tmp_path / "said-right").exists)
+        wait_until(lambda: "checks=1 " in i.tool("status").stdout)  # the yes is out, or dropped
+        (tmp_path / "go-wrong").touch()
+        assert sessions[0].getreply()[0] == 454
+        assert sessions[1].getreply()[0] == 535
+        assert "auth-ok" not in i.log()
 
 
 def test_stop_says_goodbye_and_does_not_wait(make_instance):

@@ -117,7 +117,7 @@ ended(struct pam *p, pid_t pid, int status)
 		  : WEXITSTATUS(status) == 1 ? ANSWER_NO
 					     : ANSWER_UNKNOWN);
 	check_free(c);
-	if ((c = TAILQ_FIRST(&p->waiting))) {
+	while (p->nrunning < CHECKS_MAX && (c = TAILQ_FIRST(&p->waiting))) {
 		TAILQ_REMOVE(&p->waiting, c, next);
 		p->nwaiting--;
 		start_check(c);
