@@ -39,6 +39,8 @@ auth_now_ms(void)
 	return ev_now_us() / 1000;
 }
 
+/* message.c: any message of a peer */
+void auth_message(struct auth *a, struct ipc_chan *ch, struct msg *m);
 /* exchange.c: what front ends ask */
 void exchange_start(struct auth *a, struct ipc_chan *ch, const struct msg *m);
 void exchange_response(struct auth *a, struct ipc_chan *ch, const struct msg *m);

@@ -27,30 +27,7 @@ static struct bench bench;
 static void
 on_message(void *ctx, struct ipc_chan *ch, struct msg *m)
 {
-	struct auth *a = ctx;
-
-	switch (m->type) {
-	case MSG_AUTH_START:
-		exchange_start(a, ch, m);
-		break;
-	case MSG_AUTH_RESPONSE:
-		exchange_response(a, ch, m);
-		break;
-	case MSG_AUTH_CANCEL:
-		exchange_cancel(a, ch, m->id);
-		break;
-	case MSG_TOKEN_CHECK:
-		account_token_check(a, ch, m);
-		break;
-	case MSG_USER_GET:
-		account_user_get(a, ch, m);
-		break;
-	case MSG_SASL_CLIENT_START:
-		client_start(a, ch, m);
-		break;
-	default:
-		fail();
-	}
+	auth_message(ctx, ch, m);
 }
 
 static void

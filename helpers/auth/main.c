@@ -126,42 +126,7 @@ start(struct daemon *d)
 static void
 message(struct daemon *d, struct ipc_chan *ch, struct msg *m)
 {
-	struct auth *a = d->ctx;
-
-	switch (m->type) {
-	case MSG_AUTH_START:
-		exchange_start(a, ch, m);
-		break;
-	case MSG_AUTH_RESPONSE:
-		exchange_response(a, ch, m);
-		break;
-	case MSG_AUTH_CANCEL:
-		exchange_cancel(a, ch, m->id);
-		break;
-	case MSG_TOKEN_CHECK:
-		account_token_check(a, ch, m);
-		break;
-	case MSG_USER_GET:
-		account_user_get(a, ch, m);
-		break;
-	case MSG_SASL_CLIENT_START:
-		client_start(a, ch, m);
-		break;
-	case MSG_SASL_CLIENT_RESPONSE:
-		client_response(a, ch, m);
-		break;
-	case MSG_SASL_CLIENT_END:
-		client_end(a, ch, m->id);
-		break;
-	case MSG_PAM_ANSWER:
-		exchange_pam_answer(a, m);
-		break;
-	case MSG_NSS_USER:
-		exchange_nss_user(a, m);
-		break;
-	default:
-		break;
-	}
+	auth_message(d->ctx, ch, m);
 }
 
 static void
