@@ -12,102 +12,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <grp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #define FLUSH_MS 20
-
-/* An acceptor shares its counters with its children, which are of its own uid; others have theirs
- * alone. */
-static uint64_t own_counters[COUNT_MAX];
-static uint64_t *counters = own_counters;
-
-void
-count(enum counter c, uint64_t n)
-{
-	__atomic_fetch_add(&counters[c], n, __ATOMIC_RELAXED);
-}
-
-/* ---------------------------------------------------------------- configuration snapshots */
-
-static struct conf *
-read_snapshot(int fd, char *why, size_t size)
-{
-	struct conf *conf = NULL;
-	struct stat st;
-	void *map;
-	int err;
-
-	if (fstat(fd, &st) || st.st_size <= 0 || st.st_size > CONF_SNAPSHOT_LIMIT) {
-		snprintf(why, size, "configuration snapshot: bad size");
-		return NULL;
-	}
-	map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-	if (map == MAP_FAILED) {
-		snprintf(why, size, "configuration snapshot: %s", err_str(err_errno()));
-		return NULL;
-	}
-	err = conf_snapshot_decode(slice(map, (size_t)st.st_size), NULL, &conf);
-	munmap(map, (size_t)st.st_size);
-	if (err)
-		snprintf(why, size,
-		    "configuration snapshot: %s: is this program of the same build as master?",
-		    err_str(err));
-	return conf;
-}
-
-/* Reference counts of snapshots hang in a small table: at most a few generations live at once. */
-#define GENERATIONS 64
-static struct conf_holder holders[GENERATIONS];
-
-struct conf *
-daemon_conf_ref(struct daemon *d)
-{
-	struct conf_holder *spare = NULL;
-
-	for (size_t i = 0; i < GENERATIONS; i++) {
-		if (holders[i].conf == d->conf) {
-			holders[i].refs++;
-			return d->conf;
-		}
-		if (!holders[i].conf)
-			spare = &holders[i];
-	}
-	if (!spare)
-		die("more than %d configuration snapshots in use: restart instead of reloading",
-		    GENERATIONS);
-	*spare = (struct conf_holder){ d->conf, 2 }; /* the daemon's own and the caller's */
-	return d->conf;
-}
-
-void
-daemon_conf_unref(struct conf *conf)
-{
-	for (size_t i = 0; i < GENERATIONS; i++)
-		if (holders[i].conf == conf) {
-			if (!--holders[i].refs) {
-				holders[i].conf = NULL;
-				conf_free(&conf);
-			}
-			return;
-		}
-	conf_free(&conf);
-}
 
 static void
 on_config(struct daemon *d, struct msg *m)
 {
 	char why[256];
-	struct conf *old = d->conf, *conf = read_snapshot(m->fd, why, sizeof(why));
+	struct conf *old = d->conf, *conf = daemon_read_snapshot(m->fd, why, sizeof(why));
 
 	if (!conf) {
 		log_event(LOG_reload,
@@ -284,8 +202,7 @@ send_stats(struct daemon *d, struct ipc_chan *ch, uint32_t id)
 	struct msg m = MSG_INIT(MSG_STATS, id);
 	struct buf values = { 0 }, extra = { 0 };
 
-	for (size_t i = 0; i < COUNT_MAX; i++)
-		buf_add_u64(&values, counters[i]);
+	counters_put(&values);
 	if (d->desc->status)
 		d->desc->status(d, &extra);
 	m.stats.pid = (uint32_t)getpid();
@@ -564,16 +481,6 @@ daemon_run(int argc, char **argv, const struct daemon_desc *desc)
 	return daemon_run_with(argc, argv, desc, NULL);
 }
 
-static void
-share_counters(void)
-{
-	void *map = mmap(
-	    NULL, sizeof(own_counters), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	if (map != MAP_FAILED)
-		counters = map;
-}
-
 /* Work comes in streams: who is woken by a message does not push its sender aside at once, and so
  * takes more at a time (a sixth less CPU under load, bench/RESULTS.md). Not being allowed to is no
  * harm. */
@@ -595,10 +502,10 @@ daemon_run_with(int argc, char **argv, const struct daemon_desc *desc, const voi
 	log_init(FD_LOG, desc->role, LOG_INFO_);
 	be_patient();
 	if (acceptor)
-		share_counters();
+		counters_share();
 	for (int fd = FD_CONTROL; fd <= FD_LOG; fd++)
 		(void)fcntl(fd, F_SETFD, FD_CLOEXEC);
-	d.conf = read_snapshot(FD_CONFIG, why, sizeof(why));
+	d.conf = daemon_read_snapshot(FD_CONFIG, why, sizeof(why));
 	if (!d.conf)
 		return start_failed(&d, "configuration", why);
 	close(FD_CONFIG);

@@ -1,4 +1,4 @@
-/* What daemon.c, zygote.c and acceptor.c share. */
+/* What the files of the skeleton share. */
 #ifndef DAEMON_PRIVATE_H
 #define DAEMON_PRIVATE_H
 
@@ -25,11 +25,6 @@ struct child {
 	size_t npeers;
 };
 
-struct conf_holder {
-	struct conf *conf;
-	unsigned refs;
-};
-
 struct daemon_private {
 	LIST_HEAD(, link) links;
 	struct hash children; /* of a zygote */
@@ -52,14 +47,18 @@ struct ipc_chan *daemon_link(struct daemon *d, int fd, enum role peer);
 void daemon_drop(struct daemon *d, struct ipc_chan *ch);
 /* daemon_run with the state of an acceptor. */
 int daemon_run_with(int argc, char **argv, const struct daemon_desc *desc, const void *acceptor);
+/* A snapshot from a descriptor of master's, or NULL with why. */
+struct conf *daemon_read_snapshot(int fd, char *why, size_t size);
+/* Before any fork: the counters lie in memory that the children share. */
+void counters_share(void);
+/* Appends all values as u64, in the order of counters.def. */
+void counters_put(struct buf *out);
 /* After fork: forgets what the parent had gathered. */
 void log_reset(enum role role);
 void zygote_watch_children(struct daemon *d);
 void zygote_repair(struct daemon *d, enum role peer);
 void zygote_forget_chan(struct daemon *d, struct ipc_chan *ch);
-/* Exit so that master execs this zygote anew at once (an address layout must not outlive an
- * attack). */
-void daemon_renew(struct daemon *d);
+/* Tells master to start a successor at once. */
 #define EXIT_RENEW 75
 
 #endif
