@@ -54,10 +54,8 @@ worker_start(struct acceptor_state *a)
 	memcpy(spec.peers, a->desc->peers, sizeof(spec.peers));
 	child = zygote_fork(a->d, &spec, &err);
 	if (!child) {
-		log_event(LOG_E, "process-refused",
-		    "service=%s reason=\"%s\" remedy=\"raise the limits of processes, memory or "
-		    "open files\"",
-		    log_cstr(a->d->service), err_str(err));
+		log_event(LOG_process_refused, "service=%s reason=\"%s\"", log_cstr(a->d->service),
+		    err_str(err));
 		return NULL;
 	}
 	w = xcalloc(1, sizeof(*w));
