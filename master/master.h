@@ -1,8 +1,9 @@
 /*
  * The supervisor's own types. master is the only process with uid 0 for life; it parses nothing
- * from the network and reads no mail. A file each: services (spawn, back-off, end), links (pairs
- * between services), listen (sockets), snapshot (configuration), tls (certificates, ticket keys),
- * control (the control socket), security (what /proc shows), upgrade (re-exec in place), notify
+ * from the network and reads no mail. A file each: services (which there are, back-off, end),
+ * process (start, what it says), links (pairs between services), listen (sockets), snapshot
+ * (configuration), tls (certificates, ticket keys), control (the control socket), metrics (counters
+ * for the metrics daemon), security (what /proc shows), upgrade (re-exec in place), notify
  * (systemd).
  */
 #ifndef MASTER_MASTER_H
@@ -95,11 +96,13 @@ void services_stop(struct master *m, uint8_t how);
 void services_reap(struct master *m);
 struct service *service_by_role(struct master *m, enum role role);
 void services_stop_for_upgrade(struct master *m);
-bool services_all_ready(const struct master *m);
 size_t services_alive(const struct master *m);
+bool services_all_ready(const struct master *m);
+
+/* process.c */
+int process_start(struct master *m, struct service *s) CHECKED; /* what failed is logged */
+void process_forget(struct process *p);                         /* frees it and its channel */
 int role_ids(const struct master *m, enum role role, uid_t *uid_r, gid_t *gid_r) CHECKED;
-/* Frees the process's channel and record. */
-void process_forget(struct process *p);
 
 /* links.c: pairs between a fresh process and every living peer */
 void links_connect(struct master *m, struct process *p);
