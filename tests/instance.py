@@ -55,6 +55,25 @@ def _free(port):
     return True
 
 
+def kill_all(pids):
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def wait(true, seconds=10, what="it"):
+    """What the function gives, as soon as that is true."""
+    end = time.monotonic() + seconds * SLOW
+    while time.monotonic() < end:
+        value = true()
+        if value:
+            return value
+        time.sleep(0.03)
+    raise AssertionError(f"{what} did not come within {seconds * SLOW} s")
+
+
 class Instance:
     def __init__(self, folder, main=None, users=None, services=None, aliases="", allow_deaths=False,
                  direct=True, override=None):
@@ -224,11 +243,7 @@ class Instance:
         """kill -9 of everything at once: what a crash of the machine does to processes."""
         if self.process:
             pids = [pid for pid, _ in self.processes()]
-            for pid in [self.process.pid, *pids]:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+            kill_all([self.process.pid, *pids])
             self.process.wait()
             self.process = None
             self.stderr.close()
@@ -268,13 +283,13 @@ class Instance:
     def pids(self, program):
         return [pid for pid, argv in self.processes() if argv and argv[0].rpartition("/")[2] == program]
 
+    def kill_program(self, program):
+        """kill -9 of all its processes, those of a zygote included."""
+        kill_all(self.pids(program))
+
     def kill_leftovers(self):
         left = self.processes()
-        for pid, _ in left:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        kill_all(pid for pid, _ in left)
         return left
 
     # --- what it wrote ---

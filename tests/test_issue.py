@@ -1,11 +1,9 @@
 """The clauses of the job that no other file shows, each by a real client: addresses as Debian has them, sendmail(1) to
 its exit codes, folders at the first login, the tools on a running suite, the supervisor's signals, `make install`."""
-import base64
 import email
 import imaplib
 import json
 import os
-import pathlib
 import re
 import shutil
 import signal
@@ -13,12 +11,12 @@ import smtplib
 import socket
 import ssl
 import subprocess
-import threading
 import time
 
 import pytest
 
 from instance import BIN, DAEMONS, ROOT, SLOW
+from load import acknowledged, load
 from sink import Sink
 
 U1, U2 = "u1@example.test", "u2@example.test"
@@ -339,27 +337,11 @@ def test_source_address_in_brackets(make_instance):
 
 # --- crashes ---
 
-class Load(threading.Thread):
-    """Messages to a mailbox and to the next hop, small and large; subjects of those that were acknowledged."""
-
-    def __init__(self, i, name):
-        super().__init__()
-        self.i, self.id, self.stopping, self.sent = i, name, False, set()
-
-    def run(self):
-        n, client = 0, None
-        while not self.stopping:
-            n += 1
-            subject = f"{self.id}-{n}"
-            to = [[U1], ["far@far.test"], [U1, "far@far.test"]][n % 3]
-            text = f"From: a@far.test\r\nSubject: {subject}\r\n\r\n" + "x" * 70 * (n % 2) + "\r\n" + "y\r\n" * (n % 7 == 0) * 9000
-            try:
-                client = client or smtplib.SMTP("127.0.0.1", self.i.port["smtp"], timeout=30 * SLOW)
-                if not client.sendmail("a@far.test", to, text):
-                    self.sent |= {(subject, t) for t in to}
-            except (smtplib.SMTPException, OSError):
-                client = None
-                time.sleep(0.02)
+def mixed(client, n):
+    """To a mailbox and to the next hop, small and large; marked by subject and recipient."""
+    subject, to = f"{client}-{n}", [[U1], ["far@far.test"], [U1, "far@far.test"]][n % 3]
+    text = f"From: a@far.test\r\nSubject: {subject}\r\n\r\n" + "x" * 70 * (n % 2) + "\r\n" + "y\r\n" * (n % 7 == 0) * 9000
+    return "a@far.test", to, text, {(subject, t) for t in to}
 
 
 def subjects(texts):
@@ -373,22 +355,12 @@ def test_kill_9_of_each_daemon_under_load(make_instance):
     i.set(relayhost=f"[127.0.0.1]:{i.port['sink']}")
     i.start()
     with Sink(i.port["sink"]) as sink:
-        clients = [Load(i, f"c{k}") for k in range(4)]
-        for c in clients:
-            c.start()
-        for program in (*DAEMONS, "smtpd", "submission", "login", "smtpd"):
-            time.sleep(0.25)
-            for pid in i.pids(program):
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
-        time.sleep(1)
-        for c in clients:
-            c.stopping = True
-        for c in clients:
-            c.join(60 * SLOW)
-        sent = set().union(*(c.sent for c in clients))
+        with load(i, 4, mixed) as clients:
+            for program in (*DAEMONS, "smtpd", "submission", "login", "smtpd"):
+                time.sleep(0.25)
+                i.kill_program(program)
+            time.sleep(1)
+        sent = acknowledged(clients)
         assert len(sent) > 100
         want = [{s for s, to in sent if to == U1}, {s for s, to in sent if to != U1}]
         end = time.monotonic() + 90 * SLOW

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from instance import BIN, SLOW
+from instance import BIN, wait
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs to become other users")
 DOMAIN = "sys.test"
@@ -94,16 +94,6 @@ def rcpt(i, to):
         s.mail("sender@far.test")
         code, text = s.rcpt(to)
         return code, text.decode()
-
-
-def wait(function, seconds=10, what="it"):
-    end = time.monotonic() + seconds * SLOW
-    while time.monotonic() < end:
-        value = function()
-        if value:
-            return value
-        time.sleep(0.03)
-    raise AssertionError(f"{what} did not come within {seconds} s")
 
 
 def maildir(home, count=1, seconds=10):

@@ -5,14 +5,14 @@ import re
 import shutil
 import signal
 import smtplib
-import threading
 import time
 
 import pytest
 
 from faults import Strace
-from instance import SLOW
-from test_local import DOMAIN, send, wait
+from instance import SLOW, kill_all, wait
+from load import acknowledged, load
+from test_local import DOMAIN, send
 
 pytestmark = [
     pytest.mark.skipif(not shutil.which("strace"), reason="needs strace"),
@@ -125,28 +125,9 @@ def test_full_mailbox_is_told_to_the_client(warmed):
     assert bodies(warmed) == ["first"]
 
 
-class Load(threading.Thread):
-    """One client that sends until it is told to stop; keeps what was acknowledged."""
-
-    def __init__(self, i, name):
-        super().__init__()
-        self.i, self.name_, self.stopping, self.acknowledged, self.n = i, name, False, set(), 0
-
-    def run(self):
-        s = None
-        while not self.stopping:
-            self.n += 1
-            subject = f"{self.name_}-{self.n}"
-            try:
-                s = s or smtplib.SMTP("127.0.0.1", self.i.port["smtp"], timeout=30)
-                s.sendmail("a@far.test", [USER, f"joint@{DOMAIN}"] if self.n % 5 == 0 else [USER],
-                           f"Subject: {subject}\r\n\r\nx\r\n")
-                self.acknowledged.add(subject)
-            except (smtplib.SMTPException, OSError):
-                if s:
-                    s.close()
-                s = None
-                time.sleep(0.02)
+def message(client, n):
+    subject = f"{client}-{n}"
+    return "a@far.test", [USER, f"joint@{DOMAIN}"] if n % 5 == 0 else [USER], f"Subject: {subject}\r\n\r\nx\r\n", {subject}
 
 
 @pytest.mark.parametrize("victim", ["local", "maps", "nss", "child"])
@@ -154,31 +135,21 @@ def test_killed_under_load(make_instance, victim):
     i = make_instance(main={"mydestination": f"{DOMAIN}, localhost", "minimal_backoff_time": "1s",
                             "smtpd_client_connection_count_limit": "0"},
                       aliases=f"joint: {USER}\n", allow_deaths=True)
-    clients = [Load(i, f"c{k}") for k in range(3)]
-    for c in clients:
-        c.start()
-    for _ in range(6):
-        time.sleep(0.4)
-        pids = i.pids("local" if victim == "child" else victim)
-        zygotes = [p for p in pids if f"PPid:\t{i.process.pid}\n" in open(f"/proc/{p}/status").read()]
-        for pid in zygotes if victim != "child" else set(pids) - set(zygotes):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-    time.sleep(1)
-    for c in clients:
-        c.stopping = True
-    for c in clients:
-        c.join(60)
-    acknowledged = set().union(*(c.acknowledged for c in clients))
-    assert len(acknowledged) > 30
+    with load(i, 3, message) as clients:
+        for _ in range(6):
+            time.sleep(0.4)
+            pids = i.pids("local" if victim == "child" else victim)
+            zygotes = [p for p in pids if f"PPid:\t{i.process.pid}\n" in open(f"/proc/{p}/status").read()]
+            kill_all(zygotes if victim != "child" else set(pids) - set(zygotes))
+        time.sleep(1)
+    sent = acknowledged(clients)
+    assert len(sent) > 30
     end = time.monotonic() + 60 * SLOW
-    while time.monotonic() < end and not (acknowledged <= set(bodies(i)) and empty(i)):
+    while time.monotonic() < end and not (sent <= set(bodies(i)) and empty(i)):
         flush(i)
         time.sleep(0.3)
     found = collections.Counter(bodies(i))
-    assert not acknowledged - set(found), sorted(acknowledged - set(found))[:10]
+    assert not sent - set(found), sorted(sent - set(found))[:10]
     # To both recipients, which are one mailbox: two files for one of five, as the names differ by recipient.
     twice = [s for s, n in found.items() if n > (2 if int(s.rpartition("-")[2]) % 5 == 0 else 1)]
     assert not twice, twice

@@ -8,13 +8,13 @@ import re
 import signal
 import smtplib
 import subprocess
-import threading
 import time
 
 import pytest
 
-from instance import SLOW
-from smtp_sink import SmtpSink
+from instance import SLOW, wait
+from load import acknowledged, load
+from sink import Sink
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -23,6 +23,17 @@ def relay_to(i):
     """Parameters that send out.test to the sink."""
     return {"relay_domains": "out.test", "smtp_client_ports": f"25, {i.port['sink']}, {i.port['dns']}",
             "smtp_tls_security_level": "none", "transport_maps": f"inline:{{ out.test=smtp:[127.0.0.1]:{i.port['sink']} }}"}
+
+
+class Far(Sink):
+    """A next hop that answers RCPT by recipient: answers[address], or usual."""
+
+    def __init__(self, port):
+        super().__init__(port, features=("8BITMIME", "PIPELINING", "SMTPUTF8"), replies={"RCPT": self.answer})
+        self.answers, self.usual = {}, None
+
+    def answer(self, argument):
+        return self.answers.get(argument[argument.index("<") + 1:argument.index(">")], self.usual)
 
 
 @pytest.fixture
@@ -34,7 +45,7 @@ def with_sink(make_instance):
         main, start = options.pop("main", {}), options.pop("start", True)
         i = make_instance(start=False, **options)
         i.set(**{**relay_to(i), **main})
-        sinks.append(SmtpSink(i.port["sink"]))
+        sinks.append(Far(i.port["sink"]))
         if start:
             i.start()
         return i, sinks[-1]
@@ -98,7 +109,7 @@ def test_ways(with_sink, direct, size):
     assert send(i, ["a@out.test"], body)[0] == 250
     stored = i.wait_messages("u1@example.test")[0]
     assert stored.replace(b"\r\n", b"\n").endswith(body.encode().replace(b"\r\n", b"\n"))
-    assert sink.wait()[0][2].endswith(body.encode())
+    assert sink.wait()[0].content.endswith(body.encode())
     wait_empty(i)
     s = status(i)
     assert s["messages_direct"] == (2 if direct else 0) and s["messages_queued"] == (0 if direct else 2)
@@ -109,19 +120,16 @@ def test_many_recipients_are_queued(with_sink):
     i, sink = with_sink()
     to = [f"r{n}@out.test" for n in range(120)]
     assert send(i, to)[0] == 250
-    end = time.monotonic() + 20 * SLOW
-    while sum(len(r) for _, r, _ in sink.messages) < 120 and time.monotonic() < end:
-        time.sleep(0.05)
-    got = sorted(re.search("<(.*)>", line)[1] for _, rcpts, _ in sink.messages for line in rcpts)
-    assert got == sorted(to)
-    assert max(len(r) for _, r, _ in sink.messages) <= 50
+    wait(lambda: sum(len(m.recipients) for m in sink.messages) >= 120, 20, "the message to all")
+    assert sorted(r for m in sink.messages for r in m.recipients) == sorted(to)
+    assert max(len(m.recipients) for m in sink.messages) <= 50
     wait_empty(i)
     assert status(i)["messages_queued"] == 1
 
 
 def test_direct_failure_is_told_to_the_client(with_sink):
     i, sink = with_sink()
-    sink.replies["bad@out.test"] = "550 5.1.1 no such user here"
+    sink.answers["bad@out.test"] = "550 5.1.1 no such user here"
     code, text = send(i, "bad@out.test")
     assert code == 550 and "no such user here" in text
     assert not i.messages("s@example.test") and not queue_files(i)
@@ -129,7 +137,7 @@ def test_direct_failure_is_told_to_the_client(with_sink):
 
 def test_deadline_goes_to_the_queue(with_sink):
     i, sink = with_sink()
-    sink.delay = 1.5
+    sink.replies["END"] = lambda _: time.sleep(1.5)  # then the usual answer
     start = time.monotonic()
     assert send(i, "slow@out.test")[0] == 250
     assert time.monotonic() - start < 1.2 * SLOW
@@ -171,29 +179,10 @@ def test_durable_before_250(make_instance, tmp_path, direct):
 
 # --- crashes ---
 
-class Load(threading.Thread):
-    """Sends until told to stop; remembers what was acknowledged by the hash of its body."""
-
-    def __init__(self, i, number, to):
-        super().__init__(daemon=True)
-        self.i, self.number, self.to, self.acked, self.over = i, number, to, set(), False
-        self.refused = 0
-
-    def run(self):
-        n = 0
-        while not self.over:
-            n += 1
-            body = f"load {self.number} {n} {os.urandom(8).hex()}\r\n"
-            if n % 10 == 0:
-                body += ("y" * 60 + "\r\n") * 500  # beyond small_message_limit
-            try:
-                if send(self.i, self.to(n), f"Subject: l\r\n\r\n{body}")[0] == 250:
-                    self.acked.add(digest(body.encode()))
-                else:
-                    self.refused += 1
-            except (OSError, smtplib.SMTPException, AssertionError):
-                self.refused += 1
-                time.sleep(0.05)
+def both_ways(client, n):
+    """To the mailbox and to the next hop in turn, one of ten beyond small_message_limit; marked by the hash of its body."""
+    body = f"load {client} {n} {os.urandom(8).hex()}\r\n" + ("y" * 60 + "\r\n") * 500 * (n % 10 == 0)
+    return "s@example.test", ["u1@example.test" if n % 2 else "a@out.test"], f"Subject: l\r\n\r\n{body}", {digest(body.encode())}
 
 
 def digest(body):
@@ -207,27 +196,20 @@ def body_of(content):
 @pytest.mark.parametrize("direct", [True, False])
 def test_kill_qmgr_under_load(with_sink, direct):
     i, sink = with_sink(direct=direct, allow_deaths=True, main={"minimal_backoff_time": "1s", "maximal_backoff_time": "2s"})
-    to = lambda n: "u1@example.test" if n % 2 else "a@out.test"
-    load = [Load(i, k, to) for k in range(6)]
-    for x in load:
-        x.start()
-    for _ in range(4):
-        time.sleep(0.7 * SLOW)
-        for pid in i.pids("qmgr"):
-            os.kill(pid, signal.SIGKILL)
-        end = time.monotonic() + 20 * SLOW
-        while not i.pids("qmgr") and time.monotonic() < end:
-            time.sleep(0.02)
-    time.sleep(1.0 * SLOW)
-    for x in load:
-        x.over = True
-    for x in load:
-        x.join(60)
-    acked = set().union(*(x.acked for x in load))
+    with load(i, 6, both_ways) as clients:
+        for _ in range(4):
+            time.sleep(0.7 * SLOW)
+            i.kill_program("qmgr")
+            wait(lambda: i.pids("qmgr"), 20, "another qmgr")
+        time.sleep(1.0 * SLOW)
+    nothing_lost(i, sink, acknowledged(clients))
+
+
+def nothing_lost(i, sink, acked):
     assert len(acked) > 20
     wait_empty(i, 60)
     delivered = [digest(body_of(m)) for m in i.messages("u1@example.test")]
-    delivered += [digest(body_of(c)) for _, _, c in sink.messages]
+    delivered += [digest(body_of(m.content)) for m in sink.messages]
     lost = acked - set(delivered)
     assert not lost, f"{len(lost)} of {len(acked)} lost\n{i.tail()}"
 
@@ -236,32 +218,19 @@ def test_kill_qmgr_under_load(with_sink, direct):
 def test_kill_each_daemon_under_load(with_sink, direct):
     """kill -9 of each daemon in turn, children included: nothing that was acknowledged is lost."""
     i, sink = with_sink(direct=direct, allow_deaths=True, main={"minimal_backoff_time": "1s", "maximal_backoff_time": "2s"})
-    load = [Load(i, k, lambda n: "u1@example.test" if n % 2 else "a@out.test") for k in range(4)]
-    for x in load:
-        x.start()
-    for name in ("smtpd", "local", "smtp-client", "maps", "nss", "dns", "auth", "bounce", "log", "qmgr"):
-        time.sleep(0.4 * SLOW)
-        for pid in i.pids(name):
-            os.kill(pid, signal.SIGKILL)
-    time.sleep(1.5 * SLOW)
-    for x in load:
-        x.over = True
-    for x in load:
-        x.join(60)
-    acked = set().union(*(x.acked for x in load))
-    assert len(acked) > 20
+    with load(i, 4, both_ways) as clients:
+        for name in ("smtpd", "local", "smtp-client", "maps", "nss", "dns", "auth", "bounce", "log", "qmgr"):
+            time.sleep(0.4 * SLOW)
+            i.kill_program(name)
+        time.sleep(1.5 * SLOW)
     i.wait_ready(60)
     i.tool("queue", "flush")
-    wait_empty(i, 60)
-    delivered = [digest(body_of(m)) for m in i.messages("u1@example.test")]
-    delivered += [digest(body_of(c)) for _, _, c in sink.messages]
-    lost = acked - set(delivered)
-    assert not lost, f"{len(lost)} of {len(acked)} lost\n{i.tail()}"
+    nothing_lost(i, sink, acknowledged(clients))
 
 
 def test_restart_keeps_what_waits(with_sink):
     i, sink = with_sink(direct=False)
-    sink.rcpt_default = "450 4.2.0 not now"
+    sink.usual = "450 4.2.0 not now"
     ids = [queue_id(send(i, f"d{n}@out.test", f"Subject: d\r\n\r\nwaiting {n}\r\n")) for n in range(5)]
     large = queue_id(send(i, "large@out.test", "Subject: d\r\n\r\n" + "line\r\n" * 20000))
     i.wait_log("status=deferred", count=6)
@@ -279,7 +248,7 @@ def test_restart_keeps_what_waits(with_sink):
     assert listing.count("(1 recipient) deferred until") == 6 and listing.count("not now") == 6
     time.sleep(0.5)
     assert i.log().count("status=deferred") == attempts, "a restart tries nothing before its time"
-    sink.rcpt_default = "250 ok"
+    sink.usual = "250 ok"
     i.tool("queue", "flush")
     sink.wait(6)
     wait_empty(i)
@@ -316,8 +285,8 @@ def test_spool_is_cleaned_at_the_start(make_instance):
 
 def test_bounce(with_sink):
     i, sink = with_sink(direct=False)
-    sink.replies["bad@out.test"] = "550 5.1.1 no such user here"
-    sink.replies["worse@out.test"] = "554 5.7.1 go away"
+    sink.answers["bad@out.test"] = "550 5.1.1 no such user here"
+    sink.answers["worse@out.test"] = "554 5.7.1 go away"
     assert send(i, ["bad@out.test", "good@out.test", "worse@out.test"], "Subject: b\r\nX-Mark: 1\r\n\r\nsecret\r\n",
                 sender="u1@example.test", mail=["ENVID=QQ+2B1"], rcpt=["ORCPT=rfc822;orig+2Bx@out.test"])[0] == 250
     content = i.wait_messages("u1@example.test")[0]
@@ -340,7 +309,7 @@ def test_bounce(with_sink):
 @pytest.mark.parametrize("size", [100, 40000, 100000])
 def test_bounce_full(with_sink, size):
     i, sink = with_sink(direct=False)
-    sink.replies["bad@out.test"] = "550 5.1.1 no"
+    sink.answers["bad@out.test"] = "550 5.1.1 no"
     body = "Subject: full\r\n\r\nsecret\r\n" + ("z" * 70 + "\r\n") * (size // 72)
     send(i, "bad@out.test", body, sender="u1@example.test", mail=["RET=FULL"])
     content = i.wait_messages("u1@example.test")[0]
@@ -353,7 +322,7 @@ def test_bounce_full(with_sink, size):
 
 def test_notify(with_sink):
     i, sink = with_sink(direct=False)
-    sink.replies["bad@out.test"] = "550 5.1.1 no"
+    sink.answers["bad@out.test"] = "550 5.1.1 no"
     send(i, "bad@out.test", sender="u1@example.test", rcpt=["NOTIFY=NEVER"])
     send(i, "bad@out.test", sender="u1@example.test", rcpt=["NOTIFY=SUCCESS"])
     send(i, "bad@out.test", sender="")
@@ -378,7 +347,7 @@ def test_success_notice_of_a_mailbox(make_instance):
 def test_delay_notice_then_expiry(with_sink):
     i, sink = with_sink(direct=False, main={"delay_warning_time": "1s", "minimal_backoff_time": "1s",
                                             "maximal_backoff_time": "1s", "maximal_queue_lifetime": "5s"})
-    sink.rcpt_default = "450 4.2.1 busy"
+    sink.usual = "450 4.2.1 busy"
     send(i, "later@out.test", sender="u1@example.test")
     first = i.wait_messages("u1@example.test", 1)[0]
     block = report_of(first)[1][1].get_payload()[1]
@@ -393,7 +362,7 @@ def test_delay_notice_then_expiry(with_sink):
 
 def test_a_held_message_expires(with_sink):
     i, sink = with_sink(direct=False, main={"maximal_queue_lifetime": "3s", "minimal_backoff_time": "1s"})
-    sink.rcpt_default = "450 4.2.1 busy"
+    sink.usual = "450 4.2.1 busy"
     held = queue_id(send(i, "later@out.test", sender="u1@example.test"))
     i.tool("queue", "hold", held)
     content = i.wait_messages("u1@example.test", 1, 20)[0]
@@ -404,7 +373,7 @@ def test_a_held_message_expires(with_sink):
 def test_helpers_may_die(with_sink):
     """kill -9 of bounce, maps, local and smtp-client while notices are made: each notice comes, once."""
     i, sink = with_sink(direct=False, allow_deaths=True, main={"minimal_backoff_time": "1s", "maximal_backoff_time": "1s"})
-    sink.replies["bad@out.test"] = "550 5.1.1 no"
+    sink.answers["bad@out.test"] = "550 5.1.1 no"
     for n in range(40):
         send(i, "bad@out.test", f"Subject: n{n}\r\n\r\nx\r\n", sender="u1@example.test")
         if n % 10 == 5:
@@ -420,8 +389,8 @@ def test_helpers_may_die(with_sink):
 
 def test_double_bounce(with_sink):
     i, sink = with_sink(direct=False, main={"notify_classes": "2bounce"}, aliases="postmaster: root\nroot: u1@example.test\n")
-    sink.replies["bad@out.test"] = "550 5.1.1 no"
-    sink.replies["gone@out.test"] = "550 5.1.1 no"
+    sink.answers["bad@out.test"] = "550 5.1.1 no"
+    sink.answers["gone@out.test"] = "550 5.1.1 no"
     send(i, "bad@out.test", sender="gone@out.test")
     content = i.wait_messages("u1@example.test", 1)[0]
     assert b"Postmaster" in content and content.startswith(b"Return-Path: <double-bounce@")
@@ -430,7 +399,7 @@ def test_double_bounce(with_sink):
 
 def test_smtputf8_notice(with_sink):
     i, sink = with_sink(direct=False)
-    sink.rcpt_default = "550 5.1.1 no"
+    sink.usual = "550 5.1.1 no"
     with smtplib.SMTP("127.0.0.1", i.port["smtp"], timeout=60) as s:
         s.ehlo("client.test")
         s.mail("u1@example.test", ["SMTPUTF8"])
@@ -466,7 +435,7 @@ def test_sender_belongs_to_the_login(make_instance):
 
 def test_hold_release_delete(with_sink):
     i, sink = with_sink(direct=False)
-    sink.rcpt_default = "450 4.2.0 not now"
+    sink.usual = "450 4.2.0 not now"
     a, b = (queue_id(send(i, f"{x}@out.test", sender=f"{x}@example.com")) for x in "ab")
     i.wait_log("status=deferred", count=2)
     assert "1 message\n" == i.tool("queue", "hold", a).stdout
@@ -476,17 +445,17 @@ def test_hold_release_delete(with_sink):
     i.start()
     i.wait_log("queue-recovered.*messages=2")
     assert re.search(f"{a} .* held", i.tool("queue", "list").stdout), "a hold outlives a restart"
-    sink.rcpt_default = "250 ok"
+    sink.usual = "250 ok"
     i.tool("queue", "flush")
     sink.wait(1)
     time.sleep(0.5)
-    assert len(sink.messages) == 1 and "b@out.test" in sink.messages[0][1][0]
+    assert len(sink.messages) == 1 and sink.messages[0].recipients == ["b@out.test"]
     shown = i.tool("queue", "show", a).stdout
     assert "sender: <a@example.com>" in shown and "to: <a@out.test>" in shown and "not now" in shown
     i.tool("queue", "release", a)
     sink.wait(2)
     wait_empty(i)
-    sink.rcpt_default = "450 4.2.0 not now"
+    sink.usual = "450 4.2.0 not now"
     c = queue_id(send(i, "c@out.test", sender="c@example.com"))
     i.wait_log("status=deferred", count=3)
     for flag, text in (("-d", "127.0.0.1"), ("-s", "c@example.com"), ("-r", "not now")):
