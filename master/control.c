@@ -5,6 +5,8 @@
  */
 #include "master/master.h"
 
+#include "daemon/daemon.h"
+
 #include <errno.h>
 #include <grp.h>
 #include <stdio.h>
@@ -44,16 +46,7 @@ client_free(struct client *c)
 static void
 answer(struct client *c, int status, struct slice text)
 {
-	struct msg m = MSG_INIT(MSG_CONTROL_REPLY, c->id);
-
-	do {
-		struct slice part = slice_sub(text, 0, 60000);
-		text = slice_sub(text, part.n, text.n);
-		m.control_reply.more = text.n > 0;
-		m.control_reply.status = (uint8_t)status;
-		m.control_reply.text = part;
-		(void)ipc_send(c->chan, &m);
-	} while (text.n);
+	daemon_control_reply(c->chan, c->id, status, text);
 }
 
 /* ---------------------------------------------------------------- master's own verbs */

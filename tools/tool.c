@@ -18,13 +18,6 @@ tool_say(const char *fmt, ...)
 	fputc('\n', stderr);
 }
 
-void
-tool_out(struct slice text)
-{
-	if (text.n)
-		fwrite(text.p, 1, text.n, stdout);
-}
-
 const struct conf *
 tool_conf(struct tool *t)
 {

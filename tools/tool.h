@@ -14,7 +14,6 @@ struct tool {
 const struct conf *tool_conf(struct tool *t);
 /* "bulkhead: TEXT" on stderr. */
 void tool_say(const char *fmt, ...) PRINTF(1, 2);
-void tool_out(struct slice text);
 /* The path of a daemon's program, in arena. */
 const char *tool_program(struct tool *t, const char *name, struct arena *arena);
 

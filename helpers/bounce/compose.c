@@ -99,7 +99,7 @@ add_line(struct buf *out, struct slice s, bool utf8)
 			buf_add_byte(out, s.p[i]);
 }
 
-struct slice
+static struct slice
 notice_header(struct slice content)
 {
 	ptrdiff_t at;

@@ -37,7 +37,5 @@ unsigned int notice_compose(const struct notice *n, struct buf *out);
 int xtext_decode(struct slice s, struct buf *out) CHECKED;
 /* An address in utf-8-addr-xtext (RFC 6533 3), for a reader that takes only ASCII. */
 void utf8_addr_xtext(struct slice s, struct buf *out);
-/* The header of a message, the empty line not included. */
-struct slice notice_header(struct slice content);
 
 #endif

@@ -38,7 +38,7 @@ struct question {
 	struct resolver *r;
 	struct dns_name name;
 	enum dns_type type;
-	unsigned char key[DNS_NAME_MAX + 2];
+	unsigned char key[DNS_KEY_MAX];
 };
 
 struct watch {
@@ -125,15 +125,6 @@ on_tick(void *ctx)
 }
 
 /* --- questions --- */
-
-static struct slice
-key_write(unsigned char *key, const struct dns_name *name, enum dns_type type)
-{
-	key[0] = (unsigned char)(type >> 8);
-	key[1] = (unsigned char)type;
-	memcpy(key + 2, name->wire, name->n);
-	return slice(key, name->n + 2u);
-}
 
 static void
 add_waiter(struct question *q, resolver_answer *answer, void *ctx)
@@ -240,7 +231,7 @@ void
 resolver_ask(struct resolver *r, const struct dns_name *name, enum dns_type type,
     resolver_answer *answer, void *ctx)
 {
-	unsigned char key[DNS_NAME_MAX + 2];
+	unsigned char key[DNS_KEY_MAX];
 	const struct dns_answer *kept = dns_cache_get(r->cache, name, type, now_s());
 	struct dns_answer *made = kept ? NULL : hosts_answer(&r->hosts, name, type);
 	struct hash_node *node;
@@ -259,7 +250,7 @@ resolver_ask(struct resolver *r, const struct dns_name *name, enum dns_type type
 		free(own);
 		return;
 	}
-	node = hash_find(&r->questions, key_write(key, name, type));
+	node = hash_find(&r->questions, dns_key(key, name, type));
 	if (node) {
 		add_waiter(HASH_ELEMENT(node, struct question, node), answer, ctx);
 		return;
@@ -268,7 +259,7 @@ resolver_ask(struct resolver *r, const struct dns_name *name, enum dns_type type
 	*q = (struct question){ .r = r, .name = *name, .type = type };
 	STAILQ_INIT(&q->waiters);
 	add_waiter(q, answer, ctx);
-	hash_insert(&r->questions, &q->node, key_write(q->key, name, type));
+	hash_insert(&r->questions, &q->node, dns_key(q->key, name, type));
 	STAILQ_INSERT_TAIL(&r->waiting, q, next);
 	r->stats.waiting++;
 	pump(r);

@@ -131,7 +131,7 @@ word_matches(const struct resolver *r, struct slice word, struct slice domain, s
 	return ERR_NOT_FOUND;
 }
 
-int
+static int
 resolve_in_list(
     const struct resolver *r, const struct conf_list *list, struct slice domain, struct arena *a)
 {

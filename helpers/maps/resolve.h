@@ -146,8 +146,5 @@ int resolve_rewrite(const struct resolver *r, enum resolve_table table, struct a
 /* Cuts subdomains of masquerade_domains off; a word !NAME leaves a domain alone. */
 int resolve_masquerade(
     const struct resolver *r, struct arena *a, struct resolve_address *addr) CHECKED;
-/* 0 if the list has the domain, ERR_NOT_FOUND, or another error of a table. */
-int resolve_in_list(const struct resolver *r, const struct conf_list *list, struct slice domain,
-    struct arena *a) CHECKED;
 
 #endif

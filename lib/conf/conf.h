@@ -225,7 +225,4 @@ const char *conf_nearest(const char *name);
 
 const struct conf_foreign *conf_foreign_find(const char *name);
 
-/* The words of a list: separated by commas and white space, braces group. In the arena. */
-struct conf_list conf_split_list(struct slice text, struct arena *arena);
-
 #endif

@@ -189,7 +189,7 @@ next_word(struct slice *s, struct slice *word_r)
 	return true;
 }
 
-struct conf_list
+static struct conf_list
 conf_split_list(struct slice text, struct arena *arena)
 {
 	struct conf_list list = { 0 };

@@ -49,7 +49,7 @@ stamp_eq(const struct db_stamp *a, const struct db_stamp *b)
 	       a->nsec == b->nsec;
 }
 
-int
+static int
 db_stamp_of(const char *path, struct db_stamp *stamp_r)
 {
 	struct stat st;
@@ -317,15 +317,4 @@ db_list_get(const struct db_list *list, size_t from, struct slice key, bool whol
 		return err;
 	}
 	return ERR_NOT_FOUND;
-}
-
-int
-db_list_refresh(struct db_list *list, struct buf *why)
-{
-	int changed = 0;
-
-	for (size_t i = 0; i < list->n; i++)
-		if (db_refresh(list->tables[i], why) > 0)
-			changed = 1;
-	return changed;
 }

@@ -70,8 +70,6 @@ void db_list_free(struct db_list *list);
  */
 int db_list_get(const struct db_list *list, size_t from, struct slice key, bool whole,
     struct buf *value, size_t *nss_r) CHECKED;
-/* 1 if any table is new, else 0; errors of single tables are told in why. */
-int db_list_refresh(struct db_list *list, struct buf *why) CHECKED;
 
 /* Cuts the next item of such a list off *list: false at the end. ERR_SYNTAX is an item {NULL, 1}.
  */

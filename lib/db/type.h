@@ -60,7 +60,6 @@ struct db_stamp {
 	int64_t sec, nsec;
 };
 int db_read_file(const char *path, struct buf *text, struct db_stamp *stamp_r) CHECKED;
-int db_stamp_of(const char *path, struct db_stamp *stamp_r) CHECKED;
 
 /* A table in memory. */
 struct db_text {

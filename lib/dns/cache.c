@@ -15,7 +15,7 @@ struct entry {
 	TAILQ_ENTRY(entry) link;
 	struct dns_answer *answer;
 	int64_t expires;
-	unsigned char key[DNS_NAME_MAX + 2]; /* type, then the name */
+	unsigned char key[DNS_KEY_MAX]; /* type, then the name */
 };
 
 TAILQ_HEAD(entries, entry);
@@ -67,8 +67,8 @@ dns_cache_free(struct dns_cache **cache)
 	*cache = NULL;
 }
 
-static struct slice
-key_write(unsigned char *key, const struct dns_name *name, enum dns_type type)
+struct slice
+dns_key(unsigned char key[DNS_KEY_MAX], const struct dns_name *name, enum dns_type type)
 {
 	key[0] = (unsigned char)(type >> 8);
 	key[1] = (unsigned char)type;
@@ -79,8 +79,8 @@ key_write(unsigned char *key, const struct dns_name *name, enum dns_type type)
 static struct entry *
 entry_find(struct dns_cache *c, const struct dns_name *name, enum dns_type type)
 {
-	unsigned char key[DNS_NAME_MAX + 2];
-	struct hash_node *node = hash_find(&c->by_key, key_write(key, name, type));
+	unsigned char key[DNS_KEY_MAX];
+	struct hash_node *node = hash_find(&c->by_key, dns_key(key, name, type));
 
 	return node ? HASH_ELEMENT(node, struct entry, node) : NULL;
 }
@@ -116,7 +116,7 @@ dns_cache_put(struct dns_cache *c, const struct dns_name *name, enum dns_type ty
 	e = xcalloc(1, sizeof(*e));
 	e->answer = answer;
 	e->expires = now + answer->ttl;
-	hash_insert(&c->by_key, &e->node, key_write(e->key, name, type));
+	hash_insert(&c->by_key, &e->node, dns_key(e->key, name, type));
 	TAILQ_INSERT_HEAD(&c->used, e, link);
 	c->bytes += entry_size(e);
 	while (c->by_key.count > c->max_entries || c->bytes > c->max_bytes)

@@ -15,6 +15,11 @@ const struct dns_answer *dns_cache_get(
 /* Takes the answer (from malloc) and keeps it for its ttl; one with ttl 0 is freed at once. */
 void dns_cache_put(struct dns_cache *cache, const struct dns_name *name, enum dns_type type,
     struct dns_answer *answer, int64_t now);
+/* What name and type are found by: at most DNS_KEY_MAX bytes, written to key and borrowed from it.
+ */
+enum { DNS_KEY_MAX = 2 + DNS_NAME_MAX };
+struct slice dns_key(
+    unsigned char key[DNS_KEY_MAX], const struct dns_name *name, enum dns_type type);
 size_t dns_cache_count(const struct dns_cache *cache);
 
 #endif

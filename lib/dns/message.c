@@ -411,18 +411,3 @@ dns_query_build(struct buf *out, uint16_t id, const struct dns_name *name, enum 
 	add_u16(out, 0);
 	add_u16(out, 0);
 }
-
-const char *
-dns_status_str(enum dns_status status)
-{
-	switch (status) {
-	case DNS_OK:
-		return "ok";
-	case DNS_NODATA:
-		return "nodata";
-	case DNS_NXDOMAIN:
-		return "nxdomain";
-	default:
-		return "temporary";
-	}
-}

@@ -65,6 +65,4 @@ struct dns_answer *dns_answer_addresses(const struct dns_name *name, const unsig
 /* A copy that the caller frees with free(). */
 struct dns_answer *dns_answer_copy(const struct dns_answer *answer);
 
-const char *dns_status_str(enum dns_status status);
-
 #endif

@@ -22,22 +22,14 @@ struct imap_append {
 static bool
 append_flag(struct imap_parse *p, struct append_info *info)
 {
-	static const struct {
-		const char *name;
-		enum message_flag flag;
-	} names[] = { { "\\Answered", FLAG_ANSWERED }, { "\\Flagged", FLAG_FLAGGED },
-		{ "\\Deleted", FLAG_DELETED }, { "\\Seen", FLAG_SEEN }, { "\\Draft", FLAG_DRAFT } };
 	struct slice name;
 
 	if (!imap_flag(p, &name))
 		return false;
-	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
-		if (slice_caseeq_str(name, names[i].name)) {
-			info->flags |= names[i].flag;
-			return true;
-		}
-	if (name.p[0] == '\\')
+	if (name.p[0] == '\\') {
+		info->flags |= imap_system_flag(name);
 		return true;
+	}
 	if (info->keyword_count == STORE_KEYWORDS)
 		return imap_fail(p, "Too many keywords");
 	info->keywords[info->keyword_count++] = name;

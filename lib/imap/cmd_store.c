@@ -50,22 +50,13 @@ add_keyword(struct imap_session *s, struct keywords *k, struct slice name)
 static void
 one_flag(struct imap_session *s, struct imap_parse *p, struct flag_change *c, struct keywords *k)
 {
-	static const struct {
-		const char *name;
-		enum message_flag flag;
-	} names[] = { { "\\Answered", FLAG_ANSWERED }, { "\\Flagged", FLAG_FLAGGED },
-		{ "\\Deleted", FLAG_DELETED }, { "\\Seen", FLAG_SEEN }, { "\\Draft", FLAG_DRAFT } };
 	struct slice name;
 
 	if (!imap_flag(p, &name))
 		return;
-	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
-		if (slice_caseeq_str(name, names[i].name)) {
-			c->flags |= names[i].flag;
-			return;
-		}
-	/* \Recent cannot be changed, others are none of ours: left out (RFC 9051 section 2.3.2). */
-	if (name.p[0] != '\\')
+	if (name.p[0] == '\\')
+		c->flags |= imap_system_flag(name);
+	else
 		add_keyword(s, k, name);
 }
 

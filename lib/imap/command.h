@@ -84,6 +84,9 @@ void imap_put_nstring(struct buf *out, struct slice s, bool present);
 /* A mailbox name (UTF-8) as the client wants names: modified UTF-7 before ENABLE IMAP4rev2. */
 void imap_put_mailbox(struct imap_session *s, const char *name);
 void imap_put_flags(struct imap_session *s, uint32_t seq);
+/* The flag that a name with "\" means; 0 for \Recent, which cannot be changed, and for those that
+ * are none of ours: such are left out (RFC 9051 section 2.3.2). */
+uint8_t imap_system_flag(struct slice name);
 /* "* FLAGS (...)" and PERMANENTFLAGS. */
 void imap_put_mailbox_flags(struct imap_session *s);
 /* "1:3,7" of ascending numbers. */

@@ -58,6 +58,18 @@ imap_try_text(struct imap_parse *p, const char *text)
 	return true;
 }
 
+static bool
+is_atom_char(unsigned char c)
+{
+	return c > 32 && c < 127 && !strchr("(){%*\"\\]", c);
+}
+
+static bool
+is_astring_char(unsigned char c)
+{
+	return is_atom_char(c) || c == ']';
+}
+
 bool
 imap_try_word(struct imap_parse *p, const char *word)
 {
@@ -65,7 +77,7 @@ imap_try_word(struct imap_parse *p, const char *word)
 
 	if (!imap_try_text(p, word))
 		return false;
-	if (imap_peek(p) < 0 || !imap_is_atom_char((unsigned char)imap_peek(p)))
+	if (imap_peek(p) < 0 || !is_atom_char((unsigned char)imap_peek(p)))
 		return true;
 	p->at = before;
 	return false;
@@ -88,18 +100,6 @@ imap_sp(struct imap_parse *p)
 	return imap_need(p, ' ');
 }
 
-bool
-imap_is_atom_char(unsigned char c)
-{
-	return c > 32 && c < 127 && !strchr("(){%*\"\\]", c);
-}
-
-bool
-imap_is_astring_char(unsigned char c)
-{
-	return imap_is_atom_char(c) || c == ']';
-}
-
 static struct slice
 take(struct imap_parse *p, bool (*is)(unsigned char))
 {
@@ -113,7 +113,7 @@ take(struct imap_parse *p, bool (*is)(unsigned char))
 static bool
 is_tag_char(unsigned char c)
 {
-	return imap_is_astring_char(c) && c != '+';
+	return is_astring_char(c) && c != '+';
 }
 
 bool
@@ -126,11 +126,11 @@ imap_tag(struct imap_parse *p, struct slice *out_r)
 bool
 imap_atom(struct imap_parse *p, struct slice *out_r)
 {
-	*out_r = take(p, imap_is_atom_char);
+	*out_r = take(p, is_atom_char);
 	return out_r->n ? true : imap_fail(p, "Atom expected");
 }
 
-bool
+static bool
 imap_quoted(struct imap_parse *p, struct slice *out_r)
 {
 	size_t from, n = 0;
@@ -193,15 +193,7 @@ literal(struct imap_parse *p, struct slice *out_r, bool binary)
 	return true;
 }
 
-bool
-imap_string8(struct imap_parse *p, struct slice *out_r, bool *binary_r)
-{
-	*out_r = SLICE_NULL;
-	*binary_r = imap_try(p, '~');
-	return *binary_r ? literal(p, out_r, true) : imap_string(p, out_r);
-}
-
-bool
+static bool
 imap_string(struct imap_parse *p, struct slice *out_r)
 {
 	*out_r = SLICE_NULL;
@@ -217,12 +209,12 @@ imap_astring(struct imap_parse *p, struct slice *out_r)
 
 	if (c == '"' || c == '{')
 		return imap_string(p, out_r);
-	*out_r = take(p, imap_is_astring_char);
+	*out_r = take(p, is_astring_char);
 	return out_r->n ? true : imap_fail(p, "String or atom expected");
 }
 
-bool
-imap_nstring(struct imap_parse *p, struct slice *out_r)
+static bool
+nstring(struct imap_parse *p, struct slice *out_r)
 {
 	*out_r = SLICE_NULL;
 	return imap_try_word(p, "NIL") || imap_string(p, out_r);
@@ -231,7 +223,7 @@ imap_nstring(struct imap_parse *p, struct slice *out_r)
 static bool
 is_list_char(unsigned char c)
 {
-	return imap_is_astring_char(c) || c == '%' || c == '*';
+	return is_astring_char(c) || c == '%' || c == '*';
 }
 
 bool
@@ -258,7 +250,7 @@ number(struct imap_parse *p, uint64_t max, uint64_t *out_r)
 	return true;
 }
 
-bool
+static bool
 imap_number(struct imap_parse *p, uint32_t *out_r)
 {
 	uint64_t v;
@@ -319,24 +311,6 @@ imap_set(struct imap_parse *p, struct imap_set *out_r)
 		out_r->ranges[out_r->n++] = r;
 	} while (imap_try(p, ','));
 	return !p->why;
-}
-
-bool
-imap_set_has(const struct imap_set *set, uint32_t id, uint32_t max)
-{
-	for (size_t i = 0; i < set->n; i++) {
-		uint32_t from = set->ranges[i].from ? set->ranges[i].from : max;
-		uint32_t to = set->ranges[i].to ? set->ranges[i].to : max;
-
-		if (from > to) {
-			uint32_t swap = from;
-
-			from = to, to = swap;
-		}
-		if (id >= from && id <= to)
-			return true;
-	}
-	return false;
 }
 
 /* n digits, or fewer when the first is a blank and blank is allowed. */
@@ -450,7 +424,7 @@ imap_id_params(struct imap_parse *p)
 	if (imap_try(p, ')'))
 		return true;
 	for (int i = 0; i < 30; i++) {
-		if (!imap_string(p, &name) || !imap_sp(p) || !imap_nstring(p, &value))
+		if (!imap_string(p, &name) || !imap_sp(p) || !nstring(p, &value))
 			return false;
 		if (imap_try(p, ')'))
 			return true;

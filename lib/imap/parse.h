@@ -44,21 +44,13 @@ bool imap_sp(struct imap_parse *p);
 
 bool imap_tag(struct imap_parse *p, struct slice *out_r);
 bool imap_atom(struct imap_parse *p, struct slice *out_r);
-bool imap_quoted(struct imap_parse *p, struct slice *out_r);
 /* Quoted or literal; literal8 only where binary_r is given. NUL is refused but in a literal8. */
-bool imap_string(struct imap_parse *p, struct slice *out_r);
-bool imap_string8(struct imap_parse *p, struct slice *out_r, bool *binary_r);
 bool imap_astring(struct imap_parse *p, struct slice *out_r);
-/* NIL gives a null slice. */
-bool imap_nstring(struct imap_parse *p, struct slice *out_r);
 /* list-mailbox: like astring, with the wildcards % and *. */
 bool imap_list_mailbox(struct imap_parse *p, struct slice *out_r);
-bool imap_number(struct imap_parse *p, uint32_t *out_r);
 bool imap_nz_number(struct imap_parse *p, uint32_t *out_r);
 bool imap_number64(struct imap_parse *p, uint64_t *out_r);
 bool imap_set(struct imap_parse *p, struct imap_set *out_r);
-/* Whether id is in the set when the highest is max ("*"). An empty mailbox has max 0. */
-bool imap_set_has(const struct imap_set *set, uint32_t id, uint32_t max);
 /* date: 1-Feb-1994, quoted or not, as days since 1970-01-01. */
 bool imap_date(struct imap_parse *p, int64_t *days_r);
 /* date-time: seconds since the epoch, and the zone in minutes. */
@@ -68,8 +60,5 @@ bool imap_flag(struct imap_parse *p, struct slice *out_r);
 /* id-params-list: NIL, or up to 30 pairs of string and nstring (RFC 2971); the values are dropped.
  */
 bool imap_id_params(struct imap_parse *p);
-
-bool imap_is_atom_char(unsigned char c);
-bool imap_is_astring_char(unsigned char c);
 
 #endif

@@ -85,6 +85,15 @@ static const struct {
 	{ FLAG_DRAFT, "\\Draft" },
 };
 
+uint8_t
+imap_system_flag(struct slice name)
+{
+	for (size_t i = 0; i < sizeof(system_flags) / sizeof(*system_flags); i++)
+		if (slice_caseeq_str(name, system_flags[i].name))
+			return (uint8_t)system_flags[i].flag;
+	return 0;
+}
+
 static void
 put_word(struct imap_session *s, const char **sep, const char *word)
 {

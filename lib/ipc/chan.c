@@ -78,18 +78,6 @@ ipc_io_free(struct ipc_io **io)
 	*io = NULL;
 }
 
-struct event_base *
-ipc_io_base(const struct ipc_io *io)
-{
-	return io->base;
-}
-
-enum role
-ipc_io_self(const struct ipc_io *io)
-{
-	return io->self;
-}
-
 static bool
 is_receiver(enum role role)
 {

@@ -28,9 +28,6 @@ struct ipc_ops {
 struct ipc_io;
 struct ipc_io *ipc_io_new(struct event_base *base, enum role self);
 void ipc_io_free(struct ipc_io **io);
-struct event_base *ipc_io_base(const struct ipc_io *io);
-/* The role under which the channels of this io send; a zygote's child changes it after the fork. */
-enum role ipc_io_self(const struct ipc_io *io);
 
 /* Takes over fd (made non-blocking). ctx is for ops. Reading starts with the next loop turn. */
 struct ipc_chan *ipc_chan_new(

@@ -63,7 +63,8 @@ date_civil(int64_t n, int *year_r, int *month_r, int *day_r)
 	*year_r = (int)(yoe + era * 400 + (*month_r <= 2));
 }
 
-int
+/* 1-12 for "Jan" ... "Dec" in any case, 0 for anything else. */
+static int
 date_month(struct slice s)
 {
 	for (int i = 0; i < 12; i++)

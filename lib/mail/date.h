@@ -24,8 +24,7 @@ int date_local_zone(int64_t unix_time);
 int64_t date_days(int year, int month, int day);
 void date_civil(int64_t days, int *year_r, int *month_r, int *day_r);
 
-/* 1-12 for "Jan".."Dec" in any case, 0 for anything else. */
-int date_month(struct slice s);
+/* "Jan" ... "Dec" */
 extern const char date_months[12][4];
 
 #endif

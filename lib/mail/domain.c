@@ -246,20 +246,3 @@ domain_to_ascii(struct slice s, char out_r[DOMAIN_BUF_SIZE])
 	free(in);
 	return err;
 }
-
-int
-domain_to_unicode(struct slice s, char *out_r, size_t size)
-{
-	char ascii[DOMAIN_BUF_SIZE], *out = NULL;
-	int err = domain_to_ascii(s, ascii);
-
-	if (size)
-		out_r[0] = '\0';
-	if (err)
-		return err;
-	if (idn2_to_unicode_8z8z(ascii, &out, 0) != IDN2_OK)
-		return ERR_SYNTAX;
-	err = slice_copy(slice_str(out), out_r, size);
-	idn2_free(out);
-	return err;
-}

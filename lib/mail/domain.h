@@ -29,8 +29,6 @@ int domain_literal_address(struct slice s, int *family_r, unsigned char out_r[16
  * has them, and the bidi rule of RFC 5893. ERR_SYNTAX if the name is not valid IDNA2008, ERR_LIMIT
  * if it is too long. */
 int domain_to_ascii(struct slice s, char out_r[DOMAIN_BUF_SIZE]) CHECKED;
-/* The U-label form where every A-label has one, else ERR_SYNTAX. size bounds the UTF-8 result. */
-int domain_to_unicode(struct slice s, char *out_r, size_t size) CHECKED;
 
 /* Whether the bytes are well-formed UTF-8 without NUL. */
 bool utf8_valid(struct slice s);

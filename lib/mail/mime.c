@@ -168,7 +168,7 @@ read_field(struct mime_part *p, const struct header_field *f, const struct mime_
 	}
 }
 
-void
+static void
 mime_read_header(struct mime_part *p, struct slice header, bool digest,
     const struct mime_limits *limits, struct arena *arena)
 {

@@ -70,9 +70,4 @@ unsigned mime_part_count(const struct mime *m);
  * none. */
 const struct mime_part *mime_find(const struct mime_part *root, const uint32_t *path, size_t n);
 
-/* The header blocks of single messages, without a stream: reads the fields into part. Strings go
- * into the arena. digest: the default type is message/rfc822. */
-void mime_read_header(struct mime_part *part, struct slice header, bool digest,
-    const struct mime_limits *limits, struct arena *arena);
-
 #endif

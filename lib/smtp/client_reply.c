@@ -16,12 +16,6 @@ client_reply_free(struct client_reply_reader *r)
 	*r = (struct client_reply_reader){ 0 };
 }
 
-bool
-client_reply_partial(const struct client_reply_reader *r)
-{
-	return !r->done && (r->lines || buf_len(&r->line));
-}
-
 /* RFC 2034 4: status-code = class "." subject "." detail, then SP or the end of the line; the class
  * must agree with the reply code. Returns its length, 0 if there is none. */
 static size_t

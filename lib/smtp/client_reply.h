@@ -32,8 +32,6 @@ struct client_reply_reader {
  * reply: then the session is over. Lines may end with a bare LF. */
 int client_reply_read(
     struct client_reply_reader *r, struct slice *in, struct client_reply *reply_r) CHECKED;
-/* True in the middle of a reply. */
-bool client_reply_partial(const struct client_reply_reader *r);
 void client_reply_free(struct client_reply_reader *r);
 
 #endif

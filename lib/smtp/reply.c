@@ -43,7 +43,7 @@ enhanced_length(struct slice s)
 	return at;
 }
 
-bool
+static bool
 reply_enhanced_valid(struct slice s)
 {
 	return s.n && enhanced_length(s) == s.n;

@@ -36,9 +36,6 @@ reply_is_good(const struct reply *r)
  */
 void reply_format(struct buf *out, const struct reply *r, bool enhanced);
 
-/* An RFC 3463 code: class 2, 4 or 5, subject and detail of one to three digits. */
-bool reply_enhanced_valid(struct slice s);
-
 /* --- reading --- */
 
 struct reply_reader {

@@ -422,12 +422,6 @@ smtp_server_hello(const struct smtp_server *s)
 }
 
 bool
-smtp_server_is_esmtp(const struct smtp_server *s)
-{
-	return s->esmtp;
-}
-
-bool
 smtp_server_under_tls(const struct smtp_server *s)
 {
 	return s->tls;

@@ -212,7 +212,6 @@ void smtp_server_answer_delay(struct smtp_server *s);
 enum smtp_state smtp_server_state(const struct smtp_server *s);
 struct smtp_tx *smtp_server_tx(struct smtp_server *s);
 struct slice smtp_server_hello(const struct smtp_server *s); /* the argument of EHLO or HELO */
-bool smtp_server_is_esmtp(const struct smtp_server *s);      /* EHLO or LHLO */
 bool smtp_server_under_tls(const struct smtp_server *s);
 bool smtp_server_authenticated(const struct smtp_server *s);
 unsigned smtp_server_errors(const struct smtp_server *s);

@@ -31,7 +31,7 @@ struct content {
 	bool half; /* the LF of a shown CRLF is still to come at at.view */
 };
 
-int
+static int
 folder_open_file(struct folder *f, uint32_t uid, int *fd_r)
 {
 	char path[272];
@@ -164,7 +164,7 @@ folder_slot_size(struct folder *f, uint32_t uid, uint64_t *out_r)
 	return 0;
 }
 
-int
+static int
 folder_slot_date(struct folder *f, uint32_t uid, int64_t *out_r)
 {
 	struct slot *s = folder_slot(f, uid);

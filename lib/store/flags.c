@@ -25,7 +25,7 @@ find_keyword(const struct folder *f, struct slice name)
 }
 
 /* The file by which Dovecot and others know what the letters mean. */
-int
+static int
 folder_write_keywords(struct folder *f)
 {
 	struct buf b = { 0 };

@@ -208,7 +208,6 @@ int folder_commit(
     struct folder *f, struct buf *records, bool sync, const struct mailbox *origin) CHECKED;
 /* Opens the journal or makes one (from dovecot-uidlist, or afresh). */
 int folder_open_journal(struct folder *f) CHECKED;
-int folder_compact(struct folder *f) CHECKED;
 /* Makes the first journal; -EEXIST if another process was first. */
 int folder_make_journal(struct folder *f, bool use_uidlist) CHECKED;
 void folder_compact_if_due(struct folder *f);
@@ -257,24 +256,18 @@ void folder_save_attr(struct folder *f, const struct slot *s);
 
 /* attr.c */
 int folder_slot_size(struct folder *f, uint32_t uid, uint64_t *out_r) CHECKED;
-int folder_slot_date(struct folder *f, uint32_t uid, int64_t *out_r) CHECKED;
 int folder_totals(struct folder *f) CHECKED;
-/* Opens the file of uid, looking again where it has been renamed. */
-int folder_open_file(struct folder *f, uint32_t uid, int *fd_r) CHECKED;
 
 /* flags.c */
 int folder_keyword(struct folder *f, struct slice name, bool create);
-int folder_write_keywords(struct folder *f) CHECKED;
 
 /* manage.c */
 int quota_check(struct store *s, uint64_t bytes, uint64_t messages) CHECKED;
 uint64_t email_id(struct slice base);
 /* list.c */
-int subscriptions_load(struct store *s, struct buf *names) CHECKED; /* NUL-terminated UTF-8 names */
 int next_uidvalidity(struct store *s, uint32_t *out_r) CHECKED;
 int special_load(struct store *s, struct buf *lines, bool *written_r) CHECKED;
 int special_set(struct store *s, const char *name, unsigned bits) CHECKED;
-int special_rename(struct store *s, const char *from, const char *to) CHECKED;
 int store_find_disk(struct store *s, const char *name, struct buf *disk) CHECKED;
 
 #endif

@@ -148,7 +148,8 @@ subscription_line(struct slice line, unsigned char divider, struct buf *names)
 	buf_free(&level);
 }
 
-int
+/* NUL-terminated UTF-8 names. */
+static int
 subscriptions_load(struct store *s, struct buf *names)
 {
 	struct buf b = { 0 };

@@ -227,7 +227,7 @@ rename_inbox(struct store *s, const char *to)
 	return rc;
 }
 
-int
+static int
 special_rename(struct store *s, const char *from, const char *to)
 {
 	struct buf old = { 0 }, out = { 0 };

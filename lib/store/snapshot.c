@@ -164,7 +164,7 @@ install(struct folder *f)
 	return rc;
 }
 
-int
+static int
 folder_compact(struct folder *f)
 {
 	int rc = folder_lock(f);

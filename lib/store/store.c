@@ -141,27 +141,6 @@ store_changed(struct store *s)
 	return false;
 }
 
-/* With watches the event itself says what changed; without them the directories are read again. */
-void
-store_mark_changed(struct store *s, struct slice name)
-{
-	struct folder *f;
-	char canonical[STORE_NAME_MAX + 1];
-
-	if (store_name(name, canonical, NULL) < 0)
-		return;
-	TAILQ_FOREACH(f, &s->folders, entry) {
-		if (strcmp(f->name, canonical) == 0 && (f->wd_cur < 0 || f->wd_new < 0))
-			f->scan_due = true;
-	}
-}
-
-const struct store_options *
-store_get_options(const struct store *s)
-{
-	return &s->options;
-}
-
 /* --- small things --- */
 
 void

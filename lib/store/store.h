@@ -58,8 +58,6 @@ void store_flush(struct store *s);
 int store_watch_fd(const struct store *s);
 /* Reads the watch descriptor; true if at least one open folder may have changed. */
 bool store_changed(struct store *s);
-/* Another process of the suite says that folder changed (delivery through the broker). */
-void store_mark_changed(struct store *s, struct slice name);
 
 /* --- folders ------------------------------------------------------------------------------------
  */
@@ -140,7 +138,6 @@ int store_status(
 
 /* Bytes and messages over all folders. */
 int store_usage(struct store *s, uint64_t *bytes_r, uint64_t *messages_r) CHECKED;
-const struct store_options *store_get_options(const struct store *s);
 
 /* --- an open mailbox ----------------------------------------------------------------------------
  */
