@@ -1,12 +1,12 @@
 /*
  * master: the supervisor. uid 0 for life (or an ordinary user's for a trial instance); input: its
- *own configuration, signals, the control socket. Starts the daemons in their jails, wires them,
- *keeps them alive, stops them in order.
+ * own configuration, signals, the control socket. Starts the daemons in their jails, wires them,
+ * keeps them alive, stops them in order.
  *
  *	master [-c DIR] [-F | -b] [-t]
  *
  * -F stays in the foreground (the default), -b goes to the background once all is ready, -t only
- *shows that the program can be loaded.
+ * shows that the program can be loaded.
  */
 #include "master/master.h"
 

@@ -88,17 +88,20 @@ bool users_name_ok(struct slice name);
 
 /*
  * `bulkhead user ...` (words without "user"), for auth's control verb and for the tool while the
- *suite is down:
+ * suite is down:
  *
- *	add NAME PASSWORD [uid=N] [gid=N] [home=DIR] [mailbox=SPEC] [sender=ADDRESS]... [crypt=HASH]
- *[disabled=yes|no] passwd NAME PASSWORD change NAME [the same options]       senders given replace
- *the old ones; sender= alone removes them del NAME list [PATTERN] show NAME check NAME PASSWORD
- *exit 0: the password fits
+ *	add NAME PASSWORD [OPTION]...     uid=N gid=N home=DIR mailbox=SPEC sender=ADDRESS (again)
+ *	                                  crypt=HASH disabled=yes|no
+ *	passwd NAME PASSWORD
+ *	change NAME [OPTION]...           the same; senders given replace the old ones; sender=
+ *	                                  alone removes them
+ *	del NAME, list [PATTERN], show NAME
+ *	check NAME PASSWORD               exit 0: the password fits
  *
  * An empty PASSWORD with crypt=HASH takes the hash alone. Returns the exit status; out gets the
- *text for the caller. The words hold passwords: the caller wipes them. make_r (may be NULL): after
- *an add or change the user whose home the caller should make with users_make_home if it is root; in
- *the arena.
+ * text for the caller. The words hold passwords: the caller wipes them. make_r (may be NULL): after
+ * an add or change the user whose home the caller should make with users_make_home if it is
+ * root; in the arena.
  */
 int users_command(struct users *users, const struct slice *words, size_t n, struct arena *arena,
     struct buf *out, struct user *make_r);

@@ -1,6 +1,6 @@
 /*
  * CAPABILITY, NOOP, LOGOUT, ID, ENABLE, NAMESPACE, CHECK, IDLE: commands without a mailbox
- *argument.
+ * argument.
  *
  *	command-any  = "CAPABILITY" / "LOGOUT" / "NOOP"
  *	enable       = "ENABLE" 1*(SP capability)

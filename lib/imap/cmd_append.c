@@ -1,8 +1,8 @@
 /*
  * APPEND (RFC 9051 section 6.3.12). Runs in imapd-child. The message never stands in memory: when
- *its literal is announced, the arguments before it are read, the store's file is begun, and the
- *bytes go there as they come. Nothing is visible before append_finish, which is durable when it
- *returns.
+ * its literal is announced, the arguments before it are read, the store's file is begun, and the
+ * bytes go there as they come. Nothing is visible before append_finish, which is durable when it
+ * returns.
  *
  *	append = "APPEND" SP mailbox [SP flag-list] [SP date-time] SP literal / literal8
  */

@@ -1,6 +1,6 @@
 /*
  * COPY and MOVE (RFC 9051 sections 6.4.7 and 6.4.8, RFC 4315, RFC 6851). Runs in imapd-child. A
- *copy is all or nothing, so it is one call of the store.
+ * copy is all or nothing, so it is one call of the store.
  *
  *	copy = "COPY" SP sequence-set SP mailbox
  *	move = "MOVE" SP sequence-set SP mailbox

@@ -2,8 +2,10 @@
  * LIST (RFC 9051 section 6.3.9, RFC 5258, RFC 5819, RFC 6154) and LSUB (RFC 3501 section 6.3.9).
  *
  *	list = "LIST" [SP list-select-opts] SP mailbox SP mbox-or-pat [SP list-return-opts]
- *	list-select-opts = "(" [*(list-select-opt SP) list-select-base-opt *(SP list-select-opt)]
- *")" mbox-or-pat = list-mailbox / patterns patterns = "(" list-mailbox *(SP list-mailbox) ")"
+ *	list-select-opts = "(" [*(list-select-opt SP) list-select-base-opt
+ *	                   *(SP list-select-opt)] ")"
+ *	mbox-or-pat = list-mailbox / patterns
+ *	patterns = "(" list-mailbox *(SP list-mailbox) ")"
  *	list-return-opts = "RETURN" SP "(" [return-option *(SP return-option)] ")"
  */
 #include "imap/command.h"

@@ -1,7 +1,7 @@
 /*
  * SEARCH in steps (RFC 9051 section 6.4.4, RFC 4731, RFC 5182). Runs in imapd-child. Each message
- *is judged by what costs least: flags first, then sizes and dates, then its header, then its
- *bodies; a step ends after a number of messages or bytes.
+ * is judged by what costs least: flags first, then sizes and dates, then its header, then its
+ * bodies; a step ends after a number of messages or bytes.
  *
  *	search = "SEARCH" [search-return-opts] SP search-program
  *	search-return-opts = SP "RETURN" SP "(" [search-return-opt *(SP search-return-opt)] ")"

@@ -1,6 +1,6 @@
 /*
  * STORE, EXPUNGE, UID EXPUNGE. Runs in imapd-child. Changes are made in portions, so that other
- *connections of the user get their turn; each portion is durable before its responses go out.
+ * connections of the user get their turn; each portion is durable before its responses go out.
  *
  *	store           = "STORE" SP sequence-set SP store-att-flags
  *	store-att-flags = (["+" / "-"] "FLAGS" [".SILENT"]) SP (flag-list / (flag *(SP flag)))

@@ -3,10 +3,11 @@
  *
  *	fetch     = "FETCH" SP sequence-set SP ("ALL" / "FULL" / "FAST" / fetch-att /
  *	            "(" fetch-att *(SP fetch-att) ")")
- *	fetch-att = "ENVELOPE" / "FLAGS" / "INTERNALDATE" / "RFC822" [".HEADER" / ".SIZE" / ".TEXT"]
- * / "BODY" ["STRUCTURE"] / "UID" / "BODY" [".PEEK"] section [partial] / "BINARY" [".PEEK"]
- *section-binary [partial] / "BINARY.SIZE" section-binary section-spec = section-msgtext /
- *(section-part ["." section-text])
+ *	fetch-att = "ENVELOPE" / "FLAGS" / "INTERNALDATE" / "UID" /
+ *	            "RFC822" [".HEADER" / ".SIZE" / ".TEXT"] / "BODY" ["STRUCTURE"] /
+ *	            "BODY" [".PEEK"] section [partial] /
+ *	            "BINARY" [".PEEK"] section-binary [partial] / "BINARY.SIZE" section-binary
+ *	section-spec = section-msgtext / (section-part ["." section-text])
  */
 #include "imap/command.h"
 

@@ -1,6 +1,6 @@
 /*
  * What SEARCH looks for. Runs in imapd-child on what the user sends. Bounded: nesting and the
- *number of keys.
+ * number of keys.
  *
  *	search-key = "ALL" / "ANSWERED" / "BCC" SP astring / "BEFORE" SP date / ... / sequence-set /
  *	             "(" search-key *(SP search-key) ")"

@@ -1,15 +1,16 @@
 /*
  * The IMAP session after login (RFC 9051, RFC 3501): bytes in, bytes out, against a store.
- *imapd-child drives it, one object per connection, all connections of one user in one process:
+ * imapd-child drives it, one object per connection, all connections of one user in one process:
  *
  *	s = imap_session_new(&config, tag);
  *	n = imap_session_feed(s, bytes);  drop n bytes, keep the rest
- *	while (imap_session_busy(s) and out is below the watermark) imap_session_run(s), other work
- *between write imap_session_out(s), consuming it; then feed the rest of the bytes
+ *	while (imap_session_busy(s) and out is below the watermark)
+ *		imap_session_run(s), other work between
+ *	write imap_session_out(s), consuming it; then feed the rest of the bytes
  *
  * Feed takes no byte while a command is running or the output is above the watermark, so a slow
- *client stops itself and nobody else. No call does network I/O; calls into the store may wait for
- *the disk.
+ * client stops itself and nobody else. No call does network I/O; calls into the store may wait for
+ * the disk.
  */
 #ifndef IMAP_SESSION_H
 #define IMAP_SESSION_H

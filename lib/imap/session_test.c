@@ -1,6 +1,6 @@
 /*
  * Runs the transcripts of lib/imap/transcripts against sessions on a store in a temporary
- *directory. A transcript reads like the wire:
+ * directory. A transcript reads like the wire:
  *
  *	C: text      the client sends a line (C+: without a line end)
  *	S: pattern   the server's next line; {*} stands for any text

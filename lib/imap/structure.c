@@ -1,10 +1,10 @@
 /*
  * ENVELOPE, BODY and BODYSTRUCTURE (RFC 9051 section 7.5.2). Runs in imapd-child; the headers are
- *hostile. Recursion is bounded by the depth limit of the MIME parser.
+ * hostile. Recursion is bounded by the depth limit of the MIME parser.
  *
- *	envelope = "(" env-date SP env-subject SP env-from SP env-sender SP env-reply-to SP env-to
- *SP env-cc SP env-bcc SP env-in-reply-to SP env-message-id ")" body     = "(" (body-type-1part /
- *body-type-mpart) ")"
+ *	envelope = "(" env-date SP env-subject SP env-from SP env-sender SP env-reply-to SP
+ *	           env-to SP env-cc SP env-bcc SP env-in-reply-to SP env-message-id ")"
+ *	body     = "(" (body-type-1part / body-type-mpart) ")"
  */
 #include "imap/command.h"
 #include "mail/envelope.h"

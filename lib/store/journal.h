@@ -2,8 +2,9 @@
  * The journal of a folder (file bh-journal): what a file name cannot hold, and the UID map. Format,
  * little-endian:
  *
- *	header  "BHJRNL1\n", u64 mailbox id, u32 UIDVALIDITY, u32 generation, u32 0, u32 CRC-32 of
- *these frame   u32 length of the payload, u32 CRC-32 of length and payload, payload: records
+ *	header  "BHJRNL1\n", u64 mailbox id, u32 UIDVALIDITY, u32 generation, u32 0,
+ *	        u32 CRC-32 of these
+ *	frame   u32 length of the payload, u32 CRC-32 of length and payload, payload: records
  *
  * A frame is one change: all of it counts, or nothing. Frames are appended under an exclusive lock
  * (flock) and synced before anybody is told; only the last can be torn.
