@@ -172,7 +172,7 @@ slice_u64(struct slice s, uint64_t max, uint64_t *out_r)
 		unsigned digit = (unsigned)s.p[i] - '0';
 		if (digit > 9)
 			return ERR_SYNTAX;
-		if (value > max / 10 || value * 10 > max - digit)
+		if (digit > max || value > (max - digit) / 10)
 			return ERR_LIMIT;
 		value = value * 10 + digit;
 	}

@@ -25,6 +25,13 @@ test_numbers(void **state)
 	assert_int_equal(slice_u64(SLICE_LIT("18446744073709551616"), UINT64_MAX, &v), ERR_LIMIT);
 	assert_int_equal(slice_u64(SLICE_LIT("1x"), UINT64_MAX, &v), ERR_SYNTAX);
 	assert_int_equal(slice_u64(SLICE_LIT(""), UINT64_MAX, &v), ERR_SYNTAX);
+	for (unsigned max = 0; max < 30; max++)
+		for (unsigned n = 0; n < 130; n++) {
+			char text[4];
+			snprintf(text, sizeof(text), "%u", n);
+			assert_int_equal(
+			    slice_u64(slice_str(text), max, &v), n <= max ? 0 : ERR_LIMIT);
+		}
 }
 
 static void
