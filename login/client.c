@@ -225,7 +225,7 @@ log_tls(const struct client *c)
 static void
 begin_tls(struct client *c)
 {
-	struct tls_ctx *ctx = tls_serving_ctx(c->s->tls);
+	struct tls_ctx *ctx = tls_set_ctx(&c->s->tls);
 
 	if (!ctx) {
 		client_free(c, "no certificate: see smtpd_tls_cert_file");
@@ -260,7 +260,7 @@ begin_dialogue(struct client *c)
 	}
 	c->engine = login_new(c->s->protocol, &limits, names,
 	    !c->tls && c->conf->login_tls_security_level != CONF_SERVER_TLS_NONE &&
-		tls_serving_ctx(c->s->tls),
+		tls_set_ctx(&c->s->tls),
 	    c->tls != NULL);
 	login_greet(c->engine);
 }

@@ -6,7 +6,7 @@
 #include "base/hash.h"
 #include "base/inet.h"
 #include "daemon/acceptor.h"
-#include "tls/serving.h"
+#include "tls/set.h"
 
 #include <sys/queue.h>
 
@@ -14,9 +14,7 @@
 
 struct service {
 	const struct login_protocol *protocol;
-	struct tls_serving *tls;
-	char *name, *ciphers; /* that tls borrows */
-	struct buf authorities;
+	struct tls_set tls;
 	bool wrapped;     /* TLS from the first byte */
 	struct daemon *d; /* of a child */
 	TAILQ_HEAD(, client) clients;

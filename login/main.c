@@ -8,45 +8,7 @@
 #include "imap/login.h"
 #include "pop3/login.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-
-/* --- certificates and keys, in the acceptor and in its children --- */
-
-static void
-take_tls(struct service *s, const struct daemon *d, const struct msg *m, bool warm)
-{
-	char error[256];
-	int err;
-
-	if (m->type == MSG_TLS_TICKET_KEYS) {
-		if (tls_serving_keys(s->tls, m->tls_ticket_keys.keys) < 0)
-			log_event(LOG_ticket_keys, "service=%s reason=\"malformed\"",
-			    log_cstr(d->service));
-		return;
-	}
-	err = tls_serving_certificate(s->tls, m->tls_certificate.index, m->tls_certificate.count,
-	    m->tls_certificate.name, m->tls_certificate.chain, m->tls_certificate.key, error,
-	    sizeof(error));
-	if (err < 0)
-		log_event(LOG_certificate_unusable,
-		    "service=%s reason=%s remedy=\"see smtpd_tls_cert_file; the former certificate "
-		    "stays in use\"",
-		    log_cstr(d->service), log_cstr(error));
-	else if (err == 1 && error[0])
-		log_event(LOG_certificate_left_out,
-		    "service=%s reason=%s remedy=\"correct tls_server_sni_maps or "
-		    "smtpd_tls_chain_files and reload\"",
-		    log_cstr(d->service), log_cstr(error));
-	if (err == 1 && warm)
-		tls_server_warm(tls_serving_ctx(s->tls));
-}
-
-static void
-acceptor_tls(struct daemon *d, const struct msg *m)
-{
-	take_tls(d->ctx, d, m, true);
-}
 
 /* --- the children --- */
 
@@ -74,7 +36,7 @@ child_message(struct daemon *d, struct ipc_chan *ch, struct msg *m)
 		break;
 	case MSG_TLS_CERTIFICATE:
 	case MSG_TLS_TICKET_KEYS:
-		take_tls(s, d, m, false);
+		tls_set_message(&s->tls, m, false);
 		break;
 	case MSG_AUTH_CHALLENGE:
 	case MSG_AUTH_DONE:
@@ -128,60 +90,17 @@ is_pop3(const struct daemon *d)
 	return false;
 }
 
-/* Before the jail. */
-static int
-read_authorities(struct daemon *d, struct buf *out)
-{
-	const char *file = d->conf->smtpd_tls_CAfile;
-	int err = file && *file ? tls_read_file(file, out) : ERR_NOT_FOUND;
-
-	if (err)
-		log_event(LOG_authorities,
-		    "service=%s file=%s reason=\"%s\" remedy=\"auth_external needs "
-		    "smtpd_tls_CAfile\"",
-		    log_cstr(d->service), log_cstr(file ? file : ""), err_str(err));
-	return err;
-}
-
-static struct tls_server_opts
-tls_options(struct service *s, const struct daemon *d)
-{
-	const struct conf *conf = d->conf;
-
-	free(s->ciphers);
-	s->ciphers = xstrdup(conf->tls_ciphers);
-	return (struct tls_server_opts){
-		.service = s->name,
-		.alpn = s->protocol->name,
-		.ciphers = s->ciphers,
-		.ticket_lifetime = (unsigned)(conf->tls_session_lifetime / 1000),
-		.min_version = conf->tls_minimum_version == CONF_TLS_VERSION_TLS1_3
-				   ? TLS_VERSION_1_3
-				   : TLS_VERSION_1_2,
-		.read_ahead = true,
-		.ask_client_cert = conf->auth_external && buf_len(&s->authorities) > 0,
-		.client_ca = buf_slice(&s->authorities),
-	};
-}
-
 static int
 init(struct daemon *d)
 {
 	struct service *s = xcalloc(1, sizeof(*s));
-	struct tls_server_opts opts;
-	int err = 0;
 
 	s->protocol = is_pop3(d) ? &pop3_login : &imap_login;
 	s->wrapped = d->conf->smtpd_tls_wrappermode;
-	s->name = xstrdup(d->service);
 	s->d = d;
 	TAILQ_INIT(&s->clients);
 	d->ctx = s;
-	if (d->conf->auth_external)
-		err = read_authorities(d, &s->authorities);
-	opts = tls_options(s, d);
-	s->tls = tls_serving_new(&opts);
-	return err;
+	return tls_set_init(&s->tls, d->service, s->protocol->name, d->conf, true);
 }
 
 /* New values hold for the certificates that master sends after the configuration, and for new
@@ -190,11 +109,19 @@ static void
 reload(struct daemon *d, const struct conf *old)
 {
 	struct service *s = d->ctx;
-	struct tls_server_opts opts = tls_options(s, d);
 
 	(void)old;
 	s->wrapped = d->conf->smtpd_tls_wrappermode;
-	tls_serving_options(s->tls, &opts);
+	tls_set_reload(&s->tls, d->conf);
+}
+
+/* Certificates and ticket keys. */
+static void
+acceptor_tls(struct daemon *d, const struct msg *m)
+{
+	struct service *s = d->ctx;
+
+	tls_set_message(&s->tls, m, true);
 }
 
 static int64_t

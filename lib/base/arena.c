@@ -93,6 +93,14 @@ arena_reset(struct arena *a)
 }
 
 void
+arena_wipe(struct arena *a)
+{
+	for (struct arena_block *b = a->blocks; b; b = b->next)
+		explicit_bzero(b->data, b->size);
+	arena_free(a);
+}
+
+void
 arena_free(struct arena *a)
 {
 	while (a->blocks) {

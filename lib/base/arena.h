@@ -9,8 +9,9 @@ struct arena {
 	size_t used; /* bytes handed out since the last reset: what a memory limit looks at */
 };
 
-/* A zeroed struct is an empty arena. */
-/* n bytes, aligned for any type, zeroed; never NULL. Freed by arena_reset or arena_free only. */
+/* A zeroed struct is an empty arena.
+ *
+ * n bytes, aligned for any type, zeroed; never NULL. Freed by arena_reset or arena_free only. */
 void *arena_alloc(struct arena *a, size_t n);
 /* A copy that lives as long as the arena; NUL-terminated beyond its end. */
 struct slice arena_dup(struct arena *a, struct slice s);
@@ -19,5 +20,7 @@ char *arena_printf(struct arena *a, const char *fmt, ...) PRINTF(2, 3);
 /* Frees everything but the first block, which is kept for reuse. */
 void arena_reset(struct arena *a);
 void arena_free(struct arena *a);
+/* Overwrites what it held, then frees: for secrets. */
+void arena_wipe(struct arena *a);
 
 #endif

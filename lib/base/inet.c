@@ -42,14 +42,6 @@ inet_is_v4(const struct inet_addr *a)
 	return !memcmp(a->b, mapped, 12);
 }
 
-bool
-inet_is_loopback(const struct inet_addr *a)
-{
-	static const unsigned char one[16] = { [15] = 1 };
-
-	return inet_is_v4(a) ? a->b[12] == 127 : !memcmp(a->b, one, 16);
-}
-
 void
 inet_format(const struct inet_addr *a, char out[INET_TEXT])
 {

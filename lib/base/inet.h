@@ -17,7 +17,6 @@ int inet_parse(struct slice text, struct inet_addr *out_r) CHECKED;
 /* Dotted quad for mapped addresses, else RFC 5952. */
 void inet_format(const struct inet_addr *a, char out_r[INET_TEXT]);
 bool inet_is_v4(const struct inet_addr *a);
-bool inet_is_loopback(const struct inet_addr *a);
 /* From a socket address of either family; port_r may be NULL. ERR_SYNTAX for other families. */
 int inet_from_sockaddr(
     const struct sockaddr_storage *ss, struct inet_addr *out_r, uint16_t *port_r) CHECKED;

@@ -35,7 +35,7 @@ static void
 imap_clear(struct login *l)
 {
 	imap_reader_free(&own(l)->reader);
-	arena_free(&own(l)->arena);
+	arena_wipe(&own(l)->arena);
 }
 
 /* --- what it says --- */
@@ -109,7 +109,7 @@ wipe_command(struct login *l)
 	if (all.n)
 		explicit_bzero((void *)(uintptr_t)all.p, all.n);
 	imap_reader_next(&d->reader);
-	arena_free(&d->arena);
+	arena_wipe(&d->arena);
 }
 
 /* --- commands --- */

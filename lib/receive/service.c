@@ -26,7 +26,7 @@ service_init(struct daemon *d, struct service *s, enum smtp_service kind)
 	(void)time(NULL);
 	d->file_limit = largest;
 	d->ctx = s;
-	return tls_set_init(&s->tls, name, c, kind == SMTP_SUBMISSION);
+	return tls_set_init(&s->tls, name, NULL, c, kind == SMTP_SUBMISSION);
 }
 
 void
@@ -34,7 +34,7 @@ service_tls(struct daemon *d, const struct msg *m)
 {
 	struct service *s = d->ctx;
 
-	tls_set_message(&s->tls, m);
+	tls_set_message(&s->tls, m, true);
 }
 
 void
@@ -76,7 +76,7 @@ service_child_message(struct daemon *d, struct ipc_chan *ch, struct msg *m)
 		return;
 	case MSG_TLS_CERTIFICATE:
 	case MSG_TLS_TICKET_KEYS:
-		tls_set_message(&s->tls, m);
+		tls_set_message(&s->tls, m, false);
 		return;
 	default:
 		receiver_message(&s->receiver, ch, m);

@@ -7,8 +7,8 @@
 
 #include "daemon/acceptor.h"
 #include "receive/receiver.h"
-#include "receive/tls_set.h"
 #include "smtp/server.h"
+#include "tls/set.h"
 
 struct session;
 

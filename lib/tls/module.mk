@@ -1,1 +1,1 @@
-$(eval $(call lib,tls,base,-lssl -lcrypto))
+$(eval $(call lib,tls,daemon conf ipc ev base,-lssl -lcrypto))

@@ -1,8 +1,9 @@
 /*
- * Certificates of smtpd and submission. Runs in their zygotes, and in their children when
- * certificates are renewed; master is believed. Invariant: a context, once there, is always usable.
+ * Certificates of smtpd, submission and login. Runs in their zygotes, and in their children when
+ * certificates are renewed, as their uids; master is believed. Invariant: a context, once there, is
+ * always usable.
  */
-#include "receive/tls_set.h"
+#include "tls/set.h"
 
 #include <stdlib.h>
 
@@ -12,6 +13,7 @@ options(struct tls_set *t, const struct conf *conf)
 	free(t->ciphers);
 	t->ciphers = xstrdup(conf->tls_ciphers);
 	return (struct tls_server_opts){ .service = t->service,
+		.alpn = t->alpn,
 		.ticket_lifetime = (unsigned)(conf->tls_session_lifetime / 1000),
 		.min_version = conf->tls_minimum_version == CONF_TLS_VERSION_TLS1_3
 				   ? TLS_VERSION_1_3
@@ -58,12 +60,13 @@ read_authorities(struct tls_set *t, const struct conf *conf)
 }
 
 int
-tls_set_init(struct tls_set *t, const char *service, const struct conf *conf, bool clients)
+tls_set_init(
+    struct tls_set *t, const char *service, const char *alpn, const struct conf *conf, bool clients)
 {
 	struct tls_server_opts opts;
 	int err = 0;
 
-	*t = (struct tls_set){ .service = service };
+	*t = (struct tls_set){ .service = service, .alpn = alpn };
 	warm(service);
 	if (clients && conf->auth_external)
 		err = read_authorities(t, conf);
@@ -81,7 +84,7 @@ tls_set_reload(struct tls_set *t, const struct conf *conf)
 }
 
 static void
-take_certificate(struct tls_set *t, const struct msg_tls_certificate *c)
+take_certificate(struct tls_set *t, const struct msg_tls_certificate *c, bool warm_it)
 {
 	char why[256] = "";
 	int rc = tls_serving_certificate(
@@ -96,15 +99,15 @@ take_certificate(struct tls_set *t, const struct msg_tls_certificate *c)
 		    "service=%s reason=%s remedy=\"correct tls_server_sni_maps or "
 		    "smtpd_tls_chain_files and reload\"",
 		    t->service, log_cstr(why));
-	if (rc == 1)
+	if (rc == 1 && warm_it)
 		tls_server_warm(tls_serving_ctx(t->serving));
 }
 
 void
-tls_set_message(struct tls_set *t, const struct msg *m)
+tls_set_message(struct tls_set *t, const struct msg *m, bool warm_it)
 {
 	if (m->type == MSG_TLS_CERTIFICATE)
-		take_certificate(t, &m->tls_certificate);
+		take_certificate(t, &m->tls_certificate, warm_it);
 	else if (m->type == MSG_TLS_TICKET_KEYS &&
 		 tls_serving_keys(t->serving, m->tls_ticket_keys.keys))
 		log_event(LOG_ticket_keys,
