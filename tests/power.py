@@ -34,7 +34,7 @@ import time
 import power_imap
 from instance import Instance, SLOW
 from power_load import Ledger, Over, SmtpClient, Admin
-from smtp_sink import SmtpSink
+from sink import NextHop
 from test_local import Users
 
 SHUTDOWN, NO_LOG_FLUSH, CLONE = 0x8004587D, 2, 0x40049409
@@ -234,7 +234,7 @@ class Machine:
         self.system_users()
         shutil.rmtree(i.data, ignore_errors=True)  # the users, and with them their homes, are made anew
         self.sink.messages.clear()
-        self.sink.replies.update({"defer@out.test": "450 4.2.0 not now", "bad@out.test": "550 5.1.1 no such user"})
+        self.sink.answers.update({"defer@out.test": "450 4.2.0 not now", "bad@out.test": "550 5.1.1 no such user"})
         self.sink.delays["slow@out.test"] = 0.3
         self.ledger, self.held, self.deleted, self.waiting = Ledger(self.disk), set(), set(), []
         self.boxes = [power_imap.Box(self, f"box{n}@example.test", "pass") for n in (1, 2)]
@@ -259,7 +259,7 @@ class Machine:
         i.command = [sys.executable, __file__, "--exec"] if self.forget else []
         i.set(smtp_client_ports=f"25, {i.port['sink']}", transport_maps=f"inline:{{ out.test=smtp:[127.0.0.1]:{i.port['sink']} }}",
               virtual_mailbox_base=i.mail, queue_directory=i.spool)
-        self.sink = SmtpSink(i.port["sink"])
+        self.sink = NextHop(i.port["sink"])
         return i
 
     def system_users(self):
@@ -342,10 +342,10 @@ class Machine:
             seen.mailbox(place, self.users.homes[name] / "Maildir", sent)
         with self.sink.lock:
             relayed = list(self.sink.messages)
-        for _, rcpts, content in relayed:
-            for line in rcpts:
-                if not seen.message(re.search("<(.*?)>", line)[1], content, sent):
-                    seen.half.append(f"the next hop got {content[:200]!r}")
+        for message in relayed:
+            for recipient in message.recipients:
+                if not seen.message(recipient, message.content, sent):
+                    seen.half.append(f"the next hop got {message.content[:200]!r}")
         seen.queue(self.i.spool / "queue")
         for box in self.boxes:
             for token in box.removed + (list(box.doubt.tokens) if box.doubt.gone else []):
@@ -374,7 +374,7 @@ class Machine:
             self.problem(f"the hold of {name} is forgotten")
         self.total["held"] += len(self.held)
         self.total["deleted"] += len(self.deleted)
-        self.sink.replies.pop("defer@out.test")
+        self.sink.answers.pop("defer@out.test")
         self.i.tool("queue", "release", SENDER, check=False)
         end = time.monotonic() + 60 * SLOW
         while list((self.i.spool / "queue").glob("?/*")) and time.monotonic() < end:

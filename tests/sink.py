@@ -3,13 +3,14 @@
     with Sink(port, features=("PIPELINING",), tls=(cert, key), replies={"RCPT": answer}) as sink: ...
 
 replies: per verb (GREETING, EHLO, MAIL, RCPT, DATA, END, STARTTLS, AUTH) a reply, a list of replies that are used up in
-turn (the last stays), or a function of the argument. A reply is a text without CRLF, several lines as a list inside a
+turn (the last stays), or a function of the argument (END: the recipients, with LMTP one each time). A reply is a text without CRLF, several lines as a list inside a
 tuple, None for the usual one, or one of the words CLOSE (the connection ends), HANG (no answer ever).
 """
 import base64
 import socket
 import ssl
 import threading
+import time
 
 CLOSE, HANG = "close", "hang"
 USUAL = {"GREETING": "220 sink.test ESMTP", "HELO": "250 sink.test", "MAIL": "250 2.1.0 ok", "RCPT": "250 2.1.5 ok",
@@ -50,10 +51,10 @@ class Sink:
     def reply(self, verb, argument=""):
         with self.lock:
             what = self.replies.get(verb)
-            if callable(what):
-                what = what(argument)
-            elif isinstance(what, list):
+            if isinstance(what, list):
                 what = what.pop(0) if len(what) > 1 else what[0]
+        if callable(what):  # which may take its time
+            what = what(argument)
         return USUAL[verb] if what is None else what
 
     def serve(self, client):
@@ -88,6 +89,20 @@ class Sink:
 
     def __exit__(self, *_):
         self.close()
+
+
+class NextHop(Sink):
+    """Answers RCPT by recipient: answers[address], or usual; takes delays[address] seconds after the dot, or delay."""
+
+    def __init__(self, port):
+        super().__init__(port, features=("8BITMIME", "PIPELINING", "SMTPUTF8"), replies={"RCPT": self.rcpt, "END": self.end})
+        self.answers, self.usual, self.delays, self.delay = {}, None, {}, 0
+
+    def rcpt(self, argument):
+        return self.answers.get(argument[argument.index("<") + 1:argument.index(">")], self.usual)
+
+    def end(self, recipients):
+        time.sleep(max(self.delays.get(r, self.delay) for r in recipients.split()))
 
 
 class Session:
@@ -202,7 +217,7 @@ class Session:
         message, self.message = self.message, None
         message.content, message.tls, message.user = b"".join(lines), self.protocol, self.user
         said = True
-        for recipient in message.recipients if self.sink.lmtp else [""]:
+        for recipient in message.recipients if self.sink.lmtp else [" ".join(message.recipients)]:
             said = self.say("END", recipient)
             if not said:
                 return False

@@ -14,7 +14,7 @@ import pytest
 
 from instance import SLOW, wait
 from load import acknowledged, load
-from sink import Sink
+from sink import NextHop
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -23,17 +23,6 @@ def relay_to(i):
     """Parameters that send out.test to the sink."""
     return {"relay_domains": "out.test", "smtp_client_ports": f"25, {i.port['sink']}, {i.port['dns']}",
             "smtp_tls_security_level": "none", "transport_maps": f"inline:{{ out.test=smtp:[127.0.0.1]:{i.port['sink']} }}"}
-
-
-class Far(Sink):
-    """A next hop that answers RCPT by recipient: answers[address], or usual."""
-
-    def __init__(self, port):
-        super().__init__(port, features=("8BITMIME", "PIPELINING", "SMTPUTF8"), replies={"RCPT": self.answer})
-        self.answers, self.usual = {}, None
-
-    def answer(self, argument):
-        return self.answers.get(argument[argument.index("<") + 1:argument.index(">")], self.usual)
 
 
 @pytest.fixture
@@ -45,7 +34,7 @@ def with_sink(make_instance):
         main, start = options.pop("main", {}), options.pop("start", True)
         i = make_instance(start=False, **options)
         i.set(**{**relay_to(i), **main})
-        sinks.append(Far(i.port["sink"]))
+        sinks.append(NextHop(i.port["sink"]))
         if start:
             i.start()
         return i, sinks[-1]
@@ -137,7 +126,7 @@ def test_direct_failure_is_told_to_the_client(with_sink):
 
 def test_deadline_goes_to_the_queue(with_sink):
     i, sink = with_sink()
-    sink.replies["END"] = lambda _: time.sleep(1.5)  # then the usual answer
+    sink.delay = 1.5
     start = time.monotonic()
     assert send(i, "slow@out.test")[0] == 250
     assert time.monotonic() - start < 1.2 * SLOW
