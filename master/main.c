@@ -181,8 +181,7 @@ parse_args(struct master *m, int argc, char **argv, bool *background)
 			m->config_dir = optarg;
 			break;
 		case 'F':
-			m->foreground = true;
-			break;
+			break; /* the default */
 		case 'b':
 			*background = true;
 			break;

@@ -66,7 +66,7 @@ struct master {
 	char *config_dir;
 	struct conf_set *set;
 	uint32_t generation;
-	bool foreground, unprivileged, stopping, upgrading;
+	bool unprivileged, stopping, upgrading;
 	int ready_fd; /* tells the caller of `master -b` how it went; -1 */
 	TAILQ_HEAD(, service) services;
 	LIST_HEAD(, listener) listeners;

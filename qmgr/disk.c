@@ -166,7 +166,6 @@ commit_done(struct pool_op *op)
 	spool_op_free(o);
 	if (!m->commit_err) {
 		m->on_disk = m->has_file = true;
-		m->committed_ms = qmgr_now(q);
 		message_event(q, m, MSG_COMMITTED);
 		expand_continue(q, m);
 	} else {

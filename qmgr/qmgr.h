@@ -70,8 +70,8 @@ struct message {
 	unsigned int counts[RCPT_STATES];
 	struct buf content; /* small, as it lies on the disk */
 	bool has_content;
-	int read_fd;                   /* large: -1 unless open */
-	int64_t born_ms, committed_ms; /* of the internal clock */
+	int read_fd;     /* large: -1 unless open */
+	int64_t born_ms; /* of the internal clock */
 	/* the client */
 	struct transaction *waits;
 	/* direct */
@@ -127,7 +127,7 @@ struct job {
 	TAILQ_ENTRY(job) of_msg, of_agent;
 	struct heap_node deadline;
 	int64_t started;
-	bool direct, again, slow;
+	bool direct, again;
 	struct buf parts; /* expansions of a report that comes in several parts */
 	uint32_t n_parts;
 	uint32_t n;
@@ -190,7 +190,7 @@ struct qmgr {
 	TAILQ_HEAD(, sender_question) senders;
 	TAILQ_HEAD(, agent) agents;
 	struct job **jobs; /* by the low bits of their id */
-	size_t n_jobs, jobs_free, jobs_running;
+	size_t n_jobs, jobs_running;
 	struct heap deadlines; /* of jobs */
 	struct rate_table rates;
 	struct ev_timer timer;

@@ -133,7 +133,6 @@ struct conn {
 	enum conn_state state;
 	int fd;
 	struct event *readable, *writable;
-	bool want_write;
 	struct ev_timer timer;
 	struct client *client;
 	struct tls_conn *tls;
@@ -142,7 +141,7 @@ struct conn {
 	struct candidate to;
 	char remote[320]; /* "host[address]:port" */
 	int level;
-	bool reused, sending, auth_used, dead;
+	bool reused, sending, dead;
 	unsigned messages;
 	int64_t begun_us;
 };

@@ -162,7 +162,6 @@ on_auth(void *ctx, struct msg *m)
 	if (slice_copy(m->sasl_client_step.mechanism, mechanism, sizeof(mechanism)))
 		mechanism[0] = '\0';
 	ask_keep(c->ask);
-	c->auth_used = true;
 	client_auth(c->client, mechanism, m->sasl_client_step.has_data, m->sasl_client_step.data);
 	session_run(c);
 }

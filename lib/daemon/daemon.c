@@ -53,7 +53,6 @@ add_link(struct daemon *d, int fd, enum role peer, bool standing)
 	struct link *l = xcalloc(1, sizeof(*l));
 
 	l->chan = ipc_chan_new(d->io, fd, peer, &link_ops, d);
-	l->standing = standing;
 	LIST_INSERT_HEAD(&d->private->links, l, next);
 	if (standing)
 		d->peers[peer] = l->chan;

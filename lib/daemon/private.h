@@ -14,7 +14,6 @@ enum { FD_CONTROL = 3, FD_CONFIG = 4, FD_LOG = 5 };
 struct link {
 	LIST_ENTRY(link) next;
 	struct ipc_chan *chan;
-	bool standing; /* made by master: also in d->peers */
 };
 
 struct child {

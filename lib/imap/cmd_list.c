@@ -18,7 +18,7 @@ struct list {
 	/* selection */
 	bool subscribed, remote, recursive, special;
 	/* what to return */
-	bool return_subscribed, return_children, return_special, return_status;
+	bool return_subscribed, return_status;
 	bool extended;
 	struct imap_status_items status;
 	struct slice patterns[MAX_PATTERNS];
@@ -125,7 +125,7 @@ select_options(struct imap_parse *p, struct list *l)
 		else if (imap_try_word(p, "RECURSIVEMATCH"))
 			l->recursive = true;
 		else if (imap_try_word(p, "SPECIAL-USE"))
-			l->special = l->return_special = true;
+			l->special = true;
 		else
 			return imap_fail(p, "Unknown selection option");
 		if (imap_peek(p) != ')' && !imap_sp(p))
@@ -145,10 +145,8 @@ return_options(struct imap_parse *p, struct list *l)
 	while (!imap_try(p, ')')) {
 		if (imap_try_word(p, "SUBSCRIBED")) {
 			l->return_subscribed = true;
-		} else if (imap_try_word(p, "CHILDREN")) {
-			l->return_children = true;
-		} else if (imap_try_word(p, "SPECIAL-USE")) {
-			l->return_special = true;
+		} else if (imap_try_word(p, "CHILDREN") || imap_try_word(p, "SPECIAL-USE")) {
+			/* told in any case */
 		} else if (imap_try_word(p, "STATUS")) {
 			l->return_status = true;
 			if (!imap_sp(p) || !imap_parse_status_items(p, &l->status))

@@ -20,7 +20,6 @@ struct service_policy {
 	struct smtp_policy net;   /* clients of the network */
 	struct smtp_policy local; /* of the local socket: sendmail(1) */
 	bool wrapper;             /* TLS from the first byte */
-	bool offer_tls;
 };
 
 struct name_entry {

@@ -43,7 +43,7 @@ struct reply_reader {
 	unsigned line_limit; /* lines of a reply; 0: 200 */
 	/* private */
 	unsigned code, lines;
-	bool has_enhanced, done;
+	bool done;
 	char enhanced[12];
 	struct buf text;
 };
