@@ -5,7 +5,6 @@ is a point (name, n): the n-th call of that name in a thread. `make check` takes
 BULKHEAD_LONG=1 all of them. A path of fewer than 20 calls, or a point that no burst reaches, fails the test.
 """
 import collections
-import hashlib
 import os
 import re
 import shutil
@@ -17,7 +16,8 @@ import time
 
 import pytest
 
-from instance import SLOW
+from instance import SLOW, queue_files, wait
+from load import body_of, digest
 
 LONG = bool(os.environ.get("BULKHEAD_LONG"))
 LEAST = 20  # calls of a path
@@ -29,16 +29,6 @@ NEEDS = [
 # Calls that a sanitizer or the C library makes when they like, and that change nothing.
 NOISE = {"brk", "mmap", "munmap", "mprotect", "madvise", "getrandom", "sched_yield", "restart_syscall", "rt_sigreturn", "exit_group",
          "clock_nanosleep", "gettid", "clock_gettime"}
-
-
-def wait(what, seconds=30, name="the state"):
-    end = time.monotonic() + seconds * SLOW
-    while time.monotonic() < end:
-        got = what()
-        if got:
-            return got
-        time.sleep(0.02)
-    raise AssertionError(f"{name} did not come")
 
 
 class Strace:
@@ -105,14 +95,6 @@ def sample(points, n):
     return [points[k * len(points) // n] for k in range(n)]
 
 
-def digest(body):
-    return hashlib.sha256(body.replace(b"\r\n", b"\n").strip()).hexdigest()
-
-
-def body_of(content):
-    return content.replace(b"\r\n", b"\n").partition(b"\n\n")[2]
-
-
 class Traffic:
     """Messages of several kinds at once, each sent exactly once, remembered by the hash of its body.
 
@@ -174,7 +156,7 @@ class Traffic:
     def far(self):
         if not self.sink:
             return collections.Counter()
-        return collections.Counter(digest(body_of(m[2])) for m in list(self.sink.messages))
+        return collections.Counter(digest(body_of(m.content)) for m in list(self.sink.messages))
 
     def settle(self, seconds=60):
         """Until the queue is empty."""
@@ -203,10 +185,6 @@ def limit(pid, **limits):
     words = [f"--{name}={value}:" for name, value in limits.items()]
     subprocess.run(["setpriv", "--reuid", uid, "--regid", gid, "--clear-groups", "prlimit", "--pid", str(pid), *words],
                    check=False, stderr=subprocess.DEVNULL)  # it may have died
-
-
-def queue_files(i):
-    return sorted(p for d in (i.spool / "queue").iterdir() if len(d.name) == 1 for p in d.iterdir())
 
 
 def child_of(i, role, word=""):

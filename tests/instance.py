@@ -74,6 +74,10 @@ def wait(true, seconds=10, what="it"):
     raise AssertionError(f"{what} did not come within {seconds * SLOW} s")
 
 
+def queue_files(i):
+    return sorted(p for d in (i.spool / "queue").iterdir() if len(d.name) == 1 for p in d.iterdir())
+
+
 class Instance:
     def __init__(self, folder, main=None, users=None, services=None, aliases="", allow_deaths=False,
                  direct=True, override=None):

@@ -8,11 +8,20 @@ message(name, n) gives (sender, recipients, text, marks) of the n-th message of 
 every recipient was.
 """
 import contextlib
+import hashlib
 import smtplib
 import threading
 import time
 
 from instance import SLOW
+
+
+def digest(body):
+    return hashlib.sha256(body.replace(b"\r\n", b"\n").strip()).hexdigest()
+
+
+def body_of(content):
+    return content.replace(b"\r\n", b"\n").partition(b"\n\n")[2]
 
 
 class Client(threading.Thread):

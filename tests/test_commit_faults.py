@@ -10,7 +10,7 @@ import pytest
 
 import faults
 from faults import Traffic, kill_at, record, sample
-from smtp_sink import SmtpSink
+from sink import NextHop
 from test_queue import relay_to
 
 pytestmark = faults.NEEDS
@@ -27,8 +27,8 @@ def relaying(make_instance):
         i = make_instance(start=False, direct=direct, allow_deaths=True)
         i.set(**{**relay_to(i), "minimal_backoff_time": "1h", "maximal_backoff_time": "1h", "service_throttle_time": "100ms",
                  "qmgr_commit_threads": "1", "direct_delivery_deadline": "10s", "smtpd_client_connection_count_limit": "0", **main})
-        sinks.append(SmtpSink(i.port["sink"]))
-        sinks[-1].replies["later@out.test"] = "450 4.2.0 not now"
+        sinks.append(NextHop(i.port["sink"]))
+        sinks[-1].answers["later@out.test"] = "450 4.2.0 not now"
         i.start()
         traffic = Traffic(i, sinks[-1], KINDS)
         for kind in KINDS:
@@ -42,7 +42,7 @@ def relaying(make_instance):
 
 def finish(traffic):
     """All of it is delivered; says how many came twice to the next hop."""
-    traffic.sink.replies.clear()
+    traffic.sink.answers.clear()
     traffic.settle()
     return traffic.check()
 

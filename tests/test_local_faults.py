@@ -3,7 +3,6 @@ import collections
 import os
 import re
 import shutil
-import signal
 import smtplib
 import time
 

@@ -2,7 +2,6 @@
 import collections
 import email
 import email.policy
-import hashlib
 import os
 import re
 import signal
@@ -12,8 +11,8 @@ import time
 
 import pytest
 
-from instance import SLOW, wait
-from load import acknowledged, load
+from instance import SLOW, queue_files, wait
+from load import acknowledged, body_of, digest, load
 from sink import NextHop
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -58,10 +57,6 @@ def send(i, to, content="Subject: x\r\n\r\nhello\r\n", sender="s@example.test", 
 
 def queue_id(reply):
     return re.search(r"as (\w+)", reply[1])[1]
-
-
-def queue_files(i):
-    return sorted(p for d in (i.spool / "queue").iterdir() if len(d.name) == 1 for p in d.iterdir())
 
 
 def wait_empty(i, seconds=20):
@@ -172,14 +167,6 @@ def both_ways(client, n):
     """To the mailbox and to the next hop in turn, one of ten beyond small_message_limit; marked by the hash of its body."""
     body = f"load {client} {n} {os.urandom(8).hex()}\r\n" + ("y" * 60 + "\r\n") * 500 * (n % 10 == 0)
     return "s@example.test", ["u1@example.test" if n % 2 else "a@out.test"], f"Subject: l\r\n\r\n{body}", {digest(body.encode())}
-
-
-def digest(body):
-    return hashlib.sha256(body.replace(b"\r\n", b"\n").strip()).hexdigest()
-
-
-def body_of(content):
-    return content.replace(b"\r\n", b"\n").partition(b"\n\n")[2]
 
 
 @pytest.mark.parametrize("direct", [True, False])
