@@ -14,7 +14,7 @@ import faults
 from faults import Traffic
 from instance import BIN, SLOW
 from test_commit_faults import KINDS, finish, relaying  # noqa: F401 (a fixture)
-from smtp_sink import SmtpSink
+from sink import NextHop
 from test_queue import relay_to
 
 pytestmark = [*faults.NEEDS, pytest.mark.skipif(SLOW != 1, reason="a sanitizer has an allocator of its own")]
@@ -66,8 +66,8 @@ def failing(make_instance, tmp_path):
     i = make_instance(start=False, direct=False, allow_deaths=True)
     i.set(**{**relay_to(i), "daemon_directory": programs, "minimal_backoff_time": "1h", "service_throttle_time": "100ms",
              "smtpd_client_connection_count_limit": "0", "default_destination_concurrency_failed_cohort_limit": "1000"})
-    sink = SmtpSink(i.port["sink"])
-    sink.replies["later@out.test"] = "450 4.2.0 not now"
+    sink = NextHop(i.port["sink"])
+    sink.answers["later@out.test"] = "450 4.2.0 not now"
     i.start()
     yield i, allocator, Traffic(i, sink, KINDS)
     sink.close()
