@@ -92,6 +92,10 @@ open_store(struct user *u)
 		    log_cstr(u->start->user), log_cstr(u->start->root), err_str(err));
 		return err;
 	}
+	if (store_index_renewed(u->store))
+		log_event(LOG_index_renewed,
+		    "user=%s directory=%s reason=\"the index was damaged\"",
+		    log_cstr(u->start->user), log_cstr(u->start->root));
 	if (conf->imap_special_folders.n) {
 		err = store_create_defaults(
 		    u->store, conf->imap_special_folders.v, conf->imap_special_folders.n);

@@ -16,6 +16,9 @@ enum { WORDS_LIMIT = 127 };
 
 /* --- what an exit code means (sysexits.h) --- */
 
+#define CANNOT_RUN                                                                                 \
+	"the program cannot be run: install it, or correct the alias or .forward that names it"
+
 static const struct {
 	unsigned code;
 	enum result_status status;
@@ -36,8 +39,8 @@ static const struct {
 	{ 76, RESULT_FAILED, "5.5.0", "remote error in protocol" },
 	{ 77, RESULT_FAILED, "5.7.0", "permission denied" },
 	{ 78, RESULT_FAILED, "5.3.5", "local configuration error" },
-	{ 126, RESULT_DEFERRED, "4.3.0", "the program cannot be run" },
-	{ 127, RESULT_DEFERRED, "4.3.0", "the program cannot be run" },
+	{ 126, RESULT_DEFERRED, "4.3.0", CANNOT_RUN },
+	{ 127, RESULT_DEFERRED, "4.3.0", CANNOT_RUN },
 };
 
 /* A status code that the program printed first, if its class fits. */
@@ -76,7 +79,7 @@ judge(struct job *j, const struct child_program *p, struct outcome *o)
 		enhanced = "4.3.0";
 		what = arena_printf(&j->arena, "command died by signal %u", p->status);
 	} else if (p->kind == PROGRAM_TIMEOUT) {
-		what = "command ran longer than command_time_limit";
+		what = "command ran longer than command_time_limit: raise it, or mend the program";
 	} else if (p->kind == PROGRAM_REFUSED) {
 		status = RESULT_DEFERRED;
 		enhanced = "4.3.0";

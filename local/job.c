@@ -28,16 +28,20 @@ outcome_error(struct job *j, struct outcome *o, int err, const char *what)
 
 	if (err == ERR_LIMIT || err == -EDQUOT || err == -EFBIG)
 		return outcome_set(o, RESULT_FAILED, "5.2.2",
-		    arena_printf(&j->arena, "%s is full: the quota of the user is used up", what));
+		    arena_printf(&j->arena, "the mailbox of %s is full: its quota is used up",
+			j->child->target->user));
 	if (err == -ENOSPC)
 		enhanced = "4.3.1";
 	if (err == -EIO)
 		enhanced = "4.3.0";
 	return outcome_set(o, status, enhanced,
-	    arena_printf(&j->arena, "cannot deliver to %s: %s", what,
+	    arena_printf(&j->arena, "cannot deliver to %s: %s%s", what,
 		err == ERR_TEMPORARY ? "it is locked by another program"
 		: err == ERR_DENIED  ? "it belongs to somebody else"
-				     : err_str(err)));
+				     : err_str(err),
+		err == -EACCES || err == -EPERM || err == ERR_DENIED
+		    ? ": give it to its user (chown -R), who must be able to write there"
+		    : ""));
 }
 
 /* One header field of one line: what came in an envelope holds no CR, LF or NUL (the decoder). */
@@ -115,7 +119,7 @@ deliver_mailbox(struct job *j, const struct item_job_rcpt *rcpt, struct outcome 
 			    arena_printf(&j->arena, "delivered to maildir %s%s", where(j),
 				repeated ? " before" : ""));
 		else
-			outcome_error(j, o, err, "maildir");
+			outcome_error(j, o, err, arena_printf(&j->arena, "maildir %s", where(j)));
 		return;
 	}
 	err = mbox_append(t->path, -1, &j->content, job_from_line(j), prelude, &c->mbox);
@@ -123,7 +127,7 @@ deliver_mailbox(struct job *j, const struct item_job_rcpt *rcpt, struct outcome 
 		outcome_set(o, RESULT_DONE, "2.0.0",
 		    arena_printf(&j->arena, "delivered to mailbox %s", where(j)));
 	else
-		outcome_error(j, o, err, "mailbox");
+		outcome_error(j, o, err, arena_printf(&j->arena, "mailbox %s", where(j)));
 }
 
 static void

@@ -83,6 +83,12 @@ master_reload(struct master *m, struct buf *out, int *status_r)
 			tls_send_certificates(s, p); /* contexts are made with the new parameters */
 		}
 	service_start_missing(m);
+	TAILQ_FOREACH(s, &m->services, next)
+		if (s->incomplete && !s->obsolete)
+			buf_addf(out,
+			    "warning: service %s: not all of its sockets are open: see "
+			    "listen-failed in the log\n",
+			    s->name);
 	log_event(LOG_reloaded, "generation=%u", m->generation);
 	*status_r = 0;
 }
@@ -120,6 +126,8 @@ add_row(struct buf *out, const struct service *s, const struct process *p)
 		state = s->obsolete || p->stop_sent ? "ending" : p->ready ? "ready" : "starting";
 		note = "";
 	}
+	if (s->incomplete)
+		note = "not all of its sockets are open: see listen-failed in the log, then reload";
 	buf_addf(out, "%-22s %-12s %8s %-9s %11s%s%s\n", s->name, s->program, pid, state, up,
 	    *note ? "  " : "", note);
 }

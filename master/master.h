@@ -55,7 +55,8 @@ struct service {
 	struct ev_timer restart;
 	unsigned char ticket_keys[TICKET_KEYS * TICKET_KEY];
 	size_t nkeys;
-	bool obsolete; /* not in the configuration any more */
+	bool incomplete; /* an address of it could not be listened on: see listen-failed */
+	bool obsolete;   /* not in the configuration any more */
 };
 
 struct client; /* of the control socket */

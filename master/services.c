@@ -180,7 +180,8 @@ services_build(struct master *m)
 		s->wanted = has_several(s->role) && row->maxproc > 0 ? (size_t)row->maxproc : 1;
 		s->nlisteners = 0;
 		s->on_demand = s->conf->service_on_demand && is_front_end(s->role);
-		if (listeners_for(m, s, row))
+		s->incomplete = listeners_for(m, s, row) != 0;
+		if (s->incomplete)
 			log_event(LOG_service_incomplete,
 			    "service=%s reason=\"not all of its sockets are open\"", s->name);
 	}

@@ -131,6 +131,10 @@ open_maildrop(struct session *s)
 	const char *path = s->d->unprivileged ? s->d->root : "/";
 	int rc = store_open(path, NULL, &s->store);
 
+	if (rc == 0 && store_index_renewed(s->store))
+		log_event(LOG_index_renewed,
+		    "sid=%s user=%s directory=%s reason=\"the index was damaged\"",
+		    log_cstr(s->sid), log_cstr(s->user), log_cstr(s->d->root));
 	if (rc == 0)
 		rc = drop_open(s->store, &s->drop);
 	if (rc == 0) {

@@ -4,6 +4,7 @@
  * ask was checked by master (root and the admin group). Hostile input: the words, and what
  * strangers wrote into senders and reasons: everything is printed escaped.
  */
+#include "queue/advice.h"
 #include "qmgr/qmgr.h"
 
 #include <stdio.h>
@@ -130,6 +131,26 @@ print_json(const struct qmgr *q, struct buf *b, const struct sched_msg *sm, cons
 }
 
 static void
+add_advice(struct buf *b, const char *enhanced, const char *text)
+{
+	const char *advice = advice_for(enhanced, text);
+
+	if (*advice)
+		buf_addf(b, "    to do: %s\n", advice);
+}
+
+/* A reason is the status code and the text of the last attempt. */
+static void
+add_reason_advice(struct buf *b, struct slice reason)
+{
+	char code[16], text[SLOT_TEXT_MAX + 32];
+
+	if (!slice_copy(slice_split(&reason, ' '), code, sizeof(code)) &&
+	    !slice_copy(slice_sub(reason, 0, sizeof(text) - 1), text, sizeof(text)))
+		add_advice(b, code, text);
+}
+
+static void
 print_message(const struct qmgr *q, struct control_list *l, const struct sched_msg *sm)
 {
 	char name[QUEUE_ID_SIZE];
@@ -159,6 +180,8 @@ print_message(const struct qmgr *q, struct control_list *l, const struct sched_m
 		if (j->reason)
 			buf_addf(b, ": %s", log_value(slice(j->reason->text, j->reason->n)));
 		buf_add_byte(b, '\n');
+		if (j->reason)
+			add_reason_advice(b, slice(j->reason->text, j->reason->n));
 	}
 }
 
@@ -303,6 +326,7 @@ print_rcpt(struct buf *b, const struct envelope_rcpt *r)
 	if (r->status->remote[0])
 		buf_addf(b, " (%s)", log_cstr(r->status->remote));
 	buf_add_byte(b, '\n');
+	add_advice(b, code, r->status->text);
 }
 
 void

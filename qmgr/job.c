@@ -259,7 +259,7 @@ void
 job_settle(struct qmgr *q, struct message *m, struct sched_job *sj, bool soon)
 {
 	unsigned int n[RCPT_STATES] = { 0 };
-	char reason[SLOT_TEXT_MAX + 32] = "", code[16];
+	char reason[RCPT_TEXT_MAX + 32] = "", code[16];
 
 	for (size_t i = 0; i < m->env.n_rcpts; i++) {
 		struct rcpt_status *s = m->env.rcpts[i].status;

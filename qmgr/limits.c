@@ -217,7 +217,9 @@ qmgr_disk_remedy(int err)
 {
 	return is_full(err)    ? "free space or inodes in queue_directory, or raise the quota"
 	       : is_short(err) ? "raise the limits of open files and memory"
-			       : "check the disk of queue_directory and the kernel log";
+	       : err == -EACCES || err == -EPERM
+		   ? "give what lies in queue_directory/queue to the user of qmgr (chown -R)"
+		   : "check the disk of queue_directory and the kernel log";
 }
 
 static void

@@ -5,6 +5,7 @@
  * recipients that is still open has a place in the schedule.
  */
 #include "qmgr/deliver.h"
+#include "queue/advice.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,14 +19,16 @@ result_log(const struct qmgr *q, const struct message *m, size_t i, const char *
 	const struct rcpt_status *s = m->env.rcpts[i].status;
 	double now = (double)qmgr_now(q), in_queue = 0, total;
 	char code[16];
+	const char *advice;
 
 	rcpt_status_enhanced(s, code);
+	advice = advice_for(code, s->text);
 	total = (double)ev_wall_us() / 1e6 - (double)m->env.arrival / 1e6;
 	if (j)
 		in_queue = ((double)j->started - (double)m->born_ms) / 1e3;
 	log_event(LOG_delivery,
 	    "qid=%s from=<%s> to=<%s> status=%s dsn=%s site=%s relay=%s delay=%.3f "
-	    "delays=%.3f/%.3f/%.3f/%.3f way=%s text=%s",
+	    "delays=%.3f/%.3f/%.3f/%.3f way=%s text=%s%s%s",
 	    m->name, m->env.sender.n ? log_value(m->env.sender) : "",
 	    log_value(m->env.rcpts[i].address), status, code[0] ? code : "-",
 	    j ? log_cstr(j->site->key + 1) : "-", s->remote[0] ? log_cstr(s->remote) : "-",
@@ -33,7 +36,7 @@ result_log(const struct qmgr *q, const struct message *m, size_t i, const char *
 	    total - (now - (double)m->born_ms) / 1e3 > 0 ? total - (now - (double)m->born_ms) / 1e3
 							 : 0,
 	    in_queue, connect_ms / 1e3, transfer_ms / 1e3, j && j->direct ? "direct" : "queue",
-	    log_cstr(s->text));
+	    log_cstr(s->text), *advice ? " remedy=" : "", *advice ? log_cstr(advice) : "");
 }
 
 void

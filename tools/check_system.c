@@ -91,32 +91,47 @@ uid_of(const struct tool *t, enum role role, uid_t *uid_r)
 	return pw != NULL;
 }
 
-/* What lies in folder and is not of the daemon that keeps it: the first one is told. master gives
- * the folder itself to the daemon, never what is in it. */
-static void
-check_kept(struct tool *t, const char *param, const char *folder, enum role role)
+/* Enough of a folder to notice a former owner; a queue may have a million files. */
+#define ENTRIES_LOOKED_AT 16
+
+/* What lies in folder, and in its folders, and is not of the daemon that keeps it: the first one is
+ * told. The folders are given to the daemon at a start, never the files. */
+static bool
+check_kept(struct tool *t, const char *param, const char *folder, enum role role, bool deeper)
 {
 	DIR *dir = opendir(folder);
 	const struct dirent *e;
 	struct stat st;
+	bool found = false;
+	unsigned n = 0;
 	uid_t uid;
 
-	while (dir && uid_of(t, role, &uid) && (e = readdir(dir))) {
+	while (dir && !found && (deeper || n++ < ENTRIES_LOOKED_AT) && uid_of(t, role, &uid) &&
+	       (e = readdir(dir))) {
 		char *remedy;
 
 		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") ||
-		    fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) || st.st_uid == uid)
+		    fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW))
 			continue;
+		if (st.st_uid == uid) {
+			char *below = xasprintf("%s/%s", folder, e->d_name);
+
+			found = deeper && S_ISDIR(st.st_mode) &&
+				check_kept(t, param, below, role, false);
+			free(below);
+			continue;
+		}
 		remedy = xasprintf("correct uid_base, or stop the suite and chown -R %u:%u %s",
 		    (unsigned)uid, (unsigned)uid, folder);
 		check_at(t, false, param, remedy, "%s: %s/%s belongs to uid %u, but %s has uid %u",
 		    param, folder, e->d_name, (unsigned)st.st_uid, role_table[role].name,
 		    (unsigned)uid);
 		free(remedy);
-		break;
+		found = true;
 	}
 	if (dir)
 		closedir(dir);
+	return found;
 }
 
 void
@@ -124,7 +139,7 @@ check_owners(struct tool *t)
 {
 	char *queue = xasprintf("%s/queue", t->set->conf->queue_directory);
 
-	check_kept(t, "queue_directory", queue, ROLE_QMGR);
+	(void)check_kept(t, "queue_directory", queue, ROLE_QMGR, true);
 	free(queue);
 }
 

@@ -3,6 +3,7 @@
  * has it. Runs as the caller; reads nothing but its own table.
  */
 #include "daemon/log.h"
+#include "queue/advice.h"
 #include "tools/tool.h"
 
 #include <getopt.h>
@@ -10,12 +11,29 @@
 
 static const char *const levels[] = { "debug", "info", "warning", "error" };
 
+/* A status code, as dsn= has it. */
+static int
+explain_code(const char *code)
+{
+	const char *advice = advice_for(code, "");
+
+	if (!*advice) {
+		tool_say("%s: the text beside it says all there is to say", code);
+		return 1;
+	}
+	printf("%s (%s)\n  to do: %s\n", code, code[0] == '4' ? "tried again" : "failed for good",
+	    advice);
+	return 0;
+}
+
 static int
 explain(const char *name)
 {
 	const struct log_event_row *row = log_event_find(slice_str(name));
 	const struct log_event_text *text;
 
+	if (name[0] == '4' || name[0] == '5')
+		return explain_code(name);
 	if (!row) {
 		tool_say("no such event: %s: bulkhead log --list tells all", name);
 		return 1;
@@ -43,7 +61,7 @@ cmd_log(struct tool *t, int argc, char **argv)
 		ask = ask || c == 'e';
 	}
 	if (list == ask || ask != (optind < argc)) {
-		tool_say("usage: bulkhead log --list | --explain EVENT...");
+		tool_say("usage: bulkhead log --list | --explain EVENT|CODE...");
 		return 64;
 	}
 	if (list)

@@ -520,6 +520,7 @@ maps_status(struct daemon *d, struct buf *out)
 	size_t tables, dead, users, pending;
 
 	tables_count(maps->tables, &tables, &dead);
+	tables_dead(maps->tables, out);
 	users_count(maps->users, &users, &pending);
 	buf_addf(out,
 	    "tables=%zu dead_tables=%zu users_cached=%zu waiting=%zu checks=%llu routes=%llu "

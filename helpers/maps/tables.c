@@ -299,6 +299,14 @@ tables_refresh(struct tables *t)
 }
 
 void
+tables_dead(const struct tables *t, struct buf *out)
+{
+	for (size_t i = 0; i < t->n; i++)
+		if (t->all[i].dead)
+			buf_addf(out, "cannot_open=%s ", log_value(t->all[i].spec));
+}
+
+void
 tables_count(const struct tables *t, size_t *n_r, size_t *dead_r)
 {
 	*n_r = t->n;

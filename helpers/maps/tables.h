@@ -28,6 +28,8 @@ bool tables_below(const struct conf *conf, const char *const *directories, size_
 /* Reads again what has changed: true if an answer may be different now. */
 bool tables_refresh(struct tables *t);
 /* For `bulkhead status`: number of tables, and of those that could not be opened. */
+/* The names of those that cannot be opened. */
+void tables_dead(const struct tables *t, struct buf *out);
 void tables_count(const struct tables *t, size_t *n_r, size_t *dead_r);
 
 #endif

@@ -216,16 +216,32 @@ slot_digest(const unsigned char in[SLOT_SIZE])
 	return queue_digest(slice(copy, SLOT_SIZE));
 }
 
+/* How much of a text a slot takes: what is cut has room for "..." and ends before a UTF-8 sequence.
+ */
+static size_t
+slot_text(const char *text)
+{
+	size_t n = strnlen(text, RCPT_TEXT_MAX);
+
+	if (n <= SLOT_TEXT_MAX)
+		return n;
+	n = SLOT_TEXT_MAX - 3;
+	while (n && ((unsigned char)text[n] & 0xc0) == 0x80)
+		n--;
+	return n;
+}
+
 void
 slot_encode(const struct rcpt_status *s, unsigned char out_r[SLOT_SIZE])
 {
 	static const struct rcpt_status todo = { .state = RCPT_TODO };
-	size_t text_n, remote_n;
+	size_t text_n, remote_n, cut;
 
 	if (!s)
 		s = &todo;
-	text_n = strnlen(s->text, SLOT_TEXT_MAX);
+	text_n = slot_text(s->text);
 	remote_n = strnlen(s->remote, SLOT_REMOTE_MAX);
+	cut = s->text[text_n] ? 3 : 0;
 	memset(out_r, 0, SLOT_SIZE);
 	/* A job under way is nothing that a restart could know of. */
 	out_r[0] = (unsigned char)(s->state == RCPT_IN_FLIGHT ? RCPT_TODO : s->state);
@@ -233,11 +249,12 @@ slot_encode(const struct rcpt_status *s, unsigned char out_r[SLOT_SIZE])
 	put(out_r + 2, s->attempts < 65535 ? s->attempts : 65535, 2);
 	for (size_t i = 0; i < 3; i++)
 		put(out_r + 4 + 2 * i, s->enhanced[i], 2);
-	out_r[10] = (unsigned char)text_n;
+	out_r[10] = (unsigned char)(text_n + cut);
 	out_r[11] = (unsigned char)remote_n;
 	put(out_r + 12, s->last_attempt, 8);
 	memcpy(out_r + SLOT_HEAD, s->text, text_n);
-	memcpy(out_r + SLOT_HEAD + text_n, s->remote, remote_n);
+	memcpy(out_r + SLOT_HEAD + text_n, "...", cut);
+	memcpy(out_r + SLOT_HEAD + text_n + cut, s->remote, remote_n);
 	put(out_r + 20, slot_digest(out_r), 8);
 }
 

@@ -20,6 +20,7 @@
 
 #define SLOT_SIZE 256u
 #define SLOT_TEXT_MAX 160u
+#define RCPT_TEXT_MAX 512u
 #define SLOT_REMOTE_MAX 56u
 
 /* What is known of one recipient; the fixed-size part of a queue file. */
@@ -29,7 +30,7 @@ struct rcpt_status {
 	unsigned int attempts;
 	uint64_t last_attempt; /* seconds since the epoch, 0: never */
 	unsigned int enhanced[3];
-	char text[SLOT_TEXT_MAX + 1];     /* the reply or reason, cut */
+	char text[RCPT_TEXT_MAX + 1];     /* the reply or reason; a slot holds its beginning */
 	char remote[SLOT_REMOTE_MAX + 1]; /* the host that gave it, or empty */
 };
 

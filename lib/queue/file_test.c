@@ -181,10 +181,49 @@ test_limits(void **state)
 	arena_free(&a);
 }
 
+/* A reply of several lines is whole in memory; a slot on the disk holds its beginning, and says so.
+ */
+static void
+test_long_texts(void **state)
+{
+	unsigned char slot[SLOT_SIZE];
+	struct rcpt_status s = { .state = RCPT_DEFERRED }, back;
+	char text[700];
+
+	(void)state;
+	memset(text, 'x', sizeof(text));
+	rcpt_status_set(&s, SLICE_LIT("4.2.0"), slice((unsigned char *)text, sizeof(text)),
+	    SLICE_LIT("mx.example.test[192.0.2.1]:25"));
+	assert_int_equal(strlen(s.text), RCPT_TEXT_MAX);
+	slot_encode(&s, slot);
+	assert_int_equal(slot_decode(slot, &back), 0);
+	assert_int_equal(strlen(back.text), SLOT_TEXT_MAX);
+	assert_string_equal(back.text + SLOT_TEXT_MAX - 4, "x...");
+	assert_string_equal(back.remote, s.remote);
+	for (size_t n = SLOT_TEXT_MAX - 1; n <= SLOT_TEXT_MAX; n++) {
+		rcpt_status_set(
+		    &s, SLICE_LIT("4.2.0"), slice((unsigned char *)text, n), SLICE_NULL);
+		slot_encode(&s, slot);
+		assert_int_equal(slot_decode(slot, &back), 0);
+		assert_string_equal(back.text, s.text);
+	}
+	/* Never within a UTF-8 sequence. */
+	for (size_t at = 150; at < 170; at++) {
+		memset(text, 'x', sizeof(text));
+		memcpy(text + at, "\xc3\xa4", 2);
+		rcpt_status_set(
+		    &s, SLICE_LIT("4.2.0"), slice((unsigned char *)text, 300), SLICE_NULL);
+		slot_encode(&s, slot);
+		assert_int_equal(slot_decode(slot, &back), 0);
+		assert_true(!strchr(back.text, 0xc3) || strstr(back.text, "\xc3\xa4"));
+	}
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_long_texts),
 		cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_damage),
 		cmocka_unit_test(test_limits),

@@ -36,7 +36,7 @@ struct index {
 	MDB_txn *reader;
 	MDB_dbi dbi;
 	pid_t pid;
-	bool read_only;
+	bool read_only, renewed;
 	struct hash pending;
 	STAILQ_HEAD(, pending) order;
 	size_t pending_bytes;
@@ -89,6 +89,7 @@ index_open(const char *root, int rootfd, bool read_only)
 		unlinkat(rootfd, INDEX_DIR "/data.mdb", 0);
 		unlinkat(rootfd, INDEX_DIR "/lock.mdb", 0);
 		rc = env_try(i, dir);
+		i->renewed = true;
 	}
 	free(dir);
 	if (rc) {
@@ -96,6 +97,12 @@ index_open(const char *root, int rootfd, bool read_only)
 		return NULL;
 	}
 	return i;
+}
+
+bool
+index_renewed(const struct index *i)
+{
+	return i->renewed;
 }
 
 static void

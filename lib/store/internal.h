@@ -233,6 +233,8 @@ void hints_clear(struct folder *f);
 
 /* index.c: LMDB; every function bears a NULL index */
 struct index *index_open(const char *root, int rootfd, bool read_only);
+/* True when the one that was there could not be used and was made anew. */
+bool index_renewed(const struct index *i);
 void index_free(struct index **ip);
 int index_get(struct index *i, struct slice key, struct buf *out) CHECKED;
 void index_put(struct index *i, struct slice key, struct slice value);

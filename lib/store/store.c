@@ -122,6 +122,12 @@ store_flush(struct store *s)
 	index_flush(s->index);
 }
 
+bool
+store_index_renewed(const struct store *s)
+{
+	return s->index && index_renewed(s->index);
+}
+
 int
 store_watch_fd(const struct store *s)
 {

@@ -56,6 +56,8 @@ void store_flush(struct store *s);
  * -1 where there is none (then sync each open mailbox by a timer). Owned by the store. On readable
  * call store_changed; the events themselves come from mailbox_sync. */
 int store_watch_fd(const struct store *s);
+/* True when store_open found the index damaged and made it anew: for the log. */
+bool store_index_renewed(const struct store *s);
 /* Reads the watch descriptor; true if at least one open folder may have changed. */
 bool store_changed(struct store *s);
 

@@ -8,11 +8,16 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
+
+#define SOON_SECONDS (14 * 86400)
+#define AGAIN_SECONDS 3600
 
 struct tls_serving {
 	struct tls_server_opts opts;
 	struct tls_tickets *tickets;
 	struct tls_ctx *ctx;
+	time_t told; /* when the log last heard that a certificate expires */
 	struct coming {
 		struct buf chain, key, name;
 	} coming[TLS_IDENTITIES_MAX]; /* the set that is coming in */
@@ -110,4 +115,21 @@ struct tls_ctx *
 tls_serving_ctx(const struct tls_serving *s)
 {
 	return s->ctx;
+}
+
+bool
+tls_serving_expiring(struct tls_serving *s, char text_r[64])
+{
+	time_t now = time(NULL);
+	int64_t left = s->ctx ? tls_server_expiry(s->ctx) - (int64_t)now : SOON_SECONDS;
+
+	if (left >= SOON_SECONDS || (s->told && now - s->told < AGAIN_SECONDS))
+		return false;
+	s->told = now;
+	if (left < 0)
+		snprintf(text_r, 64, "the certificate has expired");
+	else
+		snprintf(
+		    text_r, 64, "the certificate expires in %lld days", (long long)(left / 86400));
+	return true;
 }

@@ -23,6 +23,9 @@ void tls_serving_options(struct tls_serving *s, const struct tls_server_opts *op
 int tls_serving_certificate(struct tls_serving *s, unsigned index, unsigned count,
     struct slice name, struct slice chain, struct slice key, char *error, size_t size) CHECKED;
 int tls_serving_keys(struct tls_serving *s, struct slice keys) CHECKED;
+/* True when a certificate in use has expired or soon will, with a text for the log; then not again
+ * within the hour. An acceptor asks after each message: new keys come twice a day. */
+bool tls_serving_expiring(struct tls_serving *s, char text_r[64]);
 /* The present context, or NULL while there is none: no TLS then. Borrowed: a connection holds its
  * own reference. */
 struct tls_ctx *tls_serving_ctx(const struct tls_serving *s);

@@ -106,12 +106,16 @@ take_certificate(struct tls_set *t, const struct msg_tls_certificate *c, bool wa
 void
 tls_set_message(struct tls_set *t, const struct msg *m, bool warm_it)
 {
+	char why[64];
+
 	if (m->type == MSG_TLS_CERTIFICATE)
 		take_certificate(t, &m->tls_certificate, warm_it);
 	else if (m->type == MSG_TLS_TICKET_KEYS &&
 		 tls_serving_keys(t->serving, m->tls_ticket_keys.keys))
 		log_event(LOG_ticket_keys,
 		    "service=%s reason=\"bad length\" remedy=\"restart the suite\"", t->service);
+	if (warm_it && tls_serving_expiring(t->serving, why))
+		log_event(LOG_certificate_expiry, "service=%s reason=\"%s\"", t->service, why);
 }
 
 struct tls_ctx *
