@@ -5,14 +5,18 @@
 #include "ev/ev.h"
 
 #include <fcntl.h>
+#include <stdlib.h>
 #include <time.h>
 
 struct event_base *
 ev_base_new(void)
 {
-	struct event_config *config = event_config_new();
+	struct event_config *config;
 	struct event_base *base;
 
+	/* An event that was not added never comes: rather the end than a daemon that waits. */
+	event_set_mem_functions(xmalloc, xrealloc, free);
+	config = event_config_new();
 	if (!config)
 		die("out of memory for the event loop");
 	event_config_set_flag(
