@@ -174,9 +174,9 @@ class Traffic:
         assert not lost, f"{len(lost)} of {len(self.acked)} lost: {[(v, self.replies[k]) for k, v in lost.items()]}"
         foreign = [k for k in near + far if k not in self.sent]
         assert not foreign, f"{len(foreign)} are not what was sent"
-        for _, recipients, content in list(self.sink.messages) if self.sink else ():
-            to = self.sent[digest(body_of(content))]
-            assert content.startswith(b"Received: ") and all(f"<{to}>" in r for r in recipients), (to, recipients, content[:200])
+        for m in list(self.sink.messages) if self.sink else ():
+            to = self.sent[digest(body_of(m.content))]
+            assert m.content.startswith(b"Received: ") and m.recipients == [to], (to, m.recipients, m.content[:200])
         twice = [k for k, n in near.items() if n > 1]
         assert retries or not twice, f"{len(twice)} of {len(near)} twice in the mailbox"
         return sum(n - 1 for n in (far + near if retries else far).values())

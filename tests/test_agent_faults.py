@@ -40,7 +40,7 @@ def test_smtp_client_killed_at_each_call(relaying, tmp_path, record_property):  
 def test_bounce_killed_at_each_call(relaying, tmp_path, record_property):  # noqa: F811
     """Each sender hears of the failure; twice only when bounce died after qmgr had the notice."""
     i, traffic = relaying(**OFTEN)
-    traffic.sink.replies["bad@out.test"] = "550 5.1.1 nobody"
+    traffic.sink.answers["bad@out.test"] = "550 5.1.1 nobody"
     traffic.kinds = {f"bad{n}": ("bad@out.test", 40000 if n % 2 else 100) for n in range(6)}
     traffic.sender = "u1@example.test"
 
@@ -58,7 +58,7 @@ def test_bounce_killed_at_each_call(relaying, tmp_path, record_property):  # noq
     for point in sample(points, 3):
         kill_at(i, "bounce", point, traffic, tmp_path / "trace")
         i.tool("queue", "flush", check=False)
-    traffic.sink.replies.pop("later@out.test")
+    traffic.sink.answers.pop("later@out.test")
     traffic.settle()
     got = notices()
     due = {k for k, v in traffic.acked.items() if v == "bad@out.test"}
