@@ -23,6 +23,7 @@ import platform
 import random
 import re
 import shutil
+import signal
 import smtplib
 import struct
 import subprocess
@@ -439,6 +440,7 @@ def main():
     if why:
         sys.exit(f"power: {why}")
     start = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unmounts, and removes the users
     with tempfile.TemporaryDirectory(prefix="bulkhead-power-", dir=a.folder) as folder:
         os.chmod(folder, 0o755)
         total, problems, lost = run(folder, a.cuts, a.block, fs=a.fs, way=a.way, seed=a.seed, forget=a.forget, log=print)

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #define ACCEPT_BURST 16
+#define LINK_WAIT_MS 5000 /* after a start, for the links to those whom the sessions ask */
 
 /* ---------------------------------------------------------------- accepting */
 
@@ -103,19 +104,38 @@ resume(void *arg)
 		event_add(a->listeners[i].event, NULL);
 }
 
+static void
+rest(struct acceptor_state *a, int64_t ms)
+{
+	a->paused = true;
+	for (size_t i = 0; i < a->nlisteners; i++)
+		event_del(a->listeners[i].event);
+	ev_timer_set(a->d->base, &a->resume, ms, resume, a);
+}
+
+/* At a start or an upgrade the first clients wait in the listening socket until there is somebody
+ * whom their sessions can ask. Later a link may be missing: then they are told. */
+static bool
+may_begin(struct acceptor_state *a)
+{
+	bool linked = true;
+
+	for (size_t i = 0; i < a->desc->npeers; i++)
+		linked &= a->d->peers[a->desc->peers[i]] != NULL;
+	a->linked |= linked || ev_now_us() / 1000 - a->started > LINK_WAIT_MS;
+	return a->linked;
+}
+
 /* No descriptor left: do not spin on the listening sockets. */
 static void
 pause_all(struct acceptor_state *a, int err)
 {
 	if (a->paused)
 		return;
-	a->paused = true;
-	for (size_t i = 0; i < a->nlisteners; i++)
-		event_del(a->listeners[i].event);
+	rest(a, 100);
 	log_event(LOG_accept_failed,
 	    "reason=\"%s\" remedy=\"raise the limit of open files; trying again in 100 ms\"",
 	    err_str(err));
-	ev_timer_set(a->d->base, &a->resume, 100, resume, a);
 }
 
 static void
@@ -124,6 +144,10 @@ on_listener_ready(evutil_socket_t fd, short what, void *arg)
 	struct listener *l = arg;
 
 	(void)what;
+	if (!l->a->linked && !may_begin(l->a)) {
+		rest(l->a, 10);
+		return;
+	}
 	for (int i = 0; i < ACCEPT_BURST; i++) {
 		struct sockaddr_storage peer;
 		socklen_t n = sizeof(peer);
@@ -286,6 +310,7 @@ on_start(struct daemon *d)
 {
 	struct acceptor_state *a = state_of(d);
 
+	a->started = ev_now_us() / 1000;
 	watch_idle(d);
 	return a->desc->daemon.start ? a->desc->daemon.start(d) : 0;
 }

@@ -49,6 +49,8 @@ struct acceptor_state {
 	uint64_t next_token;
 	int cores;
 	bool paused, used; /* used: accepted something since the last look */
+	bool linked;       /* all links have been there */
+	int64_t started;
 	struct ev_timer idle, resume, last;
 };
 

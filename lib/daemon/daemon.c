@@ -73,6 +73,61 @@ daemon_adopt(struct daemon *d, int fd, enum role peer)
 	return add_link(d, fd, peer, false);
 }
 
+/* Who asks whom: a helper is asked by those of a higher rank. */
+static int
+rank(enum role role)
+{
+	switch (role) {
+	case ROLE_DELIVERY:
+	case ROLE_IMAPD_CHILD:
+	case ROLE_POP3D_CHILD:
+		return 0;
+	case ROLE_NSS:
+	case ROLE_PAM:
+	case ROLE_DNS:
+	case ROLE_IMAPD:
+	case ROLE_POP3D:
+		return 1;
+	case ROLE_MAPS:
+		return 2;
+	case ROLE_AUTH:
+		return 3;
+	case ROLE_BROKER:
+		return 4;
+	default:
+		return 5;
+	}
+}
+
+/* A helper that an upgrade replaced answers, as if nothing were, those that were replaced with it:
+ * a receiver in its transaction, a client that logs in. */
+static bool
+still_asked(const struct daemon *d)
+{
+	const struct link *l;
+
+	if (d->stop_how != 2 || rank(d->role) < 1 || rank(d->role) > 4)
+		return false;
+	LIST_FOREACH(l, &d->private->links, next)
+		if (rank(ipc_chan_peer(l->chan)) > rank(d->role))
+			return true;
+	return false;
+}
+
+static void
+stop_now(void *arg)
+{
+	struct daemon *d = arg;
+
+	d->private->lingers = false;
+	ev_timer_clear(&d->private->linger);
+	d->stopping = true;
+	if (d->desc->stop)
+		d->desc->stop(d);
+	else
+		daemon_exit(d);
+}
+
 static void
 drop_link(struct daemon *d, struct ipc_chan *ch)
 {
@@ -86,6 +141,8 @@ drop_link(struct daemon *d, struct ipc_chan *ch)
 			if (d->desc->link_down)
 				d->desc->link_down(d, ch);
 			free(l);
+			if (d->private->lingers && !still_asked(d))
+				stop_now(d);
 			return;
 		}
 }
@@ -110,11 +167,8 @@ master_gone(struct daemon *d)
 			daemon_exit(d);
 		return;
 	}
-	d->stopping = true;
-	if (d->desc->stop)
-		d->desc->stop(d);
-	else
-		daemon_exit(d);
+	if (!d->private->lingers)
+		stop_now(d);
 }
 
 static void
@@ -160,8 +214,13 @@ on_stop(struct daemon *d, struct msg *m)
 {
 	bool child = role_table[d->role].parent != ROLE_MASTER;
 
-	d->stopping = true;
 	d->stop_how = m->stop.how;
+	if (still_asked(d)) {
+		d->private->lingers = true;
+		ev_timer_set(d->base, &d->private->linger, d->conf->upgrade_timeout, stop_now, d);
+		return;
+	}
+	d->stopping = true;
 	if (m->stop.how == 1)
 		daemon_exit(d);
 	else if (d->desc->stop && (!child || d->private->sessions || !d->private->acceptor))
@@ -312,15 +371,9 @@ flush_now(void *arg)
 static void
 on_signal(evutil_socket_t sig, short what, void *arg)
 {
-	struct daemon *d = arg;
-
 	(void)sig;
 	(void)what;
-	d->stopping = true;
-	if (d->desc->stop)
-		d->desc->stop(d);
-	else
-		daemon_exit(d);
+	stop_now(arg);
 }
 
 void

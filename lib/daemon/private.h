@@ -31,6 +31,8 @@ struct daemon_private {
 	struct ev_timer flush;
 	int log_fd;
 	bool flush_armed, leave;
+	bool lingers; /* replaced by an upgrade, and still asked by others that were */
+	struct ev_timer linger;
 	int status;
 	const void *acceptor; /* struct acceptor_state of an acceptor or its child */
 	unsigned sessions;    /* in an acceptor's child: connections that it has */
