@@ -82,7 +82,7 @@ def test_disk_that_hangs(with_sink):  # noqa: F811
     i, sink = with_sink(main={"qmgr_inflight_limit": "1M", "minimal_backoff_time": "1s", "direct_delivery_recipients": "1",
                               "direct_delivery_deadline": "10s"}, users={"u1@example.test": "p", "u2@example.test": "p"},
                         allow_deaths=True)
-    sink.rcpt_default = "450 4.2.0 not now"
+    sink.usual = "450 4.2.0 not now"
     for n in range(3):
         assert send(i, ["d@out.test", f"e{n}@out.test"])[0] == 250
     i.wait_log("status=deferred", count=6)
@@ -94,7 +94,7 @@ def test_disk_that_hangs(with_sink):  # noqa: F811
     try:
         clients = Clients(i, 40, ["u1@example.test", "u2@example.test"])
         wait(lambda: slow.hanging() >= 16, 30, "16 syncs that hang")
-        sink.rcpt_default = "250 ok"
+        sink.usual = None
         i.tool("queue", "flush")
         sink.wait(3, 30 * SLOW)
         assert send(i, "u2@example.test", "Subject: d\r\n\r\ndirect\r\n")[0] == 250
@@ -128,7 +128,7 @@ def test_full_disk_keeps_a_reserve(with_sink, tmp_path):  # noqa: F811
         i, sink = with_sink(direct=False, allow_deaths=True, main={"queue_directory": mount, "queue_minfree": "8M", "message_size_limit": "1M"},
                             users={"u1@example.test": "p"})
         i.spool = mount
-        sink.rcpt_default = "450 4.2.0 not now"
+        sink.usual = "450 4.2.0 not now"
         for address in ("a@out.test", "bad@out.test"):
             assert send(i, address, sender="u1@example.test")[0] == 250
         i.wait_log("status=deferred", count=2)
@@ -139,8 +139,8 @@ def test_full_disk_keeps_a_reserve(with_sink, tmp_path):  # noqa: F811
         code, text = send(i, "u1@example.test")
         assert code == 452 and text.startswith("4.3.1")
         i.wait_log("queue-space-low")
-        sink.rcpt_default = "250 ok"
-        sink.replies["bad@out.test"] = "550 5.1.1 no such user"
+        sink.usual = None
+        sink.answers["bad@out.test"] = "550 5.1.1 no such user"
         i.tool("queue", "flush")
         sink.wait(1)
         (notice,) = wait(lambda: [m for m in i.messages("u1@example.test") if b"MAILER-DAEMON" in m], 30, "the notice")
