@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from instance import BIN, wait
+from instance import BIN, SLOW, wait
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs to become other users")
 DOMAIN = "sys.test"
@@ -527,7 +527,7 @@ def test_large_list_comes_in_parts(users, make_instance, tmp_path):
     i = start(make_instance, aliases=f"list: :include:{members}\n", recipient_delimiter="+",
               local_destination_concurrency_limit="20")
     send(i, f"list@{DOMAIN}")
-    files = maildir(users.homes[a], count, 60)
+    files = maildir(users.homes[a], count, 60 * SLOW)
     assert len(files) == count
 
 
