@@ -311,7 +311,6 @@ accept_message(struct qmgr *q, struct message *m)
 		return;
 	}
 	o = spool_op(&q->spool, SPOOL_SEAL, m->env.id, sealed, q, m);
-	o->op.intake = !(m->env.flags & MAIL_NOTICE);
 	o->read_fd = m->read_fd;
 	m->read_fd = -1;
 	m->busy = true;

@@ -17,9 +17,10 @@ sched_new(const struct sched_limits *l)
 
 	s->msgs.object = sizeof(struct sched_msg);
 	s->jobs.object = sizeof(struct sched_job);
-	for (int i = 0; i < SCHED_CLASSES; i++)
+	for (int i = 0; i < SCHED_CLASSES; i++) {
 		TAILQ_INIT(&s->rings[i]);
-	TAILQ_INIT(&s->direct_ring);
+		TAILQ_INIT(&s->direct_rings[i]);
+	}
 	sched_set_limits(s, l);
 	return s;
 }

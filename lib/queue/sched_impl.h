@@ -21,7 +21,7 @@ struct sched {
 	struct heap timers; /* of jobs */
 	struct heap rests;  /* of sites */
 	struct hash sites, flows;
-	TAILQ_HEAD(, sched_site) rings[SCHED_CLASSES], direct_ring;
+	TAILQ_HEAD(, sched_site) rings[SCHED_CLASSES], direct_rings[SCHED_CLASSES];
 	unsigned int running[SCHED_CLASSES], direct;
 	unsigned int turn;
 	int64_t now; /* of the last call that brought the time */

@@ -84,9 +84,9 @@ sched_site_update(struct sched *s, struct sched_site *site)
 		TAILQ_REMOVE(&s->rings[site->kind], site, link);
 	site->in_ring = want;
 	if (direct && !site->in_direct_ring)
-		TAILQ_INSERT_TAIL(&s->direct_ring, site, d_link);
+		TAILQ_INSERT_TAIL(&s->direct_rings[site->kind], site, d_link);
 	if (!direct && site->in_direct_ring)
-		TAILQ_REMOVE(&s->direct_ring, site, d_link);
+		TAILQ_REMOVE(&s->direct_rings[site->kind], site, d_link);
 	site->in_direct_ring = direct;
 	if (site->resting)
 		return;
@@ -167,18 +167,22 @@ sched_direct_leave(struct sched *s, struct sched_waiter *w)
 struct sched_waiter *
 sched_direct_next(struct sched *s, struct sched_site **site_r)
 {
-	struct sched_site *site = TAILQ_FIRST(&s->direct_ring);
-	struct sched_waiter *w;
+	/* A class that is full holds up no other. */
+	for (int kind = 0; kind < SCHED_CLASSES; kind++) {
+		struct sched_site *site = TAILQ_FIRST(&s->direct_rings[kind]);
+		struct sched_waiter *w;
 
-	if (!site || s->running[site->kind] >= s->limits.class_max[site->kind])
-		return NULL;
-	w = TAILQ_FIRST(&site->waiters);
-	TAILQ_REMOVE(&s->direct_ring, site, d_link);
-	TAILQ_INSERT_TAIL(&s->direct_ring, site, d_link);
-	sched_direct_leave(s, w);
-	sched_take(s, site);
-	*site_r = site;
-	return w;
+		if (!site || s->running[kind] >= s->limits.class_max[kind])
+			continue;
+		w = TAILQ_FIRST(&site->waiters);
+		TAILQ_REMOVE(&s->direct_rings[kind], site, d_link);
+		TAILQ_INSERT_TAIL(&s->direct_rings[kind], site, d_link);
+		sched_direct_leave(s, w);
+		sched_take(s, site);
+		*site_r = site;
+		return w;
+	}
+	return NULL;
 }
 
 void

@@ -192,6 +192,29 @@ test_direct_soon(void **state)
 	sched_free(&s);
 }
 
+/* Waiters of one class whose jobs are at their limit do not hold up those of another. */
+static void
+test_direct_classes(void **state)
+{
+	struct sched *s = sched_new(&limits);
+	struct sched_site *far = sched_site(s, SCHED_REMOTE, SLICE_LIT("x")), *got = NULL,
+			  *near = sched_site(s, SCHED_LOCAL, SLICE_LIT("u")),
+			  *other = sched_site(s, SCHED_REMOTE, SLICE_LIT("y"));
+	struct sched_waiter w[2] = { 0 };
+
+	(void)state;
+	sched_direct_wait(s, far, &w[0]);
+	sched_direct_wait(s, near, &w[1]);
+	for (unsigned int i = 0; i < limits.class_max[SCHED_REMOTE]; i++)
+		sched_take(s, other);
+	assert_ptr_equal(sched_direct_next(s, &got), &w[1]);
+	assert_ptr_equal(got, near);
+	assert_null(sched_direct_next(s, &got));
+	sched_release(s, other, OUTCOME_OK, 1, 0);
+	assert_ptr_equal(sched_direct_next(s, &got), &w[0]);
+	sched_free(&s);
+}
+
 static void
 test_direct(void **state)
 {
@@ -366,6 +389,7 @@ main(void)
 		cmocka_unit_test(test_fairness),
 		cmocka_unit_test(test_direct),
 		cmocka_unit_test(test_direct_soon),
+		cmocka_unit_test(test_direct_classes),
 		cmocka_unit_test(test_pause),
 		cmocka_unit_test(test_timers),
 		cmocka_unit_test(test_listing_and_memory),
