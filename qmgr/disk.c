@@ -68,19 +68,25 @@ unlink_done(struct pool_op *op)
 void
 message_unlink(struct qmgr *q, struct message *m)
 {
-	struct spool_op *o = spool_op(&q->spool, SPOOL_UNLINK, m->env.id, unlink_done, q, m);
+	struct spool_op *o;
 
-	m->busy = true;
 	m->want_unlink = false;
 	m->has_file = m->on_disk = false;
-	o->sync = m->asked;
-	o->op.quiet = !o->sync;
 	/* Jobs under way have descriptors of their own. */
 	if (m->state == MSG_DONE && m->read_fd >= 0) {
 		close(m->read_fd);
 		m->read_fd = -1;
 		q->open_files--;
 	}
+	if (m->incoming) {
+		incoming_give(q, m->incoming);
+		m->incoming = 0;
+		return;
+	}
+	m->busy = true;
+	o = spool_op(&q->spool, SPOOL_UNLINK, m->env.id, unlink_done, q, m);
+	o->sync = m->asked;
+	o->op.quiet = !o->sync;
 	pool_submit(q->pool, &o->op);
 	qmgr_arm(q, qmgr_now(q) + 500);
 }
@@ -219,6 +225,8 @@ message_commit(struct qmgr *q, struct message *m)
 	    &m->env, m->has_content ? o->content.n : m->layout.record_offset, &o->tail, &o->layout);
 	if (!m->has_content)
 		o->offset = m->layout.record_offset;
+	o->made_as = m->incoming;
+	m->incoming = 0;
 	for (size_t i = 0; i < m->env.n_rcpts; i++)
 		m->rcpts[i].dirty = false;
 	m->busy = true;

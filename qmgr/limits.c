@@ -73,6 +73,7 @@ on_timer(void *ctx)
 	while (budget-- > 0 && (sm = sched_tick(q->sched, now)))
 		expire(q, sm);
 	agents_idle(q, now);
+	incoming_tidy(q);
 	if (!TAILQ_EMPTY(&q->lists))
 		control_turn(q);
 	deliver_pump(q);

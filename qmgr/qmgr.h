@@ -18,7 +18,7 @@
 #define QMGR_QMGR_H
 
 #include "daemon/daemon.h"
-#include "qmgr/spool.h"
+#include "qmgr/incoming.h"
 #include "queue/mail.h"
 #include "queue/rate.h"
 #include "queue/sched.h"
@@ -82,6 +82,7 @@ struct message {
 	/* disk */
 	struct queue_layout layout;
 	bool on_disk, has_file, busy, gone; /* busy: an operation runs; gone: removed by it */
+	queue_id incoming;                  /* has_file: its name in incoming/, or 0 */
 	bool flush_again, set_mtime, set_mode;
 	bool asked; /* an administrator waits until hold, release or removal is durable */
 	mode_t mode;
@@ -177,6 +178,7 @@ struct qmgr {
 	bool lock_waited;
 	struct pool *pool;
 	struct spool spool;
+	struct incoming incoming;
 	struct queue_id_source ids;
 	queue_id first_id;    /* of this start */
 	int64_t clock_offset; /* internal clock - monotonic, ms */

@@ -102,13 +102,32 @@ refuse_disk(struct qmgr *q, struct message *m, int err)
 
 /* --- a file for a large content --- */
 
+/* The message has its file; the writable descriptor stays the caller's. */
+static void
+opened(struct qmgr *q, struct message *m, queue_id name, int read_fd, int write_fd)
+{
+	struct msg reply = MSG_INIT(MSG_MAIL_FILE, 0);
+
+	m->has_file = true;
+	m->incoming = name;
+	m->read_fd = read_fd;
+	if (m->state == MSG_DONE) {
+		message_drop(q, m);
+	} else if (m->waits) {
+		reply.id = m->waits->id;
+		reply.mail_file.queue_id = slice_str(m->name);
+		reply.mail_file.limit = (uint64_t)q->d->conf->message_size_limit + 65536;
+		reply.fd = write_fd;
+		(void)ipc_send(m->waits->chan, &reply);
+	}
+}
+
 static void
 created(struct pool_op *op)
 {
 	struct spool_op *o = (struct spool_op *)(void *)op;
 	struct qmgr *q = o->owner;
 	struct message *m = o->ctx;
-	struct msg reply = MSG_INIT(MSG_MAIL_FILE, 0);
 
 	message_pin(q, m);
 	m->busy = false;
@@ -120,18 +139,8 @@ created(struct pool_op *op)
 		if (m->state == MSG_RECEIVING)
 			refuse_disk(q, m, op->err);
 	} else {
-		m->has_file = true;
-		m->read_fd = o->read_fd;
+		opened(q, m, o->id, o->read_fd, o->fd);
 		o->read_fd = -1;
-		if (m->state == MSG_DONE)
-			message_drop(q, m);
-		else if (m->waits) {
-			reply.id = m->waits->id;
-			reply.mail_file.queue_id = slice_str(m->name);
-			reply.mail_file.limit = (uint64_t)q->d->conf->message_size_limit + 65536;
-			reply.fd = o->fd;
-			(void)ipc_send(m->waits->chan, &reply);
-		}
 	}
 	/* Our copy of the writable descriptor goes with the operation. */
 	spool_op_free(o);
@@ -145,6 +154,7 @@ on_open(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 	unsigned int code = qmgr_refuses(
 	    q, msg->mail_open.size, true, ipc_chan_peer(ch) == ROLE_BOUNCE, &enhanced, &text);
 	struct transaction *t;
+	struct incoming_file f;
 	struct message *m;
 	struct spool_op *o;
 	queue_id id = code ? 0 : qmgr_new_id(q);
@@ -158,8 +168,13 @@ on_open(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 	t->opened = true;
 	m = t->msg;
 	message_set_id(q, m, id);
-	m->busy = true;
 	q->open_files++;
+	if (incoming_take(q, &f)) {
+		opened(q, m, f.name, f.read_fd, f.write_fd);
+		close(f.write_fd);
+		return;
+	}
+	m->busy = true;
 	o = spool_op(&q->spool, SPOOL_CREATE, id, created, q, m);
 	o->op.intake = ipc_chan_peer(ch) != ROLE_BOUNCE;
 	pool_submit(q->pool, &o->op);
@@ -258,6 +273,18 @@ take_envelope(struct message *m, struct transaction *t, const struct msg_mail_co
 	return true;
 }
 
+/* What lies behind it in the file is no part of the message. */
+static uint64_t
+content_end(const struct envelope *e)
+{
+	uint64_t end = 0;
+
+	for (size_t i = 0; i < e->n_extents; i++)
+		if (e->extents[i].offset + e->extents[i].length > end)
+			end = e->extents[i].offset + e->extents[i].length;
+	return end;
+}
+
 static void
 sealed(struct pool_op *op)
 {
@@ -270,9 +297,8 @@ sealed(struct pool_op *op)
 	m->busy = false;
 	m->read_fd = o->read_fd;
 	o->read_fd = -1;
-	m->layout.record_offset = o->size;
-	for (size_t i = 0; i < m->env.n_extents; i++)
-		fits = fits && m->env.extents[i].offset + m->env.extents[i].length <= o->size;
+	m->layout.record_offset = content_end(&m->env);
+	fits = fits && m->layout.record_offset <= o->size;
 	if (m->state == MSG_DONE)
 		message_drop(q, m);
 	else if (op->err == ERR_DENIED || (op->err == 0 && !fits)) {

@@ -24,10 +24,11 @@ gone(struct pool_op *op)
 }
 
 static void
-submit(struct qmgr *q, enum spool_kind kind, queue_id id)
+submit(struct qmgr *q, enum spool_kind kind, queue_id id, bool incoming)
 {
 	struct spool_op *o = spool_op(&q->spool, kind, id, gone, q, NULL);
 
+	o->incoming = incoming;
 	pool_submit(q->pool, &o->op);
 }
 
@@ -39,7 +40,7 @@ put_aside(struct qmgr *q, const struct spool_found *f)
 	    "message: look at it there and save what is of use\"",
 	    f->name, log_cstr(err_str(f->err)));
 	q->walked.corrupt++;
-	submit(q, SPOOL_CORRUPT, f->id);
+	submit(q, SPOOL_CORRUPT, f->id, false);
 }
 
 static void
@@ -66,7 +67,7 @@ take(struct qmgr *q, const struct spool_found *f)
 }
 
 static void
-look(struct qmgr *q, const struct spool_found *f)
+look(struct qmgr *q, const struct spool_found *f, bool incoming)
 {
 	q->walked.found++;
 	if (f->junk) {
@@ -76,7 +77,7 @@ look(struct qmgr *q, const struct spool_found *f)
 		    log_cstr(f->name));
 	} else if (f->open || f->err == ERR_NOT_FOUND) {
 		q->walked.removed++;
-		submit(q, SPOOL_UNLINK, f->id);
+		submit(q, SPOOL_UNLINK, f->id, incoming);
 	} else if (f->err == ERR_CORRUPT) {
 		put_aside(q, f);
 	} else if (f->err) {
@@ -96,14 +97,16 @@ walked(struct pool_op *op)
 {
 	struct spool_op *o = (struct spool_op *)(void *)op;
 	struct qmgr *q = o->owner;
+	char letter[2] = { o->incoming ? 0 : queue_dir_name(o->dir), 0 };
+	const char *folder = o->incoming ? "incoming" : letter;
 
 	if (op->err)
 		log_event(LOG_queue_walk,
-		    "folder=%c reason=%s effect=\"its messages wait for the next start\" "
+		    "folder=%s reason=%s effect=\"its messages wait for the next start\" "
 		    "remedy=\"%s, then restart\"",
-		    queue_dir_name(o->dir), log_cstr(err_str(op->err)), qmgr_disk_remedy(op->err));
+		    folder, log_cstr(err_str(op->err)), qmgr_disk_remedy(op->err));
 	for (size_t i = 0; i < o->n_found; i++)
-		look(q, &o->found[i]);
+		look(q, &o->found[i], o->incoming);
 	if (o->more && !op->err) {
 		pool_submit(q->pool, op);
 	} else {
@@ -118,9 +121,11 @@ walked(struct pool_op *op)
 static void
 next_folder(struct qmgr *q)
 {
-	while (q->walk_dir < QUEUE_DIRS && q->walk_running < FOLDERS_AT_ONCE) {
+	/* The last one is incoming/. */
+	while (q->walk_dir <= QUEUE_DIRS && q->walk_running < FOLDERS_AT_ONCE) {
 		struct spool_op *o = spool_op(&q->spool, SPOOL_WALK, 0, walked, q, NULL);
 
+		o->incoming = q->walk_dir == QUEUE_DIRS;
 		o->dir = q->walk_dir++;
 		o->own_from = q->first_id;
 		o->own_start = q->spool.start;

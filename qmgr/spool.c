@@ -25,7 +25,7 @@
 static int
 dir_of(const struct spool_op *o)
 {
-	return o->spool->dirs[queue_id_dir(o->id)];
+	return o->incoming ? o->spool->incoming : o->spool->dirs[queue_id_dir(o->id)];
 }
 
 static void
@@ -39,11 +39,10 @@ close_fd(int *fd)
 static int
 create(struct spool_op *o)
 {
-	int dir = dir_of(o);
+	int dir = o->spool->incoming;
 
-	/* Read only first: once there, the mode lets its owner write and nobody read. */
-	o->read_fd = openat(
-	    dir, o->name, O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, QUEUE_MODE_OPEN);
+	o->read_fd = openat(dir, o->name,
+	    O_RDONLY | O_NOATIME | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, QUEUE_MODE_VALID);
 	if (o->read_fd < 0)
 		return err_errno();
 	o->fd = openat(dir, o->name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
@@ -101,17 +100,43 @@ copy_extents(const struct spool_op *o, uint64_t *at)
 	return 0;
 }
 
+/* A sealed file into its folder, where it is nothing until it has its last mode. It ends behind the
+ * content: there may be more of it, from an earlier use. */
+static int
+move_in(struct spool_op *o)
+{
+	char made_as[QUEUE_ID_SIZE];
+
+	queue_id_format(o->made_as, made_as);
+	o->fd = openat(o->spool->incoming, made_as, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (o->fd >= 0 && !fchmod(o->fd, QUEUE_MODE_OPEN) && !ftruncate(o->fd, (off_t)o->offset) &&
+	    !renameat2(o->spool->incoming, made_as, dir_of(o), o->name, RENAME_NOREPLACE))
+		return 0;
+	int err = err_errno();
+	unlinkat(o->spool->incoming, made_as, 0);
+	close_fd(&o->fd);
+	return err;
+}
+
+static int
+open_for_commit(struct spool_op *o)
+{
+	if (!o->new_file)
+		return move_in(o);
+	o->fd = openat(
+	    dir_of(o), o->name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_CREAT | O_EXCL, o->mode);
+	return o->fd < 0 ? err_errno() : 0;
+}
+
 static int
 commit(struct spool_op *o)
 {
 	struct slice parts[2] = { o->content, buf_slice(&o->tail) };
 	uint64_t at = o->content.n;
-	int err;
+	int err = open_for_commit(o);
 
-	o->fd = openat(dir_of(o), o->name,
-	    O_WRONLY | O_CLOEXEC | O_NOFOLLOW | (o->new_file ? O_CREAT | O_EXCL : 0), o->mode);
-	if (o->fd < 0)
-		return err_errno();
+	if (err)
+		return err;
 	if (o->n_copy) {
 		err = queue_write_all(o->fd, parts, 1, 0);
 		if (!err)
@@ -264,7 +289,7 @@ summarise(const struct envelope *e, struct spool_found *f)
 }
 
 static void
-look_at(struct spool_op *o, int dir, struct spool_found *f)
+look_at(const struct spool_op *o, int dir, struct spool_found *f)
 {
 	struct arena a = { 0 };
 	struct envelope e;
@@ -278,7 +303,7 @@ look_at(struct spool_op *o, int dir, struct spool_found *f)
 	}
 	f->mtime_ms = (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000;
 	f->held = (st.st_mode & 07777) == QUEUE_MODE_HELD;
-	f->open = (st.st_mode & 07777) == QUEUE_MODE_OPEN;
+	f->open = o->incoming || (st.st_mode & 07777) == QUEUE_MODE_OPEN;
 	f->err = S_ISREG(st.st_mode) ? 0 : ERR_CORRUPT;
 	if (f->open || f->err)
 		return;
@@ -290,13 +315,12 @@ look_at(struct spool_op *o, int dir, struct spool_found *f)
 		summarise(&e, f);
 	close_fd(&fd);
 	arena_free(&a);
-	(void)o;
 }
 
 static int
 walk(struct spool_op *o)
 {
-	int dir = o->spool->dirs[o->dir];
+	int dir = o->incoming ? o->spool->incoming : o->spool->dirs[o->dir];
 	struct dirent *d;
 
 	o->more = false;
@@ -324,8 +348,8 @@ walk(struct spool_op *o)
 			continue;
 		*f = (struct spool_found){ 0 };
 		copy_text(f->name, sizeof(f->name), slice_str(d->d_name));
-		f->junk =
-		    queue_id_parse(slice_str(d->d_name), &f->id) || queue_id_dir(f->id) != o->dir;
+		f->junk = queue_id_parse(slice_str(d->d_name), &f->id) ||
+			  (!o->incoming && queue_id_dir(f->id) != o->dir);
 		if (!f->junk && f->id >= o->own_from && (f->id & 1023) == o->own_start)
 			continue;
 		if (!f->junk)
@@ -447,6 +471,8 @@ spool_prepare(const char *root, uid_t uid, gid_t gid, char *why, size_t size)
 		err = make_dir(fd, name, uid, gid, why, size);
 	}
 	if (!err)
+		err = make_dir(fd, "incoming", uid, gid, why, size);
+	if (!err)
 		err = make_dir(fd, "corrupt", uid, gid, why, size);
 	close(fd);
 	return err;
@@ -476,6 +502,9 @@ open_dirs(struct spool *s)
 {
 	s->root = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (s->root < 0)
+		return err_errno();
+	s->incoming = openat(s->root, "incoming", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (s->incoming < 0)
 		return err_errno();
 	s->corrupt = openat(s->root, "corrupt", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (s->corrupt < 0)

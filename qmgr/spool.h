@@ -2,8 +2,9 @@
  * Operations on the files of the spool, for the pool. The loop makes one with spool_op, fills it in
  * and submits it; all descriptors in it belong to the operation until it is done.
  *
- * Below the root of qmgr: a folder for each of the 32 characters of a queue ID, corrupt/, and the
- * file clock, whose 10 bytes say up to which time IDs may have been given, and by which start.
+ * Below the root of qmgr: a folder for each of the 32 characters of a queue ID, incoming/ (see
+ * incoming.h), corrupt/, and the file clock, whose 10 bytes say up to which time IDs may have been
+ * given, and by which start.
  */
 #ifndef QMGR_SPOOL_H
 #define QMGR_SPOOL_H
@@ -13,23 +14,23 @@
 
 struct spool {
 	int dirs[QUEUE_DIRS]; /* the folders, open for as long as qmgr lives */
-	int corrupt, root;
+	int incoming, corrupt, root;
 	unsigned int start; /* the bits of this start in its queue IDs */
 	bool sync_dirs;     /* the file system does not make a new name durable with its file */
 };
 
 enum spool_kind {
-	SPOOL_CREATE, /* for a receiver: fd (write only) and read_fd come back */
+	SPOOL_CREATE, /* in incoming/, for a receiver: fd (write only) and read_fd come back */
 	SPOOL_SEAL,   /* read_fd: no writer is left; size comes back */
-	SPOOL_COMMIT, /* content (small) and tail, or tail behind the content of a sealed file;
-			 fsync */
+	SPOOL_COMMIT, /* content (small) and tail, or tail behind the content of a sealed file,
+			 which moves into its folder; fsync */
 	SPOOL_UPDATE, /* slots and the time of the next attempt, or the mode */
 	SPOOL_UNLINK,
 	SPOOL_LOAD,    /* envelope, and content (small) or read_fd (large) */
 	SPOOL_CORRUPT, /* into corrupt/ */
 	SPOOL_SPACE,   /* free bytes and inodes */
 	SPOOL_CLOCK,   /* reserve IDs up to units */
-	SPOOL_WALK,    /* one folder, SPOOL_WALK_BATCH files a time */
+	SPOOL_WALK,    /* one folder or incoming/, SPOOL_WALK_BATCH files a time */
 };
 
 struct spool_slot {
@@ -64,8 +65,10 @@ struct spool_op {
 	void *ctx; /* the loop's */
 	/* descriptors, -1 */
 	int fd, read_fd;
+	bool incoming; /* UNLINK, WALK: of incoming/ */
 	/* COMMIT */
 	bool new_file;
+	queue_id made_as; /* else: its name in incoming/ */
 	struct slice
 	    content; /* borrowed from the message, which does not change or end meanwhile */
 	struct buf tail;

@@ -1,5 +1,5 @@
 /* Unit tests of the operations on the spool, run without threads: each against a folder in /tmp. */
-#include "qmgr/spool.h"
+#include "qmgr/incoming.h"
 
 #include "queue/mail.h"
 
@@ -43,10 +43,12 @@ teardown(void **state)
 		close(spool.dirs[i]);
 		rmdir(path);
 	}
+	close(spool.incoming);
 	close(spool.corrupt);
 	close(spool.root);
 	if (getcwd(path, sizeof(path))) {
 		unlink("clock");
+		rmdir("incoming");
 		rmdir("corrupt");
 		if (chdir("/") == 0)
 			rmdir(path);
@@ -106,7 +108,7 @@ commit(bool new_file, struct queue_layout *l)
 	if (new_file)
 		o->content = SLICE_LIT(CONTENT);
 	else
-		o->offset = e.size;
+		o->offset = e.size, o->made_as = ID;
 	assert_int_equal(queue_file_tail(&e, e.size, &o->tail, l), 0);
 	err = run(o);
 	spool_op_free(o);
@@ -207,14 +209,80 @@ test_large(void **state)
 	close(writer);
 	assert_int_equal(run(seal), 0);
 	assert_int_equal(seal->size, sizeof(CONTENT) - 1);
-	/* Until it is committed nobody takes it for a queue file. */
-	spool_op_free(load(geteuid() ? -EACCES : ERR_NOT_FOUND));
+	/* Until it is committed nobody takes it for a queue file, and a start removes it. */
+	spool_op_free(load(-ENOENT));
+	o = make(SPOOL_WALK);
+	o->incoming = true;
+	assert_int_equal(run(o), 0);
+	assert_int_equal(o->n_found, 1);
+	assert_true(o->found[0].open && !o->found[0].junk);
+	spool_op_free(o);
+	/* What an earlier use left behind the content is not in the queue file. */
+	o = make(SPOOL_CREATE);
+	writer = openat(spool.incoming, o->name, O_WRONLY | O_APPEND);
+	assert_int_equal(write(writer, "more", 4), 4);
+	close(writer);
+	spool_op_free(o);
 	assert_int_equal(commit(false, &l), 0);
 	o = load(0);
 	assert_true(slice_eq_str(buf_slice(&o->data), CONTENT));
 	spool_op_free(o);
 	spool_op_free(seal);
 	assert_int_equal(run_once(SPOOL_UNLINK), 0);
+}
+
+static void
+use_incoming(struct incoming_file *f, const char *content)
+{
+	assert_true(f->write_fd >= 0 && f->read_fd >= 0);
+	assert_int_equal(write(f->write_fd, content, strlen(content)), strlen(content));
+	close(f->write_fd);
+}
+
+/* A file is used again, empty of what it held, unless somebody could still see it. */
+static void
+test_wiped(void **state)
+{
+	struct spool_op *o = make(SPOOL_CREATE);
+	struct incoming_file f = { .name = ID };
+	struct stat before, after;
+	char bytes[8] = "xxxxxxxx";
+
+	(void)state;
+	assert_int_equal(run(o), 0);
+	f.write_fd = o->fd, f.read_fd = o->read_fd;
+	o->fd = o->read_fd = -1;
+	use_incoming(&f, "secret");
+	assert_int_equal(fstat(f.read_fd, &before), 0);
+	close(f.read_fd);
+	incoming_clean(spool.incoming, &f, 6);
+	assert_int_equal(fstat(f.read_fd, &after), 0);
+	assert_int_equal(before.st_ino, after.st_ino);
+	assert_int_equal(read(f.read_fd, bytes, sizeof(bytes)), 6);
+	assert_memory_equal(bytes, "\0\0\0\0\0\0xx", 8);
+	/* Its last reader has not closed it yet; the next user's content must not reach him. */
+	use_incoming(&f, "secret");
+	incoming_clean(spool.incoming, &f, 6);
+	assert_true(f.write_fd < 0 && f.read_fd < 0);
+	assert_int_equal(faccessat(spool.incoming, o->name, F_OK, 0), -1);
+	spool_op_free(o);
+}
+
+static void
+test_wiped_too_large(void **state)
+{
+	struct spool_op *o = make(SPOOL_CREATE);
+	struct incoming_file f = { .name = ID };
+
+	(void)state;
+	assert_int_equal(run(o), 0);
+	f.write_fd = o->fd;
+	f.read_fd = o->read_fd;
+	o->fd = -1;
+	use_incoming(&f, "1234567");
+	spool_op_free(o);
+	incoming_clean(spool.incoming, &f, 6);
+	assert_true(f.write_fd < 0 && f.read_fd < 0);
 }
 
 /* What a receiver wrote looks like a queue file, footer and all: its mode tells. */
@@ -253,6 +321,7 @@ test_clock(void **state)
 	assert_int_equal(again.start, 8); /* not that of the start before */
 	for (unsigned int i = 0; i < QUEUE_DIRS; i++)
 		close(again.dirs[i]);
+	close(again.incoming);
 	close(again.corrupt);
 	close(again.root);
 }
@@ -263,6 +332,8 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_small),
 		cmocka_unit_test(test_large),
+		cmocka_unit_test(test_wiped),
+		cmocka_unit_test(test_wiped_too_large),
 		cmocka_unit_test(test_forged),
 		cmocka_unit_test(test_clock),
 	};

@@ -190,6 +190,7 @@ class Seen:
                 self.states["uncommitted"] += 1
             else:
                 self.queue_file(content, mode)
+        self.states["open"] += sum(1 for _ in folder.glob("incoming/*"))
         for path in folder.glob("corrupt/*"):
             self.half.append(f"{path} was set aside")
 

@@ -231,6 +231,54 @@ def test_restart_keeps_what_waits(with_sink):
     assert len(sink.messages) == 6
 
 
+PATIENT = {"direct_delivery_deadline": "10s"}
+
+
+def incoming(i):
+    return list((i.spool / "queue/incoming").iterdir())
+
+
+def large(name, bytes_, letter):
+    return f"Subject: {name}\r\n\r\n" + (letter * 76 + "\r\n") * (bytes_ // 78)
+
+
+def test_a_file_of_large_content_is_used_again(with_sink):
+    """One file for one large message after the other; nothing of one is in the next, nor left when all is done."""
+    i, sink = with_sink(main=PATIENT)
+    seen = set()
+    for name, bytes_, letter in (("first", 200_000, "a"), ("second", 50_000, "b"), ("third", 120_000, "c")):
+        content = large(name, bytes_, letter)
+        assert send(i, "u1@example.test", content)[0] == 250
+        [m] = [m for m in i.messages("u1@example.test") if f"Subject: {name}".encode() in m]
+        assert m.partition(b"\n\n")[2] == content.partition("\r\n\r\n")[2].replace("\r\n", "\n").encode()
+        wait(lambda: all(set(p.read_bytes()) <= {0} for p in incoming(i)), what="incoming/, wiped,")
+        seen |= {(p.name, p.stat().st_ino) for p in incoming(i)}
+    assert len(seen) == 1, seen
+    # Queued, it moves into its folder, and ends where the message ends.
+    sink.usual = "450 4.2.0 not now"
+    code, text = send(i, "late@out.test", large("fourth", 60_000, "d"))
+    name = queue_id((code, text))
+    [file] = [p for p in queue_files(i) if p.name == name]
+    assert file.stat().st_size < 64_000 and b"cccc" not in file.read_bytes()
+    assert not incoming(i)
+
+
+def test_incoming_is_swept_at_the_start(with_sink):
+    i, _ = with_sink(main=PATIENT, allow_deaths=True)
+    assert send(i, "u1@example.test", large("x", 100_000, "a"))[0] == 250
+    assert len(incoming(i)) == 1
+    i.kill_program("qmgr")
+    wait(lambda: not incoming(i), what="incoming/, empty,")
+    assert send(i, "u1@example.test", large("y", 100_000, "a"))[0] == 250
+
+
+@pytest.mark.parametrize("parameter", [{"incoming_spare_files": "0"}, {"incoming_spare_size": "64K"}])
+def test_files_of_large_content_are_bounded(with_sink, parameter):
+    i, _ = with_sink(main={**PATIENT, **parameter})
+    assert send(i, "u1@example.test", large("x", 100_000, "a"))[0] == 250
+    wait(lambda: not incoming(i), what="the removal of the file")
+
+
 def test_spool_is_cleaned_at_the_start(make_instance):
     i = make_instance(direct=False, main={"transport_maps": "inline:{ {example.test = retry:not now} }"})
     names = [queue_id(send(i, "u1@example.test", f"Subject: c\r\n\r\n{n}\r\n")) for n in range(4)]

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -542,6 +543,15 @@ be_patient(void)
 	(void)sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){ 0 });
 }
 
+/* Buffers come and go with each message: what was used once is kept, up to that much, in place of
+ * going back to the kernel, which would have to clear it anew each time. */
+static void
+keep_memory(void)
+{
+	(void)mallopt(M_MMAP_THRESHOLD, 1 << 20);
+	(void)mallopt(M_TRIM_THRESHOLD, 2 << 20);
+}
+
 int
 daemon_run_with(int argc, char **argv, const struct daemon_desc *desc, const void *acceptor)
 {
@@ -553,6 +563,7 @@ daemon_run_with(int argc, char **argv, const struct daemon_desc *desc, const voi
 	parse_args(&d, argc, argv);
 	log_init(FD_LOG, desc->role, LOG_INFO_);
 	be_patient();
+	keep_memory();
 	if (acceptor)
 		counters_share();
 	for (int fd = FD_CONTROL; fd <= FD_LOG; fd++)
