@@ -2,9 +2,9 @@
  * The sending side of the log. Runs in every process and thread; texts come from outside, so they
  * are escaped here (log_value) and once more by the log daemon. Records are gathered per thread and
  * sent in one message: by the skeleton at most 20 ms after the first, at once for warnings. A full
- * log never blocks: ordinary records are dropped first, so that a flood of them does not cost the
- * failed logins and the decisions of the queue. The state is file scope on purpose: every layer
- * logs, and there is one log per process.
+ * log never blocks, and records try it once a millisecond at most: ordinary ones are dropped first,
+ * so that a flood of them does not cost the failed logins and the decisions of the queue. The state
+ * is file scope on purpose: every layer logs, and there is one log per process.
  */
 #include "daemon/log.h"
 
@@ -23,6 +23,7 @@
 #define KEEP_BYTES ((size_t)57344)
 #define TEXT_MAX ((size_t)4096)
 #define VALUE_MAX ((size_t)512)
+#define FULL_US 1000 /* before a log that was full is tried again: a try copies the batch */
 
 static int log_sock = -1;
 static enum role log_role = ROLE_TOOL;
@@ -31,6 +32,7 @@ static enum log_level log_threshold = LOG_INFO_;
 static __thread struct buf gathered; /* items */
 static __thread uint32_t gathered_n, dropped;
 static __thread char dropped_event[64];
+static __thread int64_t full_since_us; /* 0: the last message went */
 static __thread char values[8][VALUE_MAX + 8];
 static __thread unsigned value_at;
 
@@ -48,6 +50,7 @@ log_reset(enum role role)
 	log_role = role;
 	buf_clear(&gathered);
 	gathered_n = dropped = 0;
+	full_since_us = 0;
 }
 
 bool
@@ -152,10 +155,18 @@ log_flush(void)
 		}
 	}
 	buf_free(&out);
+	full_since_us = full ? ev_now_us() : 0;
 	if (full)
 		return;
 	buf_clear(&gathered);
 	gathered_n = 0;
+}
+
+static void
+flush_unless_full(void)
+{
+	if (!full_since_us || ev_now_us() - full_since_us >= FULL_US)
+		log_flush();
 }
 
 /* Room for one more record: what is kept may go on where the rest has to stop. */
@@ -163,7 +174,7 @@ static bool
 room_for(const struct log_event_row *row)
 {
 	if (buf_len(&gathered) >= BATCH_BYTES)
-		log_flush();
+		flush_unless_full();
 	if (buf_len(&gathered) < (row->keep ? KEEP_BYTES : BATCH_BYTES))
 		return true;
 	dropped++;
@@ -215,5 +226,5 @@ log_event(enum log_event event, const char *fmt, ...)
 		return;
 	gather(row, text);
 	if (row->level >= LOG_WARN_)
-		log_flush();
+		flush_unless_full();
 }

@@ -106,6 +106,9 @@ static const int calls_P_STDIO[] = {
 	CALL(msync),
 	CALL(mincore),
 #endif
+#ifdef __SANITIZE_THREAD__
+	CALL(tgkill), /* its runtime, where a process with threads forks or ends */
+#endif
 };
 static const int calls_P_ACCEPT[] = { CALL(accept4), CALL(listen) };
 static const int calls_P_PAIR[] = { CALL(socketpair) };
