@@ -205,6 +205,7 @@ static void
 on_writable(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd, (void)what;
+	ev_turn();
 	pump(arg);
 }
 
@@ -244,6 +245,7 @@ on_readable(evutil_socket_t fd, short what, void *arg)
 	ptrdiff_t n = buf_read(&c->in, fd, READ_SIZE);
 
 	(void)what;
+	ev_turn();
 	if (n == -EAGAIN || n == -EWOULDBLOCK)
 		return;
 	if (n < 0 || (!n && !c->session)) {

@@ -48,6 +48,7 @@ on_watch(evutil_socket_t fd, short what, void *arg)
 	struct user *u = arg;
 
 	(void)fd, (void)what;
+	ev_turn();
 	if (store_changed(u->store))
 		connections_changed(u, NULL);
 }

@@ -535,6 +535,7 @@ on_ready(evutil_socket_t fd, short what, void *ctx)
 	int err;
 
 	(void)fd;
+	ev_turn();
 	if (c->state == CLIENT_PUMP) {
 		pump_run(c);
 		return;

@@ -17,6 +17,7 @@ on_session_ready(evutil_socket_t fd, short what, void *ctx)
 {
 	(void)fd;
 	(void)what;
+	ev_turn();
 	pump_run(ctx);
 }
 

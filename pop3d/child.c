@@ -186,6 +186,7 @@ on_readable(evutil_socket_t fd, short what, void *ctx)
 	ptrdiff_t n = buf_read(&s->in, fd, READ_CHUNK);
 
 	(void)what;
+	ev_turn();
 	if (n == -EAGAIN) {
 		event_add(s->readable, NULL);
 		return;
@@ -203,6 +204,7 @@ on_writable(evutil_socket_t fd, short what, void *ctx)
 
 	(void)fd;
 	(void)what;
+	ev_turn();
 	ev_timer_set(s->d->base, &s->idle, s->d->conf->pop3_idle_timeout, on_silence, s);
 	if (flush(s))
 		work(s);

@@ -107,6 +107,7 @@ on_done(evutil_socket_t fd, short what, void *arg)
 	uint64_t n;
 
 	(void)what;
+	ev_turn();
 	if (read(fd, &n, sizeof(n)) > 0)
 		pool_collect(arg);
 }

@@ -329,6 +329,7 @@ on_readable(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	ev_turn();
 	if (c->state == CONN_HANDSHAKE)
 		handshake(c);
 	else
@@ -342,6 +343,7 @@ on_writable(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	ev_turn();
 	if (c->state == CONN_CONNECT)
 		connected(c);
 	else if (c->state == CONN_HANDSHAKE)

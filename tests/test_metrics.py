@@ -1,16 +1,18 @@
 """The OpenMetrics endpoint: off by default, loopback unless told otherwise, read only, true to what happened."""
 import os
+import pathlib
 import re
 import shutil
 import signal
 import smtplib
 import socket
 import subprocess
+import threading
 import time
 
 import pytest
 
-from instance import SLOW
+from instance import SLOW, wait
 
 ROW = "metrics unix n - y - 1 metrics"
 
@@ -76,6 +78,68 @@ def test_counters(served):
     while Numbers(url(served)).get("processes", "maps") != 1:
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+def switches(i):
+    """How often the threads of each process have gone to sleep so far."""
+    found = {}
+    for pid, _ in i.processes():
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            text = (task / "status").read_text()
+            found[task.name] = int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", text, re.M)[1])
+    return found
+
+
+def test_who_has_nothing_to_do_sleeps(instance):
+    send(instance, 3)
+    instance.wait_messages("u1@example.test", 3)
+    before = None
+
+    def still():
+        nonlocal before
+        time.sleep(1.5)
+        now, before = before, switches(instance)
+        return now == before
+
+    wait(still, 30, "an end of all wake-ups")
+
+
+def lag(i, program):
+    values = [re.search(r"loop_lag_max_us=(\d+)", line) for line in i.tool("status", check=False).stdout.splitlines()
+              if line.startswith(program + "[")]
+    return max(int(m[1]) if m else 0 for m in values)
+
+
+@pytest.mark.parametrize("program", ["qmgr", "log"])
+def test_lag_of_the_loop(served, program):
+    """A daemon that was stopped for a second while mail came tells it: in status, in the metrics, in the log."""
+    send(served)
+    (pid,) = served.pids(program)
+    before = lag(served, program)
+    assert before < 800000
+    over = threading.Event()
+
+    def go_on():
+        while not over.is_set():
+            send(served)
+
+    client = threading.Thread(target=go_on)
+    client.start()
+    try:
+        for _ in range(10):  # between two of its probes a stop is not seen
+            time.sleep(0.3)
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(1.2)
+            os.kill(pid, signal.SIGCONT)
+            if wait(lambda: lag(served, program), 10) > 1000000:
+                break
+    finally:
+        over.set()
+        client.join()
+    assert lag(served, program) > 1000000
+    numbers = Numbers(url(served))
+    assert numbers.get("loop_lag_max_us", program) > 1000000 and numbers.get("loop_late_total", program) >= 1
+    served.wait_log(f"{program}.* loop-stalled ms=1[0-9]{{3}} .*remedy=")
 
 
 def ask(i, request, seconds=15):

@@ -78,6 +78,7 @@ on_wake(evutil_socket_t fd, short what, void *arg)
 	uint64_t n;
 
 	(void)what;
+	ev_turn();
 	if (read(fd, &n, sizeof(n)) < 0 && errno != EAGAIN)
 		die("cannot read the wake-up descriptor: %s", err_str(err_errno()));
 	collect(arg);

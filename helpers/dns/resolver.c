@@ -78,6 +78,7 @@ on_socket(evutil_socket_t fd, short what, void *arg)
 {
 	struct resolver *r = ((struct watch *)arg)->r;
 
+	ev_turn();
 	ares_process_fd(r->channel, what & EV_READ ? fd : ARES_SOCKET_BAD,
 	    what & EV_WRITE ? fd : ARES_SOCKET_BAD);
 	pump(r);

@@ -260,6 +260,7 @@ on_readable(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	ev_turn();
 	if (take_some(s) && !s->armed) {
 		s->armed = true;
 		ev_timer_set(s->d->base, &s->rest, REST_MS, flush_pending, s);

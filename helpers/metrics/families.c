@@ -12,8 +12,10 @@
 
 static const struct {
 	const char *name, *doc;
+	bool peak;
 } counters[] = {
-#define COUNTER(name, doc) { #name, doc },
+#define COUNTER(name, doc) { #name, doc, false },
+#define PEAK(name, doc) { #name, doc, true },
 #include "daemon/counters.def"
 #undef COUNTER
 };
@@ -81,8 +83,13 @@ families_stats(struct families *f, const struct msg_metrics_stats *m)
 		s = STAILQ_NEXT(s, next);
 	if (!s)
 		return;
-	for (size_t i = 0; i < COUNT_MAX; i++)
-		s->values[i] += cursor_u64(&values);
+	for (size_t i = 0; i < COUNT_MAX; i++) {
+		uint64_t v = cursor_u64(&values);
+		if (!counters[i].peak)
+			s->values[i] += v;
+		else if (v > s->values[i])
+			s->values[i] = v;
+	}
 	while (rest.n && s->extra_n < EXTRA_MAX) {
 		struct slice word = slice_split(&rest, ' '), value = word,
 			     key = slice_split(&value, '=');
@@ -169,12 +176,13 @@ families_format(const struct families *f, struct buf *out)
 		buf_addf(out, "} %u\n", s->ready);
 	}
 	for (size_t i = 0; i < COUNT_MAX; i++) {
-		buf_addf(out, "# TYPE bulkhead_%s counter\n# HELP bulkhead_%s %s\n",
-		    counters[i].name, counters[i].name, counters[i].doc);
+		buf_addf(out, "# TYPE bulkhead_%s %s\n# HELP bulkhead_%s %s\n", counters[i].name,
+		    counters[i].peak ? "gauge" : "counter", counters[i].name, counters[i].doc);
 		STAILQ_FOREACH(s, &f->services, next) {
 			if (!s->ready)
 				continue;
-			buf_addf(out, "bulkhead_%s_total", counters[i].name);
+			buf_addf(out, "bulkhead_%s%s", counters[i].name,
+			    counters[i].peak ? "" : "_total");
 			add_labels(out, s);
 			buf_addf(out, "} %llu\n", (unsigned long long)s->values[i]);
 		}

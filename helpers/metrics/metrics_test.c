@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <cmocka.h>
+#include <stdio.h>
 
 static void
 test_requests(void **state)
@@ -85,6 +86,7 @@ test_families(void **state)
 {
 	struct families f;
 	struct buf values = { 0 }, out = { 0 };
+	char peak[100];
 	struct msg_metrics_service a = { .program = SLICE_LIT("qmgr"),
 		.service = SLICE_LIT("qmgr"),
 		.ready = 1 },
@@ -113,6 +115,11 @@ test_families(void **state)
 	    holds(&out, "bulkhead_connections_total{program=\"qmgr\",service=\"qmgr\"} 2\n"));
 	assert_true(holds(
 	    &out, "bulkhead_connections_refused_total{program=\"qmgr\",service=\"qmgr\"} 2\n"));
+	snprintf(peak, sizeof(peak),
+	    "bulkhead_loop_lag_max_us{program=\"qmgr\",service=\"qmgr\"} %d\n",
+	    COUNT_loop_lag_max_us + 1); /* of two processes the larger one */
+	assert_true(holds(&out, "# TYPE bulkhead_loop_lag_max_us gauge\n"));
+	assert_true(holds(&out, peak));
 	assert_true(
 	    holds(&out, "bulkhead_processes{program=\"smtp\\\"d\",service=\"a\\\\b?\"} 0\n"));
 	assert_true(

@@ -5,6 +5,8 @@
  */
 #include "helpers/nss/lookup.h"
 
+#include "ev/ev.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -100,6 +102,7 @@ on_wake(evutil_socket_t fd, short what, void *arg)
 	uint64_t n;
 
 	(void)what;
+	ev_turn();
 	if (read(fd, &n, sizeof(n)) < 0)
 		return;
 	pthread_mutex_lock(&p->lock);

@@ -25,6 +25,7 @@ on_change(evutil_socket_t fd, short what, void *ctx)
 	char events[4096];
 
 	(void)what;
+	ev_turn();
 	while (read(fd, events, sizeof(events)) > 0)
 		;
 	p->again = true;

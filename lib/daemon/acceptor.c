@@ -144,6 +144,7 @@ on_listener_ready(evutil_socket_t fd, short what, void *arg)
 	struct listener *l = arg;
 
 	(void)what;
+	ev_turn();
 	if (!l->a->linked && !may_begin(l->a)) {
 		rest(l->a, 10);
 		return;

@@ -16,6 +16,16 @@ count(enum counter c, uint64_t n)
 }
 
 void
+count_peak(enum counter c, uint64_t value)
+{
+	uint64_t now = __atomic_load_n(&counters[c], __ATOMIC_RELAXED);
+
+	while (now < value && !__atomic_compare_exchange_n(&counters[c], &now, value, true,
+				  __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
+}
+
+void
 counters_share(void)
 {
 	void *map = mmap(

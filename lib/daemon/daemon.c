@@ -401,9 +401,11 @@ daemon_loop(struct daemon *d)
 {
 	struct daemon_private *p = d->private;
 
+	(void)ev_turn_end(); /* in a zygote's child: of the turn that forked it */
 	while (!p->leave) {
 		if (event_base_loop(d->base, EVLOOP_ONCE) < 0)
 			die("event loop: %s", err_str(err_errno()));
+		lag_turn(d);
 		if (log_pending() && !p->flush_armed) {
 			p->flush_armed = true;
 			ev_timer_set(d->base, &p->flush, FLUSH_MS, flush_now, d);

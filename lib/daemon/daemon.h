@@ -99,7 +99,8 @@ struct ipc_chan *daemon_adopt(struct daemon *d, int fd, enum role peer);
 /* Closes a channel of daemon_adopt; link_down is called for it first. */
 void daemon_drop(struct daemon *d, struct ipc_chan *ch);
 
-/* Counters: lib/daemon/counters.def declares them; count() adds to this process's. */
+/* Counters: lib/daemon/counters.def declares them; count() adds to this process's, count_peak()
+ * raises a PEAK. */
 enum counter {
 #define COUNTER(name, doc) COUNT_##name,
 #include "daemon/counters.def"
@@ -107,5 +108,6 @@ enum counter {
 	COUNT_MAX
 };
 void count(enum counter c, uint64_t n);
+void count_peak(enum counter c, uint64_t value);
 
 #endif

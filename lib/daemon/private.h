@@ -24,6 +24,14 @@ struct child {
 	size_t npeers;
 };
 
+/* How late the loop is: lag.c. */
+struct lag {
+	struct ev_timer probe;
+	int64_t due_us;  /* of the probe; 0: not armed */
+	int64_t late_us; /* end of the last turn that was too long */
+	bool probed;     /* in this turn */
+};
+
 struct daemon_private {
 	LIST_HEAD(, link) links;
 	struct hash children; /* of a zygote */
@@ -31,6 +39,7 @@ struct daemon_private {
 	struct ev_timer flush;
 	int log_fd;
 	bool flush_armed, leave;
+	struct lag lag;
 	bool lingers; /* replaced by an upgrade, and still asked by others that were */
 	struct ev_timer linger;
 	int status;
@@ -50,6 +59,8 @@ void daemon_drop(struct daemon *d, struct ipc_chan *ch);
 int daemon_run_with(int argc, char **argv, const struct daemon_desc *desc, const void *acceptor);
 /* A snapshot from a descriptor of master's, or NULL with why. */
 struct conf *daemon_read_snapshot(int fd, char *why, size_t size);
+/* After each turn of the loop. */
+void lag_turn(struct daemon *d);
 /* Before any fork: the counters lie in memory that the children share. */
 void counters_share(void);
 /* Appends all values as u64, in the order of counters.def. */

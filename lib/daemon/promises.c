@@ -106,8 +106,8 @@ static const int calls_P_STDIO[] = {
 	CALL(msync),
 	CALL(mincore),
 #endif
-#ifdef __SANITIZE_THREAD__
-	CALL(tgkill), /* its runtime, where a process with threads forks or ends */
+#ifdef __SANITIZE_THREAD__ /* its runtime, where a process with threads forks or ends */
+	CALL(tgkill),
 #endif
 };
 static const int calls_P_ACCEPT[] = { CALL(accept4), CALL(listen) };

@@ -320,6 +320,7 @@ on_child(evutil_socket_t sig, short what, void *arg)
 
 	(void)sig;
 	(void)what;
+	ev_turn();
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
 		bury(d, pid, status);
 	if (d->stopping && !d->private->children.count && d->desc->stop)

@@ -27,6 +27,14 @@ int64_t ev_now_us(void);
 int64_t ev_wall_us(void);
 
 /*
+ * A turn of the loop are the callbacks between two waits. Who has a callback that may come first
+ * calls ev_turn() in it; the timers here do. ev_turn_end, for who runs the loop: when the first of
+ * them was in the turn that is over, by ev_now_us(), or 0.
+ */
+void ev_turn(void);
+int64_t ev_turn_end(void);
+
+/*
  * A one-shot or repeated timer; the struct belongs to the caller and is zeroed before its first
  * use. ev_timer_set arms or re-arms, ev_timer_clear disarms; both cost no allocation after the
  * first call.

@@ -377,6 +377,7 @@ on_readable(evutil_socket_t fd, short what, void *arg)
 	int i, n;
 
 	(void)what;
+	ev_turn();
 	for (i = 0; i < BATCH; i++) {
 		io->heads[i].msg_hdr.msg_control = io->control[i];
 		io->heads[i].msg_hdr.msg_controllen = sizeof(io->control[i]);

@@ -291,6 +291,7 @@ on_readable(evutil_socket_t fd, short what, void *ctx)
 
 	(void)fd;
 	(void)what;
+	ev_turn();
 	session_enter(s);
 	if (s->io == IO_LINGER)
 		drop_input(s);
@@ -308,6 +309,7 @@ on_writable(evutil_socket_t fd, short what, void *ctx)
 
 	(void)fd;
 	(void)what;
+	ev_turn();
 	session_enter(s);
 	if (s->io == IO_HANDSHAKE)
 		handshake_step(s);
