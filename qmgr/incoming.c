@@ -6,7 +6,9 @@
 
 #include "qmgr/qmgr.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 enum {
 	BATCH = 8,   /* used files that are worth a way through the pool */
@@ -34,6 +36,30 @@ clean_files(struct pool_op *op)
 }
 
 static void
+removed(struct pool_op *op)
+{
+	struct spool_op *o = (struct spool_op *)(void *)op;
+
+	if (op->err && op->err != -ENOENT)
+		log_event(LOG_queue_remove,
+		    "qid=%s reason=%s effect=\"it stays in incoming/ until the next start\" "
+		    "remedy=\"check the file system of the queue\"",
+		    o->name, log_cstr(err_str(op->err)));
+	spool_op_free(o);
+}
+
+static void
+discard(struct qmgr *q, queue_id name)
+{
+	struct spool_op *o = spool_op(&q->spool, SPOOL_UNLINK, name, removed, q, NULL);
+
+	o->incoming = true;
+	o->op.quiet = true;
+	pool_submit(q->pool, &o->op);
+	qmgr_arm(q, qmgr_now(q) + 500);
+}
+
+static void
 cleaned(struct pool_op *op)
 {
 	struct clean_op *o = (struct clean_op *)(void *)op;
@@ -48,7 +74,10 @@ cleaned(struct pool_op *op)
 	}
 	in->cleaning = 0;
 	free(o);
-	start_cleaning(q);
+	if (q->d->stopping)
+		incoming_stop(q);
+	else
+		start_cleaning(q);
 }
 
 static void
@@ -64,7 +93,7 @@ clean_now(struct qmgr *q)
 	o->op.done = cleaned;
 	o->q = q;
 	o->dir = q->spool.incoming;
-	o->size = in->size;
+	o->size = (uint64_t)q->d->conf->incoming_spare_size;
 	for (size_t i = 0; i < in->n_used; i++)
 		o->files[o->n++] = (struct incoming_file){ in->used[i], -1, -1 };
 	in->cleaning = o->n;
@@ -100,26 +129,31 @@ incoming_take(struct qmgr *q, struct incoming_file *f_r)
 	return true;
 }
 
-static void
-removed(struct pool_op *op)
-{
-	spool_op_free((struct spool_op *)(void *)op);
-}
-
 void
 incoming_give(struct qmgr *q, queue_id name)
 {
 	struct incoming *in = &q->incoming;
+	size_t most = (size_t)q->d->conf->incoming_spare_files;
 
-	if (in->n_clean + in->n_used + in->cleaning < in->most && !q->d->stopping) {
-		in->used[in->n_used++] = name;
-		start_cleaning(q);
-	} else {
-		struct spool_op *o = spool_op(&q->spool, SPOOL_UNLINK, name, removed, q, NULL);
-
-		o->incoming = true;
-		o->op.quiet = true;
-		pool_submit(q->pool, &o->op);
-		qmgr_arm(q, qmgr_now(q) + 500);
+	if (q->d->stopping || in->n_clean + in->n_used + in->cleaning >= most) {
+		discard(q, name);
+		return;
 	}
+	in->used[in->n_used++] = name;
+	start_cleaning(q);
+}
+
+void
+incoming_stop(struct qmgr *q)
+{
+	struct incoming *in = &q->incoming;
+	struct incoming_file f;
+
+	while (incoming_take(q, &f)) {
+		close(f.write_fd);
+		close(f.read_fd);
+		discard(q, f.name);
+	}
+	while (in->n_used)
+		discard(q, in->used[--in->n_used]);
 }

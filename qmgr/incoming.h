@@ -20,9 +20,8 @@ struct incoming_file {
 	int write_fd, read_fd;
 };
 
+/* incoming_spare_files of them at most. */
 struct incoming {
-	size_t most;     /* files that are kept; 0: none */
-	uint64_t size;   /* one that is larger is removed */
 	size_t cleaning; /* in the operation under way */
 	struct incoming_file clean[INCOMING_MOST];
 	size_t n_clean;
@@ -41,5 +40,7 @@ void incoming_give(struct qmgr *q, queue_id name);
 void incoming_clean(int dir, struct incoming_file *f, uint64_t limit);
 /* What waits for being wiped longer than it need. */
 void incoming_tidy(struct qmgr *q);
+/* The end of the daemon: removes all that no message has. */
+void incoming_stop(struct qmgr *q);
 
 #endif

@@ -169,8 +169,6 @@ start(struct daemon *d)
 	TAILQ_INIT(&q->lists);
 	q->clock_offset = ev_wall_us() / 1000 - ev_now_us() / 1000;
 	q->open_limit = open_limit;
-	q->incoming.most = (size_t)d->conf->incoming_spare_files;
-	q->incoming.size = (uint64_t)d->conf->incoming_spare_size;
 	rate_init(&q->rates, RATE_CLIENTS, d->conf->anvil_rate_time_unit);
 	err = ERR_TEMPORARY;
 	if (getrandom(random, sizeof(random), 0) == (ssize_t)sizeof(random))
@@ -219,6 +217,7 @@ stop(struct daemon *d)
 	struct qmgr *q = d->ctx;
 
 	q->stop_at = qmgr_now(q) + (qmgr_hands_over(q) ? d->conf->upgrade_timeout : STOP_WAIT_MS);
+	incoming_stop(q);
 	qmgr_stop_if_idle(q, qmgr_now(q));
 }
 

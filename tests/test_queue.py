@@ -270,6 +270,9 @@ def test_incoming_is_swept_at_the_start(with_sink):
     i.kill_program("qmgr")
     wait(lambda: not incoming(i), what="incoming/, empty,")
     assert send(i, "u1@example.test", large("y", 100_000, "a"))[0] == 250
+    assert len(incoming(i)) == 1
+    i.stop()
+    assert not incoming(i), "a stop leaves none"
 
 
 @pytest.mark.parametrize("parameter", [{"incoming_spare_files": "0"}, {"incoming_spare_size": "64K"}])
