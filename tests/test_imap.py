@@ -2,6 +2,7 @@
 import imaplib
 import json
 import os
+import pathlib
 import pty
 import re
 import select
@@ -54,6 +55,10 @@ def run(*words, timeout=60, **options):
                           timeout=timeout * SLOW, check=False, **options)
 
 
+def cpu_ns(i, program):
+    return sum(int((pathlib.Path("/proc") / str(pid) / "schedstat").read_text().split()[0]) for pid in i.pids(program))
+
+
 # --- imaplib ---
 
 def test_imaplib_session(instance):
@@ -83,6 +88,44 @@ def test_imaplib_session(instance):
     m = login(instance, "INBOX")
     assert b"$Mark" in ok(m.fetch("3", "(FLAGS)"))[0]
     m.logout()
+
+
+def fill(i, count):
+    """count messages in new/ of the INBOX."""
+    box = i.home(USER) / "Maildir"
+    stat, new = box.stat(), os.open(box / "new", os.O_RDONLY)
+    for n in range(count):
+        fd = os.open(f"{1700000000 + n}.M1P1R{n}.h", os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=new)
+        os.write(fd, message(f"m {n}"))
+        os.fchown(fd, stat.st_uid, stat.st_gid)
+        os.close(fd)
+    os.close(new)
+
+
+def test_costs_grow_with_the_mailbox_not_with_its_square(make_instance):
+    """CPU per message of one large command in a mailbox of 1,000 and of 10,000, all of them recent."""
+    commands = {
+        "flags": lambda m, n: m.fetch("1:*", "(FLAGS)"),
+        "recent": lambda m, n: m.search(None, "NOT", "RECENT"),
+        "size": lambda m, n: m.fetch("1:*", "(UID RFC822.SIZE)"),
+        "envelope": lambda m, n: m.fetch("1:*", "(ENVELOPE)"),
+        "store": lambda m, n: m.store("1:*", "+FLAGS.SILENT", "\\Deleted"),
+        "copy": lambda m, n: m.copy("1:*", "Archive"),
+        "expunge": lambda m, n: m.expunge(),
+    }
+    cost = {}
+    for count in (1000, 10000):
+        i = make_instance()
+        m = login(i)
+        fill(i, count)
+        assert ok(m.select()) == [b"%d" % count]
+        for name, command in commands.items():
+            before = cpu_ns(i, "imapd")
+            ok(command(m, count))
+            cost[name, count] = (cpu_ns(i, "imapd") - before) / count
+        m.logout()
+    grown = {name: cost[name, 10000] / cost[name, 1000] for name in commands}
+    assert all(times < 3 for times in grown.values()), (grown, cost)
 
 
 def test_starttls_is_needed_for_a_password(instance):

@@ -214,14 +214,27 @@ newly_seen(const struct fetch *f, uint32_t uid)
 	return false;
 }
 
-static bool
+/* What cannot be read is not gone: a client would drop it from its own store. */
+static void
+note_failure(struct fetch *f, int err)
+{
+	if (err == ERR_NOT_FOUND)
+		f->missing = true;
+	else
+		f->failed = err;
+}
+
+/* ERR_NOT_FOUND: the message is gone. */
+static int
 open_response(struct imap_session *s, struct fetch *f, uint32_t uid)
 {
 	uint32_t seq = mailbox_seq(s->mailbox, uid);
+	int err = seq && mailbox_message(s->mailbox, seq) ? 0 : ERR_NOT_FOUND;
 
-	if (!seq || !mailbox_message(s->mailbox, seq) ||
-	    (needs_file(f) && imap_message(s, uid) < 0))
-		return false;
+	if (err == 0 && needs_file(f))
+		err = imap_message(s, uid);
+	if (err < 0)
+		return err;
 	imap_putf(s, "* %u FETCH (", seq);
 	f->open = true;
 	f->sep = false;
@@ -230,7 +243,7 @@ open_response(struct imap_session *s, struct fetch *f, uint32_t uid)
 		imap_fetch_item(s, f, "UID");
 		imap_putf(s, " %u", uid);
 	}
-	return true;
+	return 0;
 }
 
 static void
@@ -251,18 +264,19 @@ static int
 one_message(struct imap_session *s, struct fetch *f)
 {
 	uint32_t uid = f->uids.uids[f->at];
+	int err;
 
 	if (!f->open) {
 		set_seen(s, f);
-		if (!open_response(s, f, uid)) {
-			f->missing = true;
+		err = open_response(s, f, uid);
+		if (err < 0) {
+			note_failure(f, err);
 			f->at++;
 			return 0;
 		}
 	}
 	for (; f->att; f->att = f->att->next) {
-		int err = put_attribute(s, f, f->att, uid);
-
+		err = put_attribute(s, f, f->att, uid);
 		if (err == -EAGAIN)
 			return err;
 		if (err < 0 && (f->streaming || f->binary == BINARY_WRITE)) {
@@ -271,7 +285,7 @@ one_message(struct imap_session *s, struct fetch *f)
 			return -EAGAIN;
 		}
 		if (err < 0) {
-			f->failed = err;
+			note_failure(f, err);
 			f->binary = BINARY_IDLE;
 		}
 	}
@@ -294,10 +308,10 @@ fetch_step(struct imap_session *s)
 		imap_no(s, "[UNKNOWN-CTE] A part has an unknown transfer encoding");
 	else if (f->failed == ERR_CORRUPT)
 		imap_no(s, "[CORRUPTION] Some messages are damaged");
-	else if (f->missing || f->failed == ERR_NOT_FOUND)
-		imap_no(s, "[EXPUNGEISSUED] Some messages are gone");
 	else if (f->failed)
 		imap_store_failed(s, f->failed);
+	else if (f->missing)
+		imap_no(s, "[EXPUNGEISSUED] Some messages are gone");
 	else
 		imap_ok(s, s->uid, "Done");
 	return STEP_DONE;

@@ -356,6 +356,29 @@ program(struct imap_session *s, struct imap_parse *p, struct search *q, struct s
 	return true;
 }
 
+/* A set that every match has to be in, the shortest of them; NULL: there is none. */
+static const struct uid_list *
+narrowest(const struct search_keys *keys)
+{
+	const struct uid_list *best = NULL;
+
+	for (const struct search_key *k = keys->root->children; k; k = k->next)
+		if (k->type == SEARCH_UIDS && (!best || k->uids.count < best->count))
+			best = &k->uids;
+	return best;
+}
+
+static void
+fill_todo(struct imap_session *s, struct search *q)
+{
+	const struct uid_list *within = narrowest(&q->keys);
+
+	for (size_t i = 0; within && i < within->count; i++)
+		uid_list_add(&q->todo, within->uids[i]);
+	for (uint32_t seq = 1; !within && seq <= mailbox_count(s->mailbox); seq++)
+		uid_list_add(&q->todo, mailbox_uid(s->mailbox, seq));
+}
+
 void
 imap_cmd_search(struct imap_session *s, struct imap_parse *p)
 {
@@ -367,8 +390,7 @@ imap_cmd_search(struct imap_session *s, struct imap_parse *p)
 	    imap_search_keys(s, p, charset, &q->keys) && imap_end(p)) {
 		if (s->rev2 && !q->extended)
 			q->extended = q->all = true;
-		for (uint32_t seq = 1; seq <= mailbox_count(s->mailbox); seq++)
-			uid_list_add(&q->todo, mailbox_uid(s->mailbox, seq));
+		fill_todo(s, q);
 		imap_start(s, q, search_step, search_free);
 		return;
 	}

@@ -1,12 +1,10 @@
 /*
- * SELECT, EXAMINE, CLOSE, UNSELECT.
+ * SELECT, EXAMINE, UNSELECT.
  *
  *	select  = "SELECT" SP mailbox [select-params]
  *	examine = "EXAMINE" SP mailbox [select-params]
  */
 #include "imap/command.h"
-
-#include <stdlib.h>
 
 static void
 put_state(struct imap_session *s)
@@ -85,29 +83,4 @@ imap_cmd_unselect(struct imap_session *s, struct imap_parse *p)
 		return;
 	imap_deselect(s);
 	imap_ok(s, false, "Done");
-}
-
-void
-imap_cmd_close(struct imap_session *s, struct imap_parse *p)
-{
-	struct uid_list gone = { 0 };
-	int err = 0;
-
-	if (!imap_end(p))
-		return;
-	if (!mailbox_read_only(s->mailbox))
-		for (uint32_t seq = 1; seq <= mailbox_count(s->mailbox); seq++) {
-			const struct message *m = mailbox_message(s->mailbox, seq);
-
-			if (m && m->flags & FLAG_DELETED)
-				uid_list_add(&gone, m->uid);
-		}
-	if (gone.count)
-		err = mailbox_expunge(s->mailbox, gone.uids, gone.count);
-	uid_list_free(&gone);
-	imap_deselect(s);
-	if (err < 0)
-		imap_store_failed(s, err);
-	else
-		imap_ok(s, false, "Done");
 }

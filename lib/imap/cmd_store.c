@@ -1,6 +1,6 @@
 /*
- * STORE, EXPUNGE, UID EXPUNGE. Runs in imapd-child. Changes are made in portions, so that other
- * connections of the user get their turn; each portion is durable before its responses go out.
+ * STORE, EXPUNGE, UID EXPUNGE, CLOSE. Runs in imapd-child. Changes are made in portions, so that
+ *other connections of the user get their turn; each portion is durable before its responses go out.
  *
  *	store           = "STORE" SP sequence-set SP store-att-flags
  *	store-att-flags = (["+" / "-"] "FLAGS" [".SILENT"]) SP (flag-list / (flag *(SP flag)))
@@ -15,6 +15,7 @@ struct store_task {
 	struct uid_list uids;
 	size_t at, told;
 	bool silent;
+	bool close; /* EXPUNGE for CLOSE: tells nothing, and ends with the mailbox deselected */
 };
 
 static void
@@ -181,7 +182,19 @@ imap_cmd_store(struct imap_session *s, struct imap_parse *p)
 	imap_start(s, t, store_step, store_task_free);
 }
 
-/* --- EXPUNGE --- */
+/* --- EXPUNGE, CLOSE --- */
+
+static enum imap_step
+expunge_end(struct imap_session *s, bool close, int err)
+{
+	if (close)
+		imap_deselect(s);
+	if (err < 0)
+		imap_store_failed(s, err);
+	else
+		imap_ok(s, true, "Done");
+	return STEP_DONE;
+}
 
 static enum imap_step
 expunge_step(struct imap_session *s)
@@ -194,24 +207,35 @@ expunge_step(struct imap_session *s)
 		n = IMAP_UIDS_A_STEP;
 	if (n) {
 		err = mailbox_expunge(s->mailbox, t->uids.uids + t->at, n);
-		if (err < 0) {
-			imap_store_failed(s, err);
-			return STEP_DONE;
-		}
+		if (err < 0)
+			return expunge_end(s, t->close, err);
 		t->at += n;
 		s->counts.expunged += n;
-		imap_sync(s, true);
+		if (!t->close)
+			imap_sync(s, true);
 	}
-	if (t->at < t->uids.count)
-		return STEP_AGAIN;
-	imap_ok(s, true, "Done");
-	return STEP_DONE;
+	return t->at < t->uids.count ? STEP_AGAIN : expunge_end(s, t->close, 0);
+}
+
+/* Starts the removal of all that is marked \Deleted, or of those of only. */
+static void
+start_expunge(struct imap_session *s, const struct uid_list *only, bool close)
+{
+	struct store_task *t = xcalloc(1, sizeof(*t));
+
+	t->close = close;
+	for (uint32_t seq = 1; seq <= mailbox_count(s->mailbox); seq++) {
+		const struct message *m = mailbox_message(s->mailbox, seq);
+
+		if (m && m->flags & FLAG_DELETED && (!only || imap_uid_listed(only, m->uid)))
+			uid_list_add(&t->uids, m->uid);
+	}
+	imap_start(s, t, expunge_step, store_task_free);
 }
 
 void
 imap_cmd_expunge(struct imap_session *s, struct imap_parse *p)
 {
-	struct store_task *t;
 	struct imap_set set;
 	struct uid_list only = { 0 };
 
@@ -225,13 +249,17 @@ imap_cmd_expunge(struct imap_session *s, struct imap_parse *p)
 	}
 	if (s->uid && !imap_resolve(s, &set, &only))
 		return;
-	t = xcalloc(1, sizeof(*t));
-	for (uint32_t seq = 1; seq <= mailbox_count(s->mailbox); seq++) {
-		const struct message *m = mailbox_message(s->mailbox, seq);
-
-		if (m && m->flags & FLAG_DELETED && (!s->uid || imap_uid_listed(&only, m->uid)))
-			uid_list_add(&t->uids, m->uid);
-	}
+	start_expunge(s, s->uid ? &only : NULL, false);
 	uid_list_free(&only);
-	imap_start(s, t, expunge_step, store_task_free);
+}
+
+void
+imap_cmd_close(struct imap_session *s, struct imap_parse *p)
+{
+	if (!imap_end(p))
+		return;
+	if (mailbox_read_only(s->mailbox))
+		(void)expunge_end(s, true, 0);
+	else
+		start_expunge(s, NULL, true);
 }

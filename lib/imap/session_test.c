@@ -8,6 +8,7 @@
  *	2C: 2S:      the same for a second connection of the user (up to 4)
  *	MAIL folder  a message comes into the folder's new/; its lines follow, each behind "| "
  *	CHANGED      the store noticed a change: idling sessions are told
+ *	FILES n      the process may have n open files from now on
  *	#            comment
  *
  * Each is run with the input in one piece and byte by byte.
@@ -21,6 +22,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -230,6 +232,13 @@ obey(struct run *r, char *text, bool *any)
 		expect(r, n, text + 3, any);
 	} else if (!strncmp(text, "MAIL ", 5)) {
 		start_mail(r, text + 5);
+	} else if (!strncmp(text, "FILES ", 6)) {
+		struct rlimit files;
+
+		quiet(r);
+		assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+		files.rlim_cur = (rlim_t)strtoul(text + 6, NULL, 10);
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
 	} else if (!strcmp(text, "CHANGED")) {
 		(void)store_changed(r->store);
 		for (n = 0; n < CONNECTIONS; n++)

@@ -191,18 +191,19 @@ folder_totals(struct folder *f)
 		return 0;
 	uint64_t total = 0, deleted = 0;
 	for (size_t i = 0; i < f->slot_count; i++) {
-		uint64_t size;
+		uint64_t size = f->slots[i].size;
 		if (f->slots[i].state & SLOT_DEAD)
 			continue;
-		uint32_t uid = f->slots[i].m.uid;
-		int rc = folder_slot_size(f, uid, &size);
-		if (rc == ERR_NOT_FOUND) {
-			i = folder_first_slot(f, uid + 1) - 1; /* a scan may have moved the slots */
-			continue;
+		if (size == SIZE_UNKNOWN) {
+			uint32_t uid = f->slots[i].m.uid;
+			int rc = folder_slot_size(f, uid, &size);
+			if (rc < 0 && rc != ERR_NOT_FOUND)
+				return rc;
+			/* A scan may have moved the slots. */
+			i = folder_first_slot(f, rc < 0 ? uid + 1 : uid) - (rc < 0);
+			if (rc < 0)
+				continue;
 		}
-		if (rc < 0)
-			return rc;
-		i = folder_first_slot(f, uid);
 		total += size;
 		if (f->slots[i].m.flags & FLAG_DELETED)
 			deleted += size;

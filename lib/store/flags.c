@@ -195,6 +195,7 @@ mailbox_store_flags(struct mailbox *m, const uint32_t *uids, size_t n,
 	int rc = folder_lock(f);
 	if (rc < 0)
 		return rc;
+	folder_pack(f); /* each change of a name's length leaves the old one behind */
 	run.modseq = f->modseq + 1;
 	for (size_t i = 0; i < n && rc == 0; i++)
 		rc = change_one(&run, uids[i]);
@@ -253,6 +254,7 @@ mailbox_expunge(struct mailbox *m, const uint32_t *uids, size_t n)
 	int rc = folder_lock(f);
 	if (rc < 0)
 		return rc;
+	folder_pack(f);
 	struct uid_list done = { 0 };
 	for (size_t i = 0; i < n && rc >= 0; i++) {
 		rc = remove_file(f, uids[i]);

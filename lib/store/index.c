@@ -9,7 +9,10 @@
  * - NOTLS, one reset read transaction kept for reuse; stale readers are cleared at open.
  * - Not used after a fork (pid is compared before writing), not opened twice in one process (the
  * store is opened once per user). No key is over 511 bytes.
- * - What cannot be opened is removed and made anew; when that fails there is no index.
+ * - What cannot be opened is removed and made anew; when that fails there is no index. A file that
+ *   can be opened may be damaged further in: each value has a CRC, and where LMDB stumbles over a
+ *   page (an error, or a signal: it reads what is mapped) a mark is left, by which the next session
+ *   makes it anew instead of dying in the same place.
  */
 #include "store/internal.h"
 #include "base/hash.h"
@@ -17,16 +20,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <lmdb.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
+#include <zlib.h>
 
-enum { PENDING_MAX = 1 << 20, MAP_SIZE_GIB = 16 };
+enum { PENDING_MAX = 1 << 20, MAP_SIZE_GIB = 16, CRC_SIZE = 4 };
+
+#define DAMAGED_MARK INDEX_DIR "/damaged"
 
 struct pending {
 	struct hash_node node; /* key: in data */
 	STAILQ_ENTRY(pending) entry;
-	size_t key_len, value_len;
+	size_t key_len, value_len; /* value_len 0: removed; else with the CRC behind it */
 	bool superseded, prefix;
 	unsigned char data[];
 };
@@ -36,11 +43,126 @@ struct index {
 	MDB_txn *reader;
 	MDB_dbi dbi;
 	pid_t pid;
+	int rootfd;
 	bool read_only, renewed;
 	struct hash pending;
 	STAILQ_HEAD(, pending) order;
 	size_t pending_bytes;
 };
+
+/* --- damage --- */
+
+static const int fatal[] = { SIGBUS, SIGSEGV };
+enum { FATALS = sizeof(fatal) / sizeof(*fatal) };
+
+/* A signal handler gets no context: the one index of the process that is open for writing. */
+static struct {
+	volatile sig_atomic_t rootfd;
+	struct sigaction before[FATALS];
+} watched = { .rootfd = -1 };
+
+static void
+leave_mark(int rootfd)
+{
+	int fd = openat(
+	    rootfd, DAMAGED_MARK, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+
+	if (fd >= 0)
+		close(fd);
+}
+
+/* A fault comes again when this returns and ends the process as it would have done. One that was
+ * sent does not, and the jail lets none be sent from here. */
+static void
+on_fatal(int signo, siginfo_t *info, void *context)
+{
+	(void)context;
+	if (watched.rootfd >= 0)
+		leave_mark(watched.rootfd);
+	for (size_t i = 0; i < FATALS; i++)
+		if (fatal[i] == signo)
+			(void)sigaction(signo, &watched.before[i], NULL);
+	if (info->si_code <= 0)
+		__builtin_trap();
+}
+
+/* LMDB would abort(). */
+static void
+on_assert(MDB_env *env, const char *what)
+{
+	(void)env;
+	if (watched.rootfd >= 0)
+		leave_mark(watched.rootfd);
+	die("the index is damaged (LMDB: %s); the next session makes it anew", what);
+}
+
+static void
+watch_signals(int rootfd)
+{
+	struct sigaction act = { .sa_sigaction = on_fatal, .sa_flags = SA_SIGINFO };
+
+	if (watched.rootfd >= 0)
+		return;
+	watched.rootfd = rootfd;
+	for (size_t i = 0; i < FATALS; i++)
+		(void)sigaction(fatal[i], &act, &watched.before[i]);
+}
+
+static void
+unwatch_signals(void)
+{
+	if (watched.rootfd < 0)
+		return;
+	for (size_t i = 0; i < FATALS; i++)
+		(void)sigaction(fatal[i], &watched.before[i], NULL);
+	watched.rootfd = -1;
+}
+
+static void
+suspect(const struct index *i)
+{
+	if (!i->read_only)
+		leave_mark(i->rootfd);
+}
+
+static bool
+is_damage(int rc)
+{
+	return rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND || rc == MDB_PANIC ||
+	       rc == MDB_INVALID || rc == MDB_CURSOR_FULL || rc == MDB_BAD_TXN;
+}
+
+static void
+put_crc(struct slice key, struct slice value, unsigned char out[CRC_SIZE])
+{
+	uint32_t c = (uint32_t)crc32(crc32(0, key.p, (uInt)key.n), value.p, (uInt)value.n);
+
+	for (int n = 0; n < CRC_SIZE; n++)
+		out[n] = (unsigned char)(c >> (8 * n));
+}
+
+/* Takes the CRC off the end of what was stored. */
+static bool
+take_crc(struct slice key, struct slice *value)
+{
+	unsigned char crc[CRC_SIZE];
+
+	if (value->n < CRC_SIZE)
+		return false;
+	value->n -= CRC_SIZE;
+	put_crc(key, *value, crc);
+	return memcmp(crc, value->p + value->n, CRC_SIZE) == 0;
+}
+
+/* --- the environment --- */
+
+static void
+remove_files(int rootfd)
+{
+	unlinkat(rootfd, INDEX_DIR "/data.mdb", 0);
+	unlinkat(rootfd, INDEX_DIR "/lock.mdb", 0);
+	unlinkat(rootfd, DAMAGED_MARK, 0);
+}
 
 static int
 env_try(struct index *i, const char *dir)
@@ -53,6 +175,7 @@ env_try(struct index *i, const char *dir)
 		return rc;
 	mdb_env_set_mapsize(i->env, (size_t)MAP_SIZE_GIB << 30);
 	mdb_env_set_maxreaders(i->env, 62);
+	mdb_env_set_assert(i->env, on_assert);
 	unsigned flags = MDB_NOTLS | MDB_NOMETASYNC | MDB_NORDAHEAD;
 	rc = mdb_env_open(i->env, dir, i->read_only ? flags | MDB_RDONLY : flags, 0600);
 	if (!rc)
@@ -81,18 +204,25 @@ index_open(const char *root, int rootfd, bool read_only)
 
 	STAILQ_INIT(&i->order);
 	i->pid = getpid();
+	i->rootfd = rootfd;
 	i->read_only = read_only;
-	if (!read_only)
+	bool marked = faccessat(rootfd, DAMAGED_MARK, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+	if (!read_only) {
+		if (marked)
+			remove_files(rootfd);
 		mkdirat(rootfd, INDEX_DIR, 0700);
-	int rc = env_try(i, dir);
+		i->renewed = marked;
+		watch_signals(rootfd);
+	}
+	int rc = read_only && marked ? MDB_CORRUPTED : env_try(i, dir);
 	if (rc && !read_only && rc != EACCES && rc != EROFS && rc != ENOSPC && rc != ENOMEM) {
-		unlinkat(rootfd, INDEX_DIR "/data.mdb", 0);
-		unlinkat(rootfd, INDEX_DIR "/lock.mdb", 0);
+		remove_files(rootfd);
 		rc = env_try(i, dir);
 		i->renewed = true;
 	}
 	free(dir);
 	if (rc) {
+		unwatch_signals();
 		free(i);
 		return NULL;
 	}
@@ -133,6 +263,8 @@ index_free(struct index **ip)
 		mdb_txn_abort(i->reader);
 		mdb_env_close(i->env);
 	}
+	if (!i->read_only)
+		unwatch_signals();
 	free(i);
 }
 
@@ -146,7 +278,9 @@ index_get(struct index *i, struct slice key, struct buf *out)
 		return ERR_NOT_FOUND;
 	if ((node = hash_find(&i->pending, key))) {
 		struct pending *p = HASH_ELEMENT(node, struct pending, node);
-		return buf_add(out, slice(p->data + p->key_len, p->value_len));
+		if (!p->value_len)
+			return ERR_NOT_FOUND;
+		return buf_add(out, slice(p->data + p->key_len, p->value_len - CRC_SIZE));
 	}
 	int rc = mdb_txn_renew(i->reader);
 	if (rc == MDB_MAP_RESIZED) {
@@ -156,8 +290,12 @@ index_get(struct index *i, struct slice key, struct buf *out)
 	if (rc)
 		return ERR_NOT_FOUND;
 	rc = mdb_get(i->reader, i->dbi, &k, &v);
-	int result = rc ? ERR_NOT_FOUND : buf_add(out, slice(v.mv_data, v.mv_size));
+	struct slice value = rc ? SLICE_NULL : slice(v.mv_data, v.mv_size);
+	bool sound = rc ? !is_damage(rc) : take_crc(key, &value);
+	int result = rc || !sound ? ERR_NOT_FOUND : buf_add(out, value);
 	mdb_txn_reset(i->reader);
+	if (!sound)
+		suspect(i);
 	return result;
 }
 
@@ -172,14 +310,17 @@ index_put(struct index *i, struct slice key, struct slice value)
 		hash_remove(&i->pending, old);
 		HASH_ELEMENT(old, struct pending, node)->superseded = true;
 	}
-	struct pending *p = xmalloc(sizeof(*p) + key.n + value.n);
-	*p = (struct pending){ .key_len = key.n, .value_len = value.n };
+	size_t stored = value.n ? value.n + CRC_SIZE : 0;
+	struct pending *p = xmalloc(sizeof(*p) + key.n + stored);
+	*p = (struct pending){ .key_len = key.n, .value_len = stored };
 	memcpy(p->data, key.p, key.n);
-	if (value.n)
+	if (value.n) {
 		memcpy(p->data + key.n, value.p, value.n);
+		put_crc(key, value, p->data + key.n + value.n);
+	}
 	STAILQ_INSERT_TAIL(&i->order, p, entry);
 	hash_insert(&i->pending, &p->node, slice(p->data, key.n));
-	i->pending_bytes += sizeof(*p) + key.n + value.n;
+	i->pending_bytes += sizeof(*p) + key.n + stored;
 	if (i->pending_bytes > PENDING_MAX)
 		index_flush(i);
 }
@@ -256,8 +397,10 @@ index_flush(struct index *i)
 		MDB_envinfo info;
 		mdb_env_info(i->env, &info);
 		if (mdb_env_set_mapsize(i->env, info.me_mapsize * 2) == 0)
-			(void)write_pending(i);
+			rc = write_pending(i);
 	}
+	if (is_damage(rc))
+		suspect(i);
 	pending_clear(i);
 }
 
@@ -271,157 +414,4 @@ index_remove_prefix(struct index *i, struct slice prefix)
 	memcpy(p->data, prefix.p, prefix.n);
 	STAILQ_INSERT_TAIL(&i->order, p, entry);
 	i->pending_bytes += sizeof(*p) + prefix.n;
-}
-
-/* --- rows --- */
-
-struct slice
-message_key(const struct folder *f, char type, uint32_t uid, int kind, char *out)
-{
-	size_t n = 0;
-
-	out[n++] = type;
-	for (int i = 7; i >= 0; i--)
-		out[n++] = (char)(f->head.mailboxid >> (8 * i));
-	if (uid) {
-		for (int i = 3; i >= 0; i--)
-			out[n++] = (char)(uid >> (8 * i));
-	}
-	if (kind >= 0)
-		out[n++] = (char)kind;
-	return slice(out, n);
-}
-
-static struct slice
-row_key(const char *disk, char *out)
-{
-	size_t n = strlen(disk);
-
-	out[0] = 'S';
-	memcpy(out + 1, disk, n);
-	return slice(out, n + 1);
-}
-
-static void
-put_dir(struct buf *b, const struct dir_state *d)
-{
-	buf_add_u64(b, (uint64_t)d->sec);
-	buf_add_u64(b, (uint64_t)d->nsec);
-	buf_add_u8(b, d->known);
-}
-
-static void
-get_dir(struct cursor *c, struct dir_state *d)
-{
-	d->sec = (int64_t)cursor_u64(c);
-	d->nsec = (int64_t)cursor_u64(c);
-	d->known = cursor_u8(c) != 0;
-}
-
-int
-row_load(struct store *s, const char *disk, struct folder_row *out)
-{
-	char keybuf[HIDDEN_MAX + 2];
-	struct buf b = { 0 };
-	int rc = index_get(s->index, row_key(disk, keybuf), &b);
-
-	if (rc == 0) {
-		struct cursor c = cursor(buf_slice(&b));
-		struct store_status *st = &out->status;
-		out->ino = cursor_u64(&c);
-		out->journal_size = cursor_u64(&c);
-		get_dir(&c, &out->cur);
-		get_dir(&c, &out->new);
-		st->messages = cursor_u32(&c);
-		st->recent = cursor_u32(&c);
-		st->unseen = cursor_u32(&c);
-		st->deleted = cursor_u32(&c);
-		st->uidnext = cursor_u32(&c);
-		st->uidvalidity = cursor_u32(&c);
-		st->highestmodseq = cursor_u64(&c);
-		st->mailboxid = cursor_u64(&c);
-		st->size = cursor_u64(&c);
-		st->deleted_storage = cursor_u64(&c);
-		out->sizes = cursor_u8(&c) != 0;
-		rc = cursor_end(&c) < 0 ? ERR_NOT_FOUND : 0;
-	}
-	buf_free(&b);
-	return rc;
-}
-
-void
-row_save(struct folder *f)
-{
-	char keybuf[HIDDEN_MAX + 2];
-	struct buf b = { 0 };
-	bool sizes = f->total_modseq == f->modseq && f->total_uidnext == f->uidnext;
-
-	if (!f->store->index || f->gone || f->scan_due || f->hint_count)
-		return;
-	buf_add_u64(&b, f->journal_ino);
-	buf_add_u64(&b, (uint64_t)f->journal_size);
-	put_dir(&b, &f->cur);
-	put_dir(&b, &f->new);
-	buf_add_u32(&b, (uint32_t)f->live);
-	uint32_t recent = 0;
-	for (size_t i = 0; i < f->slot_count; i++)
-		recent += (f->slots[i].state & (SLOT_DEAD | SLOT_NEW)) == SLOT_NEW;
-	buf_add_u32(&b, recent);
-	buf_add_u32(&b, f->unseen);
-	buf_add_u32(&b, f->deleted);
-	buf_add_u32(&b, f->uidnext);
-	buf_add_u32(&b, f->head.uidvalidity);
-	buf_add_u64(&b, f->modseq);
-	buf_add_u64(&b, f->head.mailboxid);
-	buf_add_u64(&b, sizes ? f->total_size : 0);
-	buf_add_u64(&b, sizes ? f->total_deleted : 0);
-	buf_add_u8(&b, sizes);
-	/* Most sessions change nothing: then there is nothing to commit. */
-	struct buf old = { 0 };
-	struct slice key = row_key(f->disk, keybuf);
-	if (index_get(f->store->index, key, &old) < 0 || !slice_eq(buf_slice(&old), buf_slice(&b)))
-		index_put(f->store->index, key, buf_slice(&b));
-	buf_free(&old);
-	buf_free(&b);
-}
-
-void
-row_drop(struct store *s, const char *disk)
-{
-	char keybuf[HIDDEN_MAX + 2];
-
-	index_put(s->index, row_key(disk, keybuf), SLICE_NULL);
-}
-
-void
-folder_load_attr(struct folder *f, struct slot *s)
-{
-	char keybuf[32];
-	struct buf b = { 0 };
-
-	if (s->state & SLOT_LOOKED_UP)
-		return;
-	s->state |= SLOT_LOOKED_UP;
-	if (index_get(f->store->index, message_key(f, 'A', s->m.uid, -1, keybuf), &b) == 0) {
-		struct cursor c = cursor(buf_slice(&b));
-		int64_t date = (int64_t)cursor_u64(&c);
-		uint64_t size = cursor_u64(&c);
-		if (cursor_end(&c) == 0) {
-			s->date = s->date == DATE_UNKNOWN ? date : s->date;
-			s->size = s->size == SIZE_UNKNOWN ? size : s->size;
-		}
-	}
-	buf_free(&b);
-}
-
-void
-folder_save_attr(struct folder *f, const struct slot *s)
-{
-	char keybuf[32];
-	struct buf b = { 0 };
-
-	buf_add_u64(&b, (uint64_t)s->date);
-	buf_add_u64(&b, s->size);
-	index_put(f->store->index, message_key(f, 'A', s->m.uid, -1, keybuf), buf_slice(&b));
-	buf_free(&b);
 }

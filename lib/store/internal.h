@@ -137,6 +137,8 @@ struct mailbox {
 	unsigned keywords_seen;
 	struct uid_list expunged; /* not yet told */
 	struct uid_list recent;
+	size_t recent_settled; /* of them in order and in the view; the others come with the next
+				  sync */
 };
 
 struct store {
@@ -242,6 +244,7 @@ void index_put(struct index *i, struct slice key, struct slice value);
 void index_remove_prefix(struct index *i, struct slice prefix);
 void index_flush(struct index *i);
 
+/* row.c: what is in it */
 struct folder_row {
 	uint64_t ino, journal_size;
 	struct dir_state cur, new;

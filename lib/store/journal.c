@@ -9,6 +9,8 @@
 
 #define MAGIC "BHJRNL1\n"
 
+enum { FRAME_SHORT = 4096, SEARCH_BUDGET = 256 << 20 };
+
 static uint32_t
 crc(struct slice a, struct slice b)
 {
@@ -209,7 +211,31 @@ frame(struct slice in, struct slice *payload_r)
 	return get32(in.p + 4) == crc(slice(in.p, 4), *payload_r);
 }
 
-/* A bad frame with a sound one right behind it was whole once: that is damage, not a torn write. */
+/* A short sound frame anywhere behind the first byte; budget bounds the bytes whose CRC is taken.
+ */
+static bool
+short_frame_within(struct slice in, size_t budget)
+{
+	struct slice payload;
+
+	for (size_t at = 1; at + JOURNAL_FRAME_HEAD < in.n; at++) {
+		uint32_t n = get32(in.p + at);
+		unsigned char type = in.p[at + JOURNAL_FRAME_HEAD];
+
+		if (n == 0 || n > FRAME_SHORT || type < RECORD_ASSIGN || type > RECORD_POP3_UIDL)
+			continue;
+		if (n > budget)
+			return false;
+		budget -= n;
+		if (frame(slice_sub(in, at, SIZE_MAX), &payload))
+			return true;
+	}
+	return false;
+}
+
+/* A bad frame with a sound one behind it was whole once: that is damage, not a torn write. What
+ * stands behind must not be cut off: its UIDs would be given out again. Where the frame's own
+ * length is bad, the next one has to be looked for. */
 static bool
 damaged(struct slice in)
 {
@@ -218,9 +244,10 @@ damaged(struct slice in)
 	if (in.n < JOURNAL_FRAME_HEAD)
 		return false;
 	uint32_t n = get32(in.p);
-	if (n == 0 || n > JOURNAL_FRAME_MAX || n >= in.n - JOURNAL_FRAME_HEAD)
-		return false;
-	return frame(slice_sub(in, JOURNAL_FRAME_HEAD + n, SIZE_MAX), &payload);
+	if (n > 0 && n <= JOURNAL_FRAME_MAX && n < in.n - JOURNAL_FRAME_HEAD &&
+	    frame(slice_sub(in, JOURNAL_FRAME_HEAD + n, SIZE_MAX), &payload))
+		return true;
+	return short_frame_within(in, SEARCH_BUDGET);
 }
 
 size_t

@@ -14,7 +14,7 @@
 
 #include "base/buf.h"
 
-enum { JOURNAL_HEADER = 32, JOURNAL_FRAME_HEAD = 8, JOURNAL_FRAME_MAX = 16 << 20 };
+enum { JOURNAL_HEADER = 32, JOURNAL_FRAME_HEAD = 8, JOURNAL_FRAME_MAX = 256 << 20 };
 
 enum record_type {
 	RECORD_ASSIGN =

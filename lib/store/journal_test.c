@@ -65,12 +65,15 @@ round_trip(void **state)
 		assert_int_equal(t.n, n == 0 ? 0 : t.n);
 		assert_true(t.n < 3);
 	}
-	/* every byte turned over: what stands before the frame counts, the first two are damage */
+	/* every byte turned over: what stands before the frame counts; all but the last frame are
+	 * damage, their lengths included */
+	size_t last = buf_len(&b) - (JOURNAL_FRAME_HEAD + 13);
 	for (size_t i = 0; i < buf_len(&b); i++) {
 		struct seen t = { 0 };
 		b.data[b.head + i] ^= 0x20;
 		size_t n = journal_parse(buf_slice(&b), note, &t, &damaged);
 		assert_true(n <= i);
+		assert_int_equal(damaged, i < last);
 		b.data[b.head + i] ^= 0x20;
 	}
 	buf_free(&b);

@@ -8,6 +8,70 @@
 #include <errno.h>
 #include <stdlib.h>
 
+/* --- lists of UIDs --- */
+
+static int
+uid_order(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static void
+sort_unique(struct uid_list *l)
+{
+	size_t n = 0;
+
+	if (l->count == 0)
+		return;
+	qsort(l->uids, l->count, sizeof(*l->uids), uid_order);
+	for (size_t i = 0; i < l->count; i++)
+		if (n == 0 || l->uids[n - 1] != l->uids[i])
+			l->uids[n++] = l->uids[i];
+	l->count = n;
+}
+
+/* Takes the UIDs of gone out of l; both ascend. */
+static void
+subtract(struct uid_list *l, const struct uid_list *gone)
+{
+	size_t n = 0, g = 0;
+
+	for (size_t i = 0; i < l->count; i++) {
+		while (g < gone->count && gone->uids[g] < l->uids[i])
+			g++;
+		if (g == gone->count || gone->uids[g] != l->uids[i])
+			l->uids[n++] = l->uids[i];
+	}
+	l->count = n;
+}
+
+/* --- recent messages --- */
+
+/* Orders what the scans marked since the last time, and leaves out what is not in the view. */
+static void
+settle_recent(struct mailbox *m)
+{
+	struct uid_list *l = &m->recent;
+	size_t old = m->recent_settled, n = old;
+
+	if (l->count == old)
+		return;
+	for (size_t i = old; i < l->count; i++)
+		if (mailbox_seq(m, l->uids[i]))
+			l->uids[n++] = l->uids[i];
+	l->count = n;
+	struct uid_list fresh = { .uids = l->uids + old, .count = n - old };
+	sort_unique(&fresh);
+	l->count = old + fresh.count;
+	if (old && fresh.count && fresh.uids[0] <= l->uids[old - 1])
+		sort_unique(l);
+	m->recent_settled = l->count;
+}
+
+/* --- the view --- */
+
 static void
 append_uid(struct mailbox *m, uint32_t uid)
 {
@@ -30,6 +94,7 @@ take_messages(struct mailbox *m)
 			append_uid(m, f->slots[i].m.uid);
 	m->uidnext = f->uidnext;
 	m->modseq = f->modseq;
+	settle_recent(m);
 	return m->count > before;
 }
 
@@ -171,51 +236,19 @@ mailbox_message(const struct mailbox *m, uint32_t seq)
 	return s && !(s->state & SLOT_DEAD) ? &s->m : NULL;
 }
 
-static int
-uid_order(const void *a, const void *b)
-{
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-static void
-sort_unique(struct uid_list *l)
-{
-	size_t n = 0;
-
-	if (l->count == 0)
-		return;
-	qsort(l->uids, l->count, sizeof(*l->uids), uid_order);
-	for (size_t i = 0; i < l->count; i++)
-		if (n == 0 || l->uids[n - 1] != l->uids[i])
-			l->uids[n++] = l->uids[i];
-	l->count = n;
-}
-
-static bool
-contains(const struct uid_list *l, uint32_t uid)
-{
-	return l->count && bsearch(&uid, l->uids, l->count, sizeof(uid), uid_order) != NULL;
-}
-
 bool
 mailbox_is_recent(const struct mailbox *m, uint32_t seq)
 {
-	for (size_t i = 0; i < m->recent.count; i++)
-		if (m->recent.uids[i] == mailbox_uid(m, seq))
-			return true;
-	return false;
+	uint32_t uid = mailbox_uid(m, seq);
+
+	return m->recent_settled &&
+	       bsearch(&uid, m->recent.uids, m->recent_settled, sizeof(uid), uid_order) != NULL;
 }
 
 uint32_t
 mailbox_recent_count(const struct mailbox *m)
 {
-	uint32_t n = 0;
-
-	for (size_t i = 0; i < m->recent.count; i++)
-		n += mailbox_seq(m, m->recent.uids[i]) != 0;
-	return n;
+	return (uint32_t)m->recent_settled;
 }
 
 uint32_t
@@ -255,7 +288,7 @@ collect(struct mailbox *m, struct uid_list *changed)
 static void
 tell_expunges(struct mailbox *m, store_event_fn *fn, void *ctx)
 {
-	size_t n;
+	struct uid_list tail;
 
 	if (m->expunged.count == 0)
 		return;
@@ -267,12 +300,13 @@ tell_expunges(struct mailbox *m, store_event_fn *fn, void *ctx)
 		if (seq && fn)
 			fn(ctx, &e);
 	}
-	uint32_t first = mailbox_seq_from(m, m->expunged.uids[0]);
-	n = first - 1;
-	for (size_t i = first - 1; i < m->count; i++)
-		if (!contains(&m->expunged, m->uids[i]))
-			m->uids[n++] = m->uids[i];
-	m->count = n;
+	uint32_t first = mailbox_seq_from(m, m->expunged.uids[0]) - 1;
+	tail = (struct uid_list){ .uids = m->uids + first, .count = m->count - first };
+	subtract(&tail, &m->expunged);
+	m->count = first + tail.count;
+	settle_recent(m);
+	subtract(&m->recent, &m->expunged);
+	m->recent_settled = m->recent.count;
 	m->expunged.count = 0;
 }
 

@@ -116,6 +116,7 @@ store_flush(struct store *s)
 	struct folder *f;
 
 	TAILQ_FOREACH(f, &s->folders, entry) {
+		folder_compact_if_due(f); /* a folder may be open for months */
 		folder_note_dirs(f);
 		row_save(f);
 	}
