@@ -59,7 +59,7 @@ def test_always_bcc(make_instance):
 
 
 def test_transport_maps_send_by_domain_and_address(make_instance):
-    i = make_instance(start=False, main={"relay_domains": "r.test, gone.test, shut.test"})
+    i = make_instance(start=False, main={"relay_domains": "r.test, gone.test, shut.test", "direct_delivery_deadline": "10s"})
     i.set(smtp_client_ports=i.port["sink"], transport_maps=f"inline:{{ r.test=smtp:[127.0.0.1]:{i.port['sink']}, "
                          "{ gone.test=discard: }, { shut.test=error:5.7.1 closed for ever } }")
     i.start()
@@ -119,7 +119,8 @@ def test_literals_of_own_interfaces(make_instance):
 def test_fallback_relay(make_instance):
     """For what is not reached; not for what is refused."""
     i = make_instance(start=False)
-    i.set(relayhost=f"[127.0.0.1]:{i.port['dns']}", fallback_relay=f"[127.0.0.1]:1, [127.0.0.1]:{i.port['sink']}")
+    i.set(relayhost=f"[127.0.0.1]:{i.port['dns']}", fallback_relay=f"[127.0.0.1]:1, [127.0.0.1]:{i.port['sink']}",
+          direct_delivery_deadline="10s")
     i.start()
     with Sink(i.port["sink"]) as sink:
         smtp(i, ["x@far.test"])

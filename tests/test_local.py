@@ -77,7 +77,8 @@ def users(tmp_path):
 
 
 def start(make_instance, aliases="", **main):
-    values = {"mydestination": f"{DOMAIN}, localhost", "myorigin": DOMAIN, "home_mailbox": "Maildir/"}
+    values = {"mydestination": f"{DOMAIN}, localhost", "myorigin": DOMAIN, "home_mailbox": "Maildir/",
+              "direct_delivery_deadline": "10s"}  # refusals come back to the client even on a slow machine
     values.update(main)
     return make_instance(main=values, aliases=aliases or "postmaster: root\n", direct=values.pop("direct", True))
 
