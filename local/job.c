@@ -165,6 +165,7 @@ struct report {
 	struct buf results, envelopes, expansions;
 	uint32_t nresults, nenvelopes, nexpansions;
 	uint32_t id;
+	struct slice queue_id;
 	int fd;
 };
 
@@ -174,6 +175,7 @@ report_send(struct report *r, bool more)
 	struct msg m = MSG_INIT(MSG_DELIVER_RESULT, r->id);
 	int err;
 
+	m.deliver_result.queue_id = r->queue_id;
 	m.deliver_result.more = more;
 	m.deliver_result.results = msg_list(&r->results, r->nresults);
 	m.deliver_result.envelopes = msg_list(&r->envelopes, r->nenvelopes);
@@ -223,13 +225,15 @@ static int
 report_add(
     struct report *r, struct job *j, const struct item_job_rcpt *rcpt, const struct outcome *o)
 {
-	struct item_rcpt_result result = { .slot = rcpt->slot, .status = (uint8_t)o->status };
+	struct item_rcpt_result result = {
+		.slot = rcpt->slot, .status = (uint8_t)o->status, .address = rcpt->address
+	};
 	int err = 0;
 
 	if (o->status == RESULT_EXPANDED)
 		err = report_expansions(r, j, rcpt, o);
 	if (!err)
-		err = report_room(r, 2048);
+		err = report_room(r, 3072);
 	result.enhanced = slice_str(o->enhanced);
 	result.text = slice_sub(slice_str(o->text), 0, 1024);
 	item_rcpt_result_add(&r->results, &result);
@@ -265,7 +269,7 @@ int
 job_run(struct child *child, const struct msg *m, int fd)
 {
 	struct job j = { .child = child, .m = &m->deliver_job };
-	struct report r = { .id = m->id, .fd = fd };
+	struct report r = { .id = m->id, .fd = fd, .queue_id = m->deliver_job.queue_id };
 	struct cursor rcpts = cursor(m->deliver_job.rcpts.raw);
 	struct item_job_rcpt rcpt;
 	bool complete = set_content(&j, m);

@@ -120,10 +120,12 @@ job_limit_ms(const struct qmgr *q, const struct route *r)
 	return 3600000;
 }
 
-static struct buf *
+/* Those that have no result yet: when it is sent again, some may have. */
+static struct msg_list
 job_rcpts(const struct job *j, struct buf *b)
 {
 	const struct message *m = j->msg;
+	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < j->n; i++) {
 		const struct envelope_rcpt *r = &m->env.rcpts[j->rcpts[i]];
@@ -137,9 +139,12 @@ job_rcpts(const struct job *j, struct buf *b)
 			.run = (uint8_t)x->run,
 			.argument = x->argument };
 
+		if (r->status->state != RCPT_IN_FLIGHT || m->rcpts[j->rcpts[i]].expanded)
+			continue;
 		item_job_rcpt_add(b, &item);
+		n++;
 	}
-	return b;
+	return msg_list(b, n);
 }
 
 /* Whether an earlier attempt may have delivered and not been heard. */
@@ -163,7 +168,7 @@ deliver_send(struct qmgr *q, struct job *j)
 	unsigned int flags = e->flags | (may_repeat(q, j) ? MAIL_REPEAT : 0);
 	struct msg x = MSG_INIT(local ? MSG_DELIVER_JOB : MSG_SEND_JOB, j->id);
 	struct buf rcpts = { 0 }, extents = { 0 };
-	struct msg_list r = msg_list(job_rcpts(j, &rcpts), j->n), ex = { 0 };
+	struct msg_list r = job_rcpts(j, &rcpts), ex = { 0 };
 	int err;
 
 	if (!m->has_content) {

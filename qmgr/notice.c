@@ -156,6 +156,7 @@ notice_start(struct qmgr *q, struct message *m, struct sched_job *sj)
 void
 notice_done(struct qmgr *q, const struct msg *msg)
 {
+	bool failed = msg->bounce_done.status != 0;
 	struct message *m;
 
 	TAILQ_FOREACH(m, &q->noticing, notice)
@@ -166,7 +167,13 @@ notice_done(struct qmgr *q, const struct msg *msg)
 		return;
 	}
 	message_pin(q, m);
-	if (msg->bounce_done.status) {
+	if (!slice_eq_str(msg->bounce_done.about, m->name)) {
+		q->odd++;
+		log_event(LOG_odd_report, "qid=%s reported=%s reason=\"it names another message\"",
+		    m->name, log_value(msg->bounce_done.about));
+		failed = true;
+		finish(q, m, true);
+	} else if (failed) {
 		log_event(LOG_notice_failed, "qid=%s reason=%s", m->name,
 		    log_value(msg->bounce_done.text));
 		finish(q, m, true);
@@ -183,7 +190,7 @@ notice_done(struct qmgr *q, const struct msg *msg)
 			}
 		finish(q, m, false);
 	}
-	if (m->state != MSG_DONE && !msg->bounce_done.status)
+	if (m->state != MSG_DONE && !failed)
 		message_judge(q, m);
 	message_unpin(q, m);
 	deliver_pump(q);

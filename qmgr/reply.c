@@ -93,8 +93,8 @@ reply(struct qmgr *q, struct message *m, struct said said, bool kept)
 		r.enhanced = failed ? slice_str(codes) : SLICE_LIT("2.0.0");
 		r.text = failed ? slice_str(s->text) : SLICE_LIT("Ok: delivered");
 		/* where many failed, each has less to say */
-		if (r.text.n > RESULTS_BYTES / n - 28)
-			r.text.n = RESULTS_BYTES / n - 28;
+		if (r.text.n > RESULTS_BYTES / n - 32)
+			r.text.n = RESULTS_BYTES / n - 32;
 		item_rcpt_result_add(&results, &r);
 		if (failed && kept) {
 			s->notices |= NOTIFY_FAILURE;
@@ -105,6 +105,7 @@ reply(struct qmgr *q, struct message *m, struct said said, bool kept)
 	msg.mail_result.enhanced = slice_str(said.enhanced);
 	msg.mail_result.text = slice_str(said.text);
 	msg.mail_result.queue_id = slice_str(m->name);
+	msg.mail_result.session = m->env.session;
 	msg.mail_result.results = msg_list(&results, n);
 	(void)ipc_send(m->waits->chan, &msg);
 	buf_free(&results);

@@ -1,8 +1,9 @@
 /*
  * Results of jobs, and the ends of jobs without one. Runs in the loop of qmgr. Hostile input: the
- * results; a report counts only for a recipient of a job that this very agent holds, and what an
- * agent leaves out did not happen. Invariant: an ended job has given its slot back, and each of its
- * recipients that is still open has a place in the schedule.
+ * results; a report counts only for a recipient of a job that this very agent holds, and only if it
+ * names the message and the recipient as the queue has them: a number that met the wrong job would
+ * lose mail. What an agent leaves out did not happen. Invariant: an ended job has given its slot
+ * back, and each of its recipients that is still open has a place in the schedule.
  */
 #include "qmgr/deliver.h"
 #include "queue/advice.h"
@@ -106,6 +107,39 @@ holds(const struct job *j, uint32_t slot)
 	return false;
 }
 
+/* The job still owes the outcome of that recipient. */
+static bool
+is_open(const struct message *m, uint32_t slot)
+{
+	return m->env.rcpts[slot].status->state == RCPT_IN_FLIGHT && !m->rcpts[slot].expanded;
+}
+
+/* What became of the recipient is not known: it is tried again. */
+static void
+not_known(struct qmgr *q, const struct job *j, uint32_t slot, const char *why)
+{
+	struct message *m = j->msg;
+
+	result_set(m, slot, SLICE_LIT("4.3.0"), slice_str(why), SLICE_NULL);
+	message_rcpt(q, m, slot, RCPT_AGENT_DIED);
+	count(COUNT_deferrals, 1);
+	result_log(q, m, slot, "deferred", j, 0, 0);
+}
+
+static void
+odd_result(
+    struct qmgr *q, const struct job *j, const struct item_rcpt_result *r, const char *reason)
+{
+	const struct message *m = j->msg;
+
+	q->odd++;
+	log_event(LOG_odd_report,
+	    "qid=%s job=%u slot=%u to=%s state=%s reported=%s status=%u text=%s reason=\"%s\"",
+	    m->name, j->id, r->slot, log_value(m->env.rcpts[r->slot].address),
+	    rcpt_state_name(m->env.rcpts[r->slot].status->state), log_value(r->address), r->status,
+	    log_value(r->text), reason);
+}
+
 static void
 one_result(struct qmgr *q, struct job *j, const struct item_rcpt_result *r, const struct msg *msg)
 {
@@ -117,9 +151,14 @@ one_result(struct qmgr *q, struct job *j, const struct item_rcpt_result *r, cons
 	struct rcpt_status *s = m->env.rcpts[r->slot].status;
 	const char *word = "sent";
 
-	if (s->state != RCPT_IN_FLIGHT) {
-		(void)message_rcpt(
-		    q, m, r->slot, RCPT_DELIVERED); /* counted as odd where it is final */
+	if (!is_open(m, r->slot)) {
+		odd_result(q, j, r, "it has its result already");
+		return;
+	}
+	if (!slice_eq(r->address, m->env.rcpts[r->slot].address)) {
+		odd_result(q, j, r, "it names another recipient");
+		not_known(
+		    q, j, r->slot, "the result of another recipient was reported for this one");
 		return;
 	}
 	result_set(m, r->slot, r->enhanced, r->text, r->remote);
@@ -166,12 +205,23 @@ unreached(const struct item_rcpt_result *r)
 	       (r->status == RESULT_DEFERRED && slice_has_prefix(r->enhanced, "4.4."));
 }
 
+static void
+other_message(struct qmgr *q, struct job *j, struct slice name)
+{
+	q->odd++;
+	log_event(LOG_odd_report,
+	    "qid=%s job=%u site=%s reported=%s reason=\"it names another message\"", j->msg->name,
+	    j->id, log_cstr(j->site->key + 1), log_value(name));
+	deliver_lost(q, j, true, "the result of another message was reported for this one");
+}
+
 void
 deliver_result(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 {
+	bool sent = msg->type == MSG_SEND_RESULT;
 	struct job *j = job_find(q, msg->id);
-	struct msg_list list =
-	    msg->type == MSG_SEND_RESULT ? msg->send_result.results : msg->deliver_result.results;
+	struct slice name = sent ? msg->send_result.queue_id : msg->deliver_result.queue_id;
+	struct msg_list list = sent ? msg->send_result.results : msg->deliver_result.results;
 	struct cursor c = cursor(list.raw);
 	struct item_rcpt_result r;
 	bool answered = false; /* by anybody at the destination */
@@ -184,7 +234,11 @@ deliver_result(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 		return;
 	}
 	m = j->msg;
-	if (msg->type == MSG_DELIVER_RESULT)
+	if (!slice_eq_str(name, m->name)) {
+		other_message(q, j, name);
+		return;
+	}
+	if (!sent)
 		take_expansions(j, &msg->deliver_result);
 	message_pin(q, m);
 	while (item_rcpt_result_next(&c, &r)) {
@@ -194,19 +248,18 @@ deliver_result(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 		}
 		if (!unreached(&r))
 			answered = true;
-		if (r.status == RESULT_EXPANDED && msg->type != MSG_DELIVER_RESULT)
+		if (r.status == RESULT_EXPANDED && sent)
 			r.status = RESULT_DEFERRED;
 		one_result(q, j, &r, msg);
 	}
-	if (msg->type == MSG_DELIVER_RESULT && msg->deliver_result.more) {
+	if (!sent && msg->deliver_result.more) {
 		message_unpin(q, m);
 		return;
 	}
 	/* What was not reported did not happen, as far as we know. */
 	for (uint32_t i = 0; i < j->n; i++)
-		if (m->env.rcpts[j->rcpts[i]].status->state == RCPT_IN_FLIGHT &&
-		    !m->rcpts[j->rcpts[i]].expanded)
-			message_rcpt(q, m, j->rcpts[i], RCPT_AGENT_DIED);
+		if (is_open(m, j->rcpts[i]))
+			not_known(q, j, j->rcpts[i], "the delivery process reported no result");
 	job_end(q, j, answered ? OUTCOME_OK : OUTCOME_UNREACHED, false);
 	result_after(q, m);
 }
@@ -217,14 +270,9 @@ deliver_lost(struct qmgr *q, struct job *j, bool reached, const char *why)
 	struct message *m = j->msg;
 
 	message_pin(q, m);
-	for (uint32_t i = 0; i < j->n; i++) {
-		if (m->env.rcpts[j->rcpts[i]].status->state != RCPT_IN_FLIGHT)
-			continue;
-		result_set(m, j->rcpts[i], SLICE_LIT("4.3.0"), slice_str(why), SLICE_NULL);
-		message_rcpt(q, m, j->rcpts[i], RCPT_AGENT_DIED);
-		count(COUNT_deferrals, 1);
-		result_log(q, m, j->rcpts[i], "deferred", j, 0, 0);
-	}
+	for (uint32_t i = 0; i < j->n; i++)
+		if (is_open(m, j->rcpts[i]))
+			not_known(q, j, j->rcpts[i], why);
 	job_end(q, j, reached ? OUTCOME_UNREACHED : OUTCOME_UNUSED, !reached);
 	result_after(q, m);
 }

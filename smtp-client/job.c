@@ -156,14 +156,22 @@ rest_status(const struct job *j)
 	return RESULT_UNREACHED;
 }
 
-/* One message has to hold all results: texts get an equal share of what there is. */
+/* One message has to hold all results: texts get an equal share of what the addresses leave. */
+static size_t
+text_limit(const struct job *j)
+{
+	size_t room = 60000, share;
+
+	for (size_t i = 0; i < j->n && room > 10000; i++)
+		room -= j->rcpts[i].address.n < 1024 ? j->rcpts[i].address.n : 1024;
+	share = room / (j->n ? j->n : 1); /* none: a job that is none */
+	return share > 1400 ? 1024 : share > 500 ? share - 340 : 160;
+}
+
 static void
 add_results(struct job *j, struct buf *out)
 {
-	size_t share = 60000 / (j->n ? j->n : 1), /* none: a job that is none */
-	    text_max = share > 1400  ? 1024
-		       : share > 500 ? share - 340
-				     : 160;
+	size_t text_max = text_limit(j);
 
 	for (size_t i = 0; i < j->n; i++) {
 		struct rcpt *r = &j->rcpts[i];
@@ -173,6 +181,7 @@ add_results(struct job *j, struct buf *out)
 		item.enhanced = slice_str(r->done ? r->enhanced : j->enhanced);
 		item.text = slice_sub(slice_str(r->done ? r->text : j->reason), 0, text_max);
 		item.remote = slice_sub(slice_str(r->done ? r->remote : j->reason_remote), 0, 255);
+		item.address = r->done ? r->said : r->address;
 		item_rcpt_result_add(out, &item);
 	}
 }
@@ -229,6 +238,7 @@ job_finish(struct job *j)
 		return;
 	if (j->ch) {
 		add_results(j, &items);
+		m.send_result.queue_id = j->queue_id;
 		m.send_result.results = msg_list(&items, (uint32_t)j->n);
 		m.send_result.remote = slice_str(j->remote);
 		m.send_result.tls = slice_str(j->tls);
@@ -275,6 +285,7 @@ job_result(struct job *j, size_t i, const struct client_event *ev, const char *r
 	if (r->done)
 		return;
 	r->done = true;
+	r->said = arena_dup(&j->arena, ev->address);
 	j->left--;
 	r->status = class == 2   ? (j->dsn ? RESULT_PASSED : RESULT_DONE)
 		    : class == 5 ? RESULT_FAILED

@@ -50,6 +50,7 @@ struct dest {
 struct rcpt {
 	uint32_t slot;
 	struct slice address, orcpt;
+	struct slice said; /* whom the result is about, by the connection that gave it */
 	uint8_t notify;
 	bool done;
 	enum result_status status;

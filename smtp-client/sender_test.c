@@ -297,8 +297,13 @@ take_result(struct world *w, struct msg *m)
 	struct item_rcpt_result r;
 
 	w->results = 0;
+	assert_true(slice_eq_str(m->send_result.queue_id, "Q1"));
 	while (item_rcpt_result_next(&c, &r)) {
+		char address[30];
+
 		assert_true(r.slot < 64);
+		snprintf(address, sizeof(address), "r%u@x.test", r.slot);
+		assert_true(slice_eq_str(r.address, address));
 		w->result[r.slot].status = r.status;
 		snprintf(w->result[r.slot].enhanced, 20, "%.*s", SLICE_ARG(r.enhanced));
 		snprintf(w->result[r.slot].text, 1100, "%.*s", SLICE_ARG(r.text));

@@ -72,6 +72,7 @@ finish(
 {
 	struct msg m = MSG_INIT(MSG_BOUNCE_DONE, j->id);
 
+	m.bounce_done.about = j->n.queue_id;
 	m.bounce_done.status = (uint8_t)status;
 	m.bounce_done.queue_id = queue_id;
 	m.bounce_done.text = slice_str(text);
@@ -375,6 +376,8 @@ on_result(struct bounce *b, struct ipc_chan *ch, const struct msg *m)
 		not_deliverable(b, j, text);
 	} else if (code >= 300) {
 		finish(b, j, 1, SLICE_NULL, text);
+	} else if (j->step != STEP_COMMIT || !slice_eq(m->mail_result.session, j->n.queue_id)) {
+		finish(b, j, 1, SLICE_NULL, "the queue's answer is about another message");
 	} else if (j->postmaster_too) {
 		j->postmaster_too = false;
 		snprintf(

@@ -39,6 +39,7 @@ on_qmgr(struct end *e, const struct msg *m)
 		e->dones++;
 		e->done_id = m->id;
 		e->status = m->bounce_done.status;
+		assert_true(slice_eq_str(m->bounce_done.about, "Q1"));
 	}
 }
 
@@ -173,13 +174,20 @@ say_where(struct world *w)
 }
 
 static void
-accept_notice(struct end *e)
+accept_session(struct end *e, const char *session)
 {
 	struct msg m = MSG_INIT(MSG_MAIL_RESULT, e->commit_id);
 
 	m.mail_result.code = 250;
 	m.mail_result.queue_id = SLICE_LIT("Q2");
+	m.mail_result.session = slice_str(session);
 	assert_int_equal(ipc_send(e->far, &m), 0);
+}
+
+static void
+accept_notice(struct end *e)
+{
+	accept_session(e, "Q1");
 }
 
 static void
@@ -261,6 +269,23 @@ test_answers_count_where_they_were_asked(void **state)
 	world_free(w);
 }
 
+/* A notice is only durable when qmgr says so of this very one. */
+static void
+test_answer_names_the_message(void **state)
+{
+	struct world *w = world_new();
+
+	(void)state;
+	submit(w, &w->old, 7);
+	say_where(w);
+	await(w, &w->old.commits, 1);
+	accept_session(&w->old, "Q9");
+	await(w, &w->old.dones, 1);
+	assert_int_equal(w->old.status, 1);
+	whole_job(w, &w->old, 8);
+	world_free(w);
+}
+
 int
 main(void)
 {
@@ -268,6 +293,7 @@ main(void)
 		cmocka_unit_test(test_each_job_stays_with_its_qmgr),
 		cmocka_unit_test(test_jobs_end_with_their_qmgr),
 		cmocka_unit_test(test_answers_count_where_they_were_asked),
+		cmocka_unit_test(test_answer_names_the_message),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -140,12 +140,26 @@ file_opened(struct mail *m, struct msg *msg)
 	write_out(m, 0);
 }
 
+/* Whether a positive result is about this message; one that met the wrong request would have the
+ * client forget a message that nobody has. */
+static bool
+is_ours(const struct mail *m, const struct msg_mail_result *result)
+{
+	if (slice_eq_str(result->session, m->session) &&
+	    (!m->queue_id[0] || slice_eq_str(result->queue_id, m->queue_id)))
+		return true;
+	log_event(LOG_odd_verdict, "sid=%s qid=%s reported=%s of=%s", m->session,
+	    m->queue_id[0] ? m->queue_id : "-", log_value(result->queue_id),
+	    log_value(result->session));
+	return false;
+}
+
 static void
 got_result(struct mail *m, const struct msg_mail_result *result)
 {
 	struct reply r = { result->code, result->enhanced, result->text, NULL };
 
-	if (result->code < 200 || result->code > 599)
+	if (result->code < 200 || result->code > 599 || (result->code < 400 && !is_ours(m, result)))
 		r = REPLY(451, "4.3.0", QUEUE_GONE);
 	request_end(&m->request);
 	m->state = MAIL_IDLE;
@@ -340,6 +354,7 @@ mail_commit(struct mail *m, const struct mail_envelope *e)
 	    send_rcpts(m, e, m->queue_id[0] ? RECORD_ROOM : RECORD_ROOM - buf_len(&m->content), &n);
 	if (!err) {
 		m->state = MAIL_COMMIT;
+		snprintf(m->session, sizeof(m->session), "%s", e->session);
 		fill_commit(m, e, &out);
 		out.mail_commit.rcpts = msg_list(&m->r->scratch, n);
 		err = m->request.active

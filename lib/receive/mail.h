@@ -36,6 +36,7 @@ struct mail {
 	bool hold_in_memory; /* do not open a file yet: the head may still change */
 	int fd;
 	char queue_id[33];
+	char session[33]; /* named in the envelope; a positive result names it too */
 	uint64_t limit, written;
 	struct reply failure;
 	char failure_text[600];

@@ -207,6 +207,7 @@ give_result(struct client *c, struct client_event *ev)
 		c->tx.open--;
 	c->tx.rcpts[i] = RCPT_REPORTED;
 	ev->rcpt = i;
+	ev->address = c->tx.m->rcpts[i].address;
 	return true;
 }
 

@@ -104,6 +104,7 @@ enum client_failure {
 
 struct client_event {
 	size_t rcpt;
+	struct slice address; /* of CLIENT_RESULT: of that recipient, as the message has it */
 	enum client_command command; /* that was answered, or under way */
 	bool local;  /* the reply is ours: the message cannot be sent to this server */
 	bool at_end; /* CLIENT_FAILED after the end of data: the server may have the message */
