@@ -172,7 +172,7 @@ install: all man
 	for f in main.cf master.cf; do test -e $(DESTDIR)$(SYSCONFDIR)/$$f || install -m 644 conf/$$f $(DESTDIR)$(SYSCONFDIR); done
 	$(paths) packaging/bulkhead.service.in >$(DESTDIR)$(PREFIX)/lib/systemd/system/bulkhead.service
 	install -m 644 packaging/bulkhead.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/bulkhead.conf
-	install -m 644 packaging/bulkhead.logrotate $(DESTDIR)/etc/logrotate.d/bulkhead
+	$(paths) packaging/bulkhead.logrotate.in >$(DESTDIR)/etc/logrotate.d/bulkhead
 	install -m 644 packaging/bulkhead.pam $(DESTDIR)/etc/pam.d/bulkhead
 	for p in man/*.[1-8] $(GEN_PAGES); do s=$${p##*.}; install -D -m 644 $$p $(DESTDIR)$(MANDIR)/man$$s/$${p##*/}; done
 man: $(GEN_PAGES)

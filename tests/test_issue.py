@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from instance import BIN, DAEMONS, ROOT, SLOW
+from instance import BIN, DAEMONS, ROOT, SLOW, wait
 from load import acknowledged, load
 from sink import Sink
 
@@ -524,9 +524,47 @@ def test_install_is_complete(tmp_path):
     lint = subprocess.run(["mandoc", "-Tlint", "-Wwarning", *pages], capture_output=True, text=True)
     assert lint.stdout == "" and lint.returncode == 0, lint.stdout
     unit = (tmp_path / "usr/local/lib/systemd/system/bulkhead.service").read_text()
-    assert "@" not in re.sub(r"#.*", "", unit) and "Type=notify" in unit
+    rotate = (tmp_path / "etc/logrotate.d/bulkhead").read_text()
+    assert "@" not in re.sub(r"#.*", "", unit + rotate) and "Type=notify" in unit
+    for tool, name, text in (("systemd-analyze verify --man=no", "bulkhead.service", unit), ("logrotate -d", "rotate", rotate)):
+        if shutil.which(tool.split()[0]):
+            (tmp_path / name).write_text(text.replace("/usr/local/", f"{tmp_path}/usr/local/").replace("bh-log", "root"))
+            done = subprocess.run([*tool.split(), tmp_path / name], capture_output=True, text=True)
+            assert done.returncode == 0 and not re.search("error|bulkhead.service:", done.stdout + done.stderr), done
     run = subprocess.run([tmp_path / "usr/local/sbin/bulkhead", "conf", "-d", "daemon_directory"], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the unit is root's")
+def test_capabilities_of_the_unit_suffice(make_instance, tmp_path):
+    """master has no more than the systemd unit leaves it, and everything that asks master for something works."""
+    unit = (ROOT / "packaging/bulkhead.service.in").read_text()
+    caps = re.search(r"^CapabilityBoundingSet=(.*)", unit, re.M)[1].lower().replace("cap_", "+").replace(" ", ",")
+    assert "\nRestrictSUIDSGID" not in unit  # no chmod of maildrop/
+    out = tmp_path / "out"
+    out.mkdir(mode=0o777)
+    out.chmod(0o777)
+    i = make_instance(start=False, users=TWO, aliases=f"root: {U1}\nprog: \"|/usr/bin/tee {out}/got\"\n")
+    i.command = ["setpriv", f"--bounding-set=-all,{caps}"]
+    i.start()
+    drop = i.spool / "maildrop"
+    assert drop.stat().st_mode & 0o7777 == 0o3733
+    smtp(i, [U1, "prog@localhost"])
+    i.wait_messages(U1)
+    wait(lambda: (out / "got").exists() and b"a clause" in (out / "got").read_bytes())
+    i.tool("user", "add", "u3@example.test", input="pass3\n")
+    assert i.home("u3@example.test").stat().st_uid not in (0, i.home(U1).stat().st_uid)
+    imap(i, "u3@example.test", "pass3").logout()
+    roots = i.tool("security").stdout
+    assert str(drop) in roots and f"{i.run}/empty" in roots and not re.search(r" \?$", roots, re.M), roots
+    i.reload()
+    i.tool("upgrade")
+    i.wait_ready()
+    i.stop()
+    sendmail(i, U2)
+    assert (drop.stat().st_gid, len(list(drop.iterdir()))) == (next(drop.iterdir()).stat().st_gid, 1)
+    i.start()
+    i.wait_messages(U2)
 
 
 def test_version():
