@@ -1,10 +1,14 @@
 /*
  * Which services talk to which, and the socket pairs between them. A pair is made for each two
- * living processes of an edge, as soon as the younger one has been started; after a death the
- * survivor sees EOF and gets a new pair with the successor.
+ * living processes of an edge, as soon as the younger one has been started. After a death the
+ * survivor sees EOF and gets a new pair with the successor. Where both live, because one of them
+ * shut the other out for a fault, they get a new pair after a pause, which grows for those who do
+ * it again and again. Runs as root. Hostile: a daemon that was taken over; it can name no pair but
+ * its own, and what it costs its peer is no more than closing its end does.
  */
 #include "master/master.h"
 
+#include <stdlib.h>
 #include <unistd.h>
 
 static const struct {
@@ -51,14 +55,67 @@ is_edge(enum role a, enum role b)
 }
 
 static void
-give(struct process *p, enum role peer, int fd)
+give(struct process *p, const struct process *peer, uint32_t pair, uint32_t replaces, int fd)
 {
 	struct msg m = MSG_INIT(MSG_LINK, 0);
 
-	m.link.role = (uint8_t)peer;
+	m.link.role = (uint8_t)peer->service->role;
+	m.link.pair = pair;
+	m.link.replaces = replaces;
 	m.fd = fd;
-	(void)ipc_send(p->chan, &m);
+	if (p->chan)
+		(void)ipc_send(p->chan, &m);
 	close(fd);
+}
+
+static void join_later(struct pair *pair);
+
+/* 0 is no pair's number. */
+static uint32_t
+next_number(struct master *m)
+{
+	if (!++m->last_pair)
+		m->last_pair = 1;
+	return m->last_pair;
+}
+
+static bool
+join(struct pair *pair)
+{
+	struct master *m = pair->a->service->m;
+	uint32_t before = pair->number;
+	int fds[2];
+
+	if (ipc_pair(fds)) {
+		log_event(LOG_link_failed, "a=%s b=%s remedy=\"raise the limit of open files\"",
+		    pair->a->service->name, pair->b->service->name);
+		join_later(pair);
+		return false;
+	}
+	pair->number = next_number(m);
+	pair->made = master_now_ms();
+	give(pair->a, pair->b, pair->number, before, fds[0]);
+	give(pair->b, pair->a, pair->number, before, fds[1]);
+	return true;
+}
+
+static void
+join_again(void *arg)
+{
+	struct pair *pair = arg;
+
+	if (!pair->a->service->m->stopping && join(pair))
+		log_event(LOG_link_renewed, "a=%s b=%s after_ms=%lld times=%u",
+		    pair->a->service->name, pair->b->service->name,
+		    (long long)(pair->made - pair->lost), pair->failures);
+}
+
+static void
+join_later(struct pair *pair)
+{
+	struct master *m = pair->a->service->m;
+
+	ev_timer_set(m->base, &pair->again, backoff_ms(m, pair->failures++), join_again, pair);
 }
 
 void
@@ -66,22 +123,51 @@ links_connect(struct master *m, struct process *p)
 {
 	struct service *s;
 	struct process *q;
-	int fds[2];
 
 	TAILQ_FOREACH(s, &m->services, next) {
 		if (!is_edge(p->service->role, s->role))
 			continue;
 		TAILQ_FOREACH(q, &s->processes, next) {
+			struct pair *pair;
 			if (q == p || !q->chan)
 				continue;
-			if (ipc_pair(fds)) {
-				log_event(LOG_link_failed,
-				    "a=%s b=%s remedy=\"raise the limit of open files\"",
-				    p->service->name, s->name);
-				return;
-			}
-			give(p, s->role, fds[0]);
-			give(q, p->service->role, fds[1]);
+			pair = xcalloc(1, sizeof(*pair));
+			pair->a = p;
+			pair->b = q;
+			LIST_INSERT_HEAD(&m->pairs, pair, next);
+			(void)join(pair);
 		}
+	}
+}
+
+/* The second of both to tell names a pair that is none any more. Who died is reaped meanwhile. */
+void
+links_lost(struct master *m, const struct process *p, uint32_t number)
+{
+	struct pair *pair;
+
+	LIST_FOREACH(pair, &m->pairs, next)
+		if (pair->number == number && (pair->a == p || pair->b == p))
+			break;
+	if (!pair || (pair->again.event && evtimer_pending(pair->again.event, NULL)))
+		return;
+	pair->lost = master_now_ms();
+	if (pair->lost - pair->made >= STEADY_MS)
+		pair->failures = 0;
+	join_later(pair);
+}
+
+void
+links_forget_process(struct master *m, const struct process *p)
+{
+	struct pair *pair, *next;
+
+	for (pair = LIST_FIRST(&m->pairs); pair; pair = next) {
+		next = LIST_NEXT(pair, next);
+		if (pair->a != p && pair->b != p)
+			continue;
+		LIST_REMOVE(pair, next);
+		ev_timer_free(&pair->again);
+		free(pair);
 	}
 }

@@ -273,6 +273,7 @@ main(int argc, char **argv)
 	TAILQ_INIT(&m.services);
 	LIST_INIT(&m.listeners);
 	LIST_INIT(&m.clients);
+	LIST_INIT(&m.pairs);
 	upgrade_resume(&m);
 	load_or_die(&m);
 	if (!m.upgrading)

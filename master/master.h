@@ -52,11 +52,22 @@ struct service {
 	TAILQ_HEAD(, process) processes;
 	size_t nprocesses;
 	unsigned failures; /* in a row */
+	int64_t down;      /* since when a process is missing; 0: none is */
 	struct ev_timer restart;
 	unsigned char ticket_keys[TICKET_KEYS * TICKET_KEY];
 	size_t nkeys;
 	bool incomplete; /* an address of it could not be listened on: see listen-failed */
 	bool obsolete;   /* not in the configuration any more */
+};
+
+/* A channel between two living processes. */
+struct pair {
+	LIST_ENTRY(pair) next;
+	struct process *a, *b;
+	uint32_t number;    /* what it is called between master and both; 0: not made yet */
+	unsigned failures;  /* in a row */
+	int64_t made, lost; /* ms, monotonic */
+	struct ev_timer again;
 };
 
 struct client; /* of the control socket */
@@ -72,6 +83,8 @@ struct master {
 	TAILQ_HEAD(, service) services;
 	LIST_HEAD(, listener) listeners;
 	LIST_HEAD(, client) clients;
+	LIST_HEAD(, pair) pairs;
+	uint32_t last_pair;
 	int log_pair[2]; /* 0: where the log daemon reads; 1: where all write */
 	struct listener control;
 	struct event *on_control;
@@ -99,14 +112,18 @@ struct service *service_by_role(struct master *m, enum role role);
 void services_stop_for_upgrade(struct master *m);
 size_t services_alive(const struct master *m);
 bool services_all_ready(const struct master *m);
+int64_t backoff_ms(const struct master *m, unsigned failures); /* the pause before the next try */
+#define STEADY_MS 10000 /* what lasted that long did not fail at its start */
 
 /* process.c */
 int process_start(struct master *m, struct service *s) CHECKED; /* what failed is logged */
 void process_forget(struct process *p);                         /* frees it and its channel */
 int role_ids(const struct master *m, enum role role, uid_t *uid_r, gid_t *gid_r) CHECKED;
 
-/* links.c: pairs between a fresh process and every living peer */
+/* links.c: pairs between a fresh process and every living peer; what one of both says of its end */
 void links_connect(struct master *m, struct process *p);
+void links_lost(struct master *m, const struct process *p, uint32_t number);
+void links_forget_process(struct master *m, const struct process *p);
 
 /* listen.c */
 int listeners_for(struct master *m, struct service *s, const struct conf_service *row) CHECKED;

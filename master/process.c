@@ -47,6 +47,7 @@ role_ids(const struct master *m, enum role role, uid_t *uid_r, gid_t *gid_r)
 void
 process_forget(struct process *p)
 {
+	links_forget_process(p->service->m, p);
 	control_daemon_gone(p->service->m, p);
 	metrics_gone(p->service->m, p);
 	ipc_chan_free(&p->chan);
@@ -98,6 +99,10 @@ on_ready(struct master *m, struct process *p, const struct msg *msg)
 		return;
 	}
 	p->ready = true;
+	if (p->service->down)
+		log_event(LOG_service_back, "service=%s pid=%d after_ms=%lld", p->service->name,
+		    (int)p->pid, (long long)(master_now_ms() - p->service->down));
+	p->service->down = 0;
 	free(p->report);
 	p->report = slice_dup(msg->ready.report);
 	tell_starter(m);
@@ -113,6 +118,10 @@ on_daemon_message(void *ctx, struct ipc_chan *ch, struct msg *msg)
 	case MSG_READY:
 		if (p)
 			on_ready(m, p, msg);
+		return;
+	case MSG_LINK_LOST:
+		if (p && !m->stopping)
+			links_lost(m, p, msg->link_lost.pair);
 		return;
 	case MSG_METRICS_GET:
 		metrics_get(m, ch, msg->id);

@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <sys/wait.h>
 
-#define STEADY_MS 10000 /* a process that lived that long did not fail at its start */
 #define FIRST_BACKOFF_MS 100
 
 struct service *
@@ -37,16 +36,21 @@ start_again(void *arg)
 	service_start_missing(s->m);
 }
 
+int64_t
+backoff_ms(const struct master *m, unsigned failures)
+{
+	int64_t wait = FIRST_BACKOFF_MS, most = m->set->conf->service_throttle_time;
+
+	for (unsigned i = 0; i < failures && wait < most; i++)
+		wait *= 2;
+	return wait < most ? wait : most;
+}
+
 static void
 retry_later(struct service *s)
 {
-	int64_t wait = FIRST_BACKOFF_MS, most = s->m->set->conf->service_throttle_time;
+	int64_t wait = backoff_ms(s->m, s->failures++);
 
-	for (unsigned i = 0; i < s->failures && wait < most; i++)
-		wait *= 2;
-	if (wait > most)
-		wait = most;
-	s->failures++;
 	if (s->failures > 1)
 		log_event(LOG_service_throttled,
 		    "service=%s failures=%u wait_ms=%lld remedy=\"see the lines of this service "
@@ -228,6 +232,8 @@ reap(struct master *m, struct process *p, int status)
 	process_forget(p);
 	if (m->stopping || s->obsolete)
 		return;
+	if (!s->down)
+		s->down = master_now_ms();
 	if (renew) {
 		log_event(LOG_service_renewed,
 		    "service=%s reason=\"a child of it crashed, or what is read before its jail "
@@ -238,6 +244,7 @@ reap(struct master *m, struct process *p, int status)
 	if (s->on_demand && ready && WIFEXITED(status) && !WEXITSTATUS(status)) {
 		log_event(LOG_service_idle, "service=%s", s->name);
 		s->failures = 0;
+		s->down = 0;
 		return;
 	}
 	log_end(s, pid, status, early && !ready);

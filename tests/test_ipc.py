@@ -160,7 +160,7 @@ class Receiver:
                 send(over, struct.pack("<HI", BY_NAME["child"].number, 0), far.fileno())
                 far.close()
                 return Held(mine, over.detach())
-        data = struct.pack("<HIB", BY_NAME["link"].number, 0, ROLES[role][0])
+        data = struct.pack("<HIBII", BY_NAME["link"].number, 0, ROLES[role][0], 0, 0)
         send(self.control, data, far.fileno())
         far.close()
         return mine
@@ -404,3 +404,46 @@ def test_master_bears_any_daemon(busy):
                 send(s, encode(BY_NAME[name], 999, full)[0])
     assert busy.process.poll() is None and busy.process.pid == master
     assert busy.tool("status").returncode == 0
+
+
+def test_a_child_that_breaks_its_channels(make_instance):
+    """A child of the receiver that its peers shut out gets new channels, and its session goes on; who needs them again and
+    again gets no more: its sessions end with 421, and others take its place."""
+    i = make_instance(allow_deaths=True)
+
+    def channels():
+        """The child's descriptors whose other ends its peers have."""
+        peers, theirs = peer_inodes(), {inode for name in ("qmgr", "maps", "dns", "auth") for inode in sockets(pid_of(i, name))}
+        return [fd for inode, fd in sockets(child).items() if peers.get(inode) in theirs]
+
+    def spoil():
+        before = set(channels())
+        assert len(before) == 4
+        for fd in before:
+            with socket.socket(fileno=steal_socket(child, fd)) as s:
+                send(s, b"\xff\xff not a message")
+
+    def wait(what):
+        end = time.monotonic() + 20 * SLOW
+        while not what():
+            assert time.monotonic() < end, i.tail()
+            time.sleep(0.02)
+
+    def child_of_last_client(count):
+        line = i.wait_log(rf"smtp-connect .*service=127.0.0.1:{i.port['smtp']}$", count=count)[-1]
+        return int(re.search(r"smtpd-child\[(\d+)\]", line)[1])
+
+    with smtplib.SMTP("127.0.0.1", i.port["smtp"], timeout=20 * SLOW) as s:
+        s.ehlo("x")
+        child = child_of_last_client(2)
+        spoil()
+        i.wait_log("ipc-violation peer=smtpd-child", count=4)
+        wait(lambda: len(channels()) == 4)
+        assert s.sendmail("a@sender.example", ["u1@example.test"], b"Subject: x\r\n\r\nx\r\n") == {}
+        spoil()
+        shut = i.wait_log('smtpd.*ipc-violation peer=smtpd-child .*reason="its links end again and again"')
+        assert f"pid={child} " in shut[0]
+        assert s.getreply()[0] == 421
+    deliver(i)
+    assert child_of_last_client(3) != child
+    assert "service-died" not in i.log() and "child-died" not in i.log()

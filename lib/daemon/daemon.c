@@ -1,8 +1,7 @@
 /*
  * The life of a daemon. Runs in every process that master or a zygote starts. Hostile: the peers
  * behind the links (checked by lib/ipc); master is believed. Invariants: no handler runs before the
- * jail is on; a link that dies is reported once and forgotten; the log is flushed before the
- * process ends.
+ * jail is on; the log is flushed before the process ends.
  */
 #include "daemon/daemon.h"
 
@@ -41,79 +40,7 @@ on_config(struct daemon *d, struct msg *m)
 	daemon_conf_unref(old);
 }
 
-/* ---------------------------------------------------------------- links */
-
-static void on_message(void *ctx, struct ipc_chan *ch, struct msg *m);
-static void on_closed(void *ctx, struct ipc_chan *ch, int err, const char *why);
-
-static const struct ipc_ops link_ops = { on_message, on_closed };
-
-static struct ipc_chan *
-add_link(struct daemon *d, int fd, enum role peer, bool standing)
-{
-	struct link *l = xcalloc(1, sizeof(*l));
-
-	l->chan = ipc_chan_new(d->io, fd, peer, &link_ops, d);
-	LIST_INSERT_HEAD(&d->private->links, l, next);
-	if (standing)
-		d->peers[peer] = l->chan;
-	if (d->desc->link_up)
-		d->desc->link_up(d, l->chan);
-	return l->chan;
-}
-
-struct ipc_chan *
-daemon_link(struct daemon *d, int fd, enum role peer)
-{
-	return add_link(d, fd, peer, true);
-}
-
-struct ipc_chan *
-daemon_adopt(struct daemon *d, int fd, enum role peer)
-{
-	return add_link(d, fd, peer, false);
-}
-
-/* Who asks whom: a helper is asked by those of a higher rank. */
-static int
-rank(enum role role)
-{
-	switch (role) {
-	case ROLE_DELIVERY:
-	case ROLE_IMAPD_CHILD:
-	case ROLE_POP3D_CHILD:
-		return 0;
-	case ROLE_NSS:
-	case ROLE_PAM:
-	case ROLE_DNS:
-	case ROLE_IMAPD:
-	case ROLE_POP3D:
-		return 1;
-	case ROLE_MAPS:
-		return 2;
-	case ROLE_AUTH:
-		return 3;
-	case ROLE_BROKER:
-		return 4;
-	default:
-		return 5;
-	}
-}
-
-/* A helper that an upgrade replaced answers, as if nothing were, those that were replaced with it:
- * a receiver in its transaction, a client that logs in. */
-static bool
-still_asked(const struct daemon *d)
-{
-	const struct link *l;
-
-	if (d->stop_how != 2 || rank(d->role) < 1 || rank(d->role) > 4)
-		return false;
-	LIST_FOREACH(l, &d->private->links, next)
-		if (rank(ipc_chan_peer(l->chan)) > rank(d->role))
-			return true;
-	return false;
-}
+/* ---------------------------------------------------------------- what the peers send */
 
 static void
 stop_now(void *arg)
@@ -129,30 +56,11 @@ stop_now(void *arg)
 		daemon_exit(d);
 }
 
-static void
-drop_link(struct daemon *d, struct ipc_chan *ch)
-{
-	struct link *l;
-
-	LIST_FOREACH(l, &d->private->links, next)
-		if (l->chan == ch) {
-			LIST_REMOVE(l, next);
-			if (d->peers[ipc_chan_peer(ch)] == ch)
-				d->peers[ipc_chan_peer(ch)] = NULL;
-			if (d->desc->link_down)
-				d->desc->link_down(d, ch);
-			free(l);
-			if (d->private->lingers && !still_asked(d))
-				stop_now(d);
-			return;
-		}
-}
-
 void
-daemon_drop(struct daemon *d, struct ipc_chan *ch)
+daemon_link_gone(struct daemon *d)
 {
-	drop_link(d, ch);
-	ipc_chan_free(&ch);
+	if (d->private->lingers && !links_ask(d))
+		stop_now(d);
 }
 
 /* A daemon ends with master; a zygote's child goes on with what it has, and its end comes from
@@ -189,25 +97,7 @@ on_closed(void *ctx, struct ipc_chan *ch, int err, const char *why)
 		return;
 	}
 	zygote_forget_chan(d, ch);
-	drop_link(d, ch);
-}
-
-static enum role
-child_role(enum role zygote)
-{
-	for (int r = 0; r < ROLE_COUNT; r++)
-		if (role_table[r].parent == (int)zygote && r != ROLE_PROGRAM)
-			return (enum role)r;
-	return zygote;
-}
-
-static int
-take_fd(struct msg *m)
-{
-	int fd = m->fd;
-
-	m->fd = -1;
-	return fd;
+	links_forget(d, ch);
 }
 
 static void
@@ -216,7 +106,7 @@ on_stop(struct daemon *d, struct msg *m)
 	bool child = role_table[d->role].parent != ROLE_MASTER;
 
 	d->stop_how = m->stop.how;
-	if (still_asked(d)) {
+	if (links_ask(d)) {
 		d->private->lingers = true;
 		ev_timer_set(d->base, &d->private->linger, d->conf->upgrade_timeout, stop_now, d);
 		return;
@@ -228,31 +118,6 @@ on_stop(struct daemon *d, struct msg *m)
 		d->desc->stop(d);
 	else if (!child || !d->private->sessions)
 		daemon_exit(d);
-}
-
-static void
-on_link(struct daemon *d, enum role peer, int fd)
-{
-	/* The former one, if any, goes when its end is seen: a role may have several processes,
-	 * with a link each. */
-	add_link(d, fd, peer, true);
-	zygote_repair(d, peer);
-}
-
-/* The zygote is trusted with no more than its own children: what it hands on has to be a channel.
- */
-static void
-on_child(struct daemon *d, struct ipc_chan *ch, struct msg *m)
-{
-	int type = 0;
-	socklen_t n = sizeof(type);
-
-	if (getsockopt(m->fd, SOL_SOCKET, SO_TYPE, &type, &n) || type != SOCK_SEQPACKET) {
-		on_closed(d, ch, ERR_SYNTAX, "descriptor of a child is no channel");
-		ipc_chan_free(&ch);
-		return;
-	}
-	add_link(d, take_fd(m), child_role(ipc_chan_peer(ch)), false);
 }
 
 static void
@@ -296,10 +161,16 @@ on_message(void *ctx, struct ipc_chan *ch, struct msg *m)
 	switch (m->type) {
 	case MSG_LINK:
 		if (m->link.role < ROLE_COUNT)
-			on_link(d, (enum role)m->link.role, take_fd(m));
+			links_take(d, m);
 		return;
 	case MSG_CHILD:
-		on_child(d, ch, m);
+		if (links_take_child(d, ch, m)) {
+			on_closed(d, ch, ERR_SYNTAX, "descriptor of a child is no channel");
+			ipc_chan_free(&ch);
+		}
+		return;
+	case MSG_CHILD_LINK_LOST:
+		zygote_link_lost(d, ch, m->child_link_lost.role);
 		return;
 	case MSG_CONFIG:
 		on_config(d, m);
@@ -321,6 +192,8 @@ on_message(void *ctx, struct ipc_chan *ch, struct msg *m)
 			d->desc->message(d, ch, m);
 	}
 }
+
+const struct ipc_ops daemon_link_ops = { on_message, on_closed };
 
 int
 daemon_send(struct daemon *d, enum role peer, const struct msg *m)
@@ -393,7 +266,7 @@ daemon_setup(struct daemon *d, int control_fd, enum role control_peer)
 		signal(SIGINT,
 		    SIG_IGN); /* of a terminal: master hears it and stops everyone in order */
 	}
-	d->master = ipc_chan_new(d->io, control_fd, control_peer, &link_ops, d);
+	d->master = ipc_chan_new(d->io, control_fd, control_peer, &daemon_link_ops, d);
 }
 
 int

@@ -14,6 +14,9 @@ enum { FD_CONTROL = 3, FD_CONFIG = 4, FD_LOG = 5 };
 struct link {
 	LIST_ENTRY(link) next;
 	struct ipc_chan *chan;
+	uint32_t pair; /* master's name of it; 0: not of master */
+	bool
+	    standing; /* made by the parent; else a child of a peer's, or one of the daemon's own */
 };
 
 struct child {
@@ -22,6 +25,9 @@ struct child {
 	struct daemon *d;
 	enum role peers[ZYGOTE_PEERS];
 	size_t npeers;
+	unsigned lost;   /* bits: of these peers its link has ended */
+	unsigned losses; /* links that it lost while the zygote's own stood */
+	struct ev_timer again;
 };
 
 /* How late the loop is: lag.c. */
@@ -53,8 +59,17 @@ void daemon_setup(struct daemon *d, int control_fd, enum role control_peer);
 int daemon_loop(struct daemon *d);
 /* A standing link to a peer, from a descriptor. */
 struct ipc_chan *daemon_link(struct daemon *d, int fd, enum role peer);
-/* Reports a link as gone and frees it. */
-void daemon_drop(struct daemon *d, struct ipc_chan *ch);
+extern const struct ipc_ops daemon_link_ops; /* what any channel of the skeleton does */
+/* Its end was seen: reported, and no longer in d->peers. Its owner frees the channel. */
+void links_forget(struct daemon *d, struct ipc_chan *ch);
+/* MSG_LINK of the parent; MSG_CHILD of a zygote (an error: it handed on what is no channel). */
+void links_take(struct daemon *d, struct msg *m);
+int links_take_child(struct daemon *d, const struct ipc_chan *from, struct msg *m) CHECKED;
+/* A helper that an upgrade replaced answers, as if nothing were, those that were replaced with it:
+ * a receiver in its transaction, a client that logs in. */
+bool links_ask(const struct daemon *d);
+/* A link has gone: who waited for that, ends. */
+void daemon_link_gone(struct daemon *d);
 /* daemon_run with the state of an acceptor. */
 int daemon_run_with(int argc, char **argv, const struct daemon_desc *desc, const void *acceptor);
 /* A snapshot from a descriptor of master's, or NULL with why. */
@@ -69,6 +84,7 @@ void counters_put(struct buf *out);
 void log_reset(enum role role);
 void zygote_watch_children(struct daemon *d);
 void zygote_repair(struct daemon *d, enum role peer);
+void zygote_link_lost(struct daemon *d, const struct ipc_chan *ch, unsigned peer);
 void zygote_forget_chan(struct daemon *d, struct ipc_chan *ch);
 /* Tells master to start a successor at once. */
 #define EXIT_RENEW 75

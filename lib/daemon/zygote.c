@@ -17,6 +17,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define LINK_AGAIN_MS 100 /* from the end of a child's link to a new one */
+#define LOSSES_MAX 5
+
 struct pairs {
 	int control[2], direct[2], peer[ZYGOTE_PEERS][2];
 };
@@ -244,6 +247,22 @@ zygote_fork(struct daemon *d, const struct zygote_spec *spec, int *err_r)
 	return child;
 }
 
+static void
+link_child(struct daemon *d, struct child *c, enum role peer)
+{
+	struct msg m = MSG_INIT(MSG_LINK, 0);
+	int fds[2];
+
+	if (!c->pub.chan || ipc_pair(fds))
+		return;
+	m.link.role = (uint8_t)peer;
+	m.fd = fds[1];
+	(void)ipc_send(c->pub.chan, &m);
+	send_far_end(d, peer, fds[0]);
+	close(fds[0]);
+	close(fds[1]);
+}
+
 /* A peer came back: every child that talks to it gets a new pair. */
 void
 zygote_repair(struct daemon *d, enum role peer)
@@ -253,19 +272,62 @@ zygote_repair(struct daemon *d, enum role peer)
 	for (n = hash_next(&d->private->children, NULL); n;
 	     n = hash_next(&d->private->children, n)) {
 		struct child *c = HASH_ELEMENT(n, struct child, node);
-		for (size_t i = 0; i < c->npeers; i++) {
-			struct msg m = MSG_INIT(MSG_LINK, 0);
-			int fds[2];
-			if (c->peers[i] != peer || !c->pub.chan || ipc_pair(fds))
-				continue;
-			m.link.role = (uint8_t)peer;
-			m.fd = fds[1];
-			(void)ipc_send(c->pub.chan, &m);
-			send_far_end(d, peer, fds[0]);
-			close(fds[0]);
-			close(fds[1]);
+		for (size_t i = 0; i < c->npeers; i++)
+			if (c->peers[i] == peer) {
+				c->lost &= ~(1u << i);
+				c->losses = 0;
+				link_child(d, c, peer);
+			}
+	}
+}
+
+static struct child *
+child_of(struct daemon *d, const struct ipc_chan *ch)
+{
+	struct hash_node *n;
+
+	for (n = hash_next(&d->private->children, NULL); n; n = hash_next(&d->private->children, n))
+		if (HASH_ELEMENT(n, struct child, node)->pub.chan == ch)
+			return HASH_ELEMENT(n, struct child, node);
+	return NULL;
+}
+
+static void
+link_again(void *arg)
+{
+	struct child *c = arg;
+	struct daemon *d = c->d;
+	unsigned lost = c->lost;
+
+	c->lost = 0;
+	for (size_t i = 0; i < c->npeers && c->pub.chan; i++) {
+		if (!(lost & 1u << i) || !d->peers[c->peers[i]])
+			continue; /* the peer has gone: zygote_repair, when it is back */
+		if (++c->losses > LOSSES_MAX) {
+			log_event(LOG_ipc_violation,
+			    "peer=%s pid=%d reason=\"its links end again and again\" remedy=\"it "
+			    "gets no new client; look for a crash or an attack in it\"",
+			    role_table[ipc_chan_peer(c->pub.chan)].name, (int)c->pub.pid);
+			daemon_drop(d, c->pub.chan);
+			c->pub.chan = NULL;
+		} else {
+			link_child(d, c, c->peers[i]);
 		}
 	}
+}
+
+/* A child's link has ended, for a fault or with the peer; which of both is seen a moment later. */
+void
+zygote_link_lost(struct daemon *d, const struct ipc_chan *ch, unsigned peer)
+{
+	struct child *c = child_of(d, ch);
+
+	for (size_t i = 0; c && i < c->npeers; i++)
+		if (c->peers[i] == peer) {
+			if (!c->lost)
+				ev_timer_set(d->base, &c->again, LINK_AGAIN_MS, link_again, c);
+			c->lost |= 1u << i;
+		}
 }
 
 static bool
@@ -305,6 +367,7 @@ bury(struct daemon *d, pid_t pid, int status)
 		hash_remove(&d->private->children, &c->node);
 		if (c->pub.chan)
 			daemon_drop(d, c->pub.chan);
+		ev_timer_free(&c->again);
 		free(c);
 	}
 	if (fault)
@@ -340,16 +403,10 @@ zygote_watch_children(struct daemon *d)
 void
 zygote_forget_chan(struct daemon *d, struct ipc_chan *ch)
 {
-	struct hash_node *n;
+	struct child *c = child_of(d, ch);
 
-	for (n = hash_next(&d->private->children, NULL); n;
-	     n = hash_next(&d->private->children, n)) {
-		struct child *c = HASH_ELEMENT(n, struct child, node);
-		if (c->pub.chan == ch) {
-			c->pub.chan = NULL;
-			return;
-		}
-	}
+	if (c)
+		c->pub.chan = NULL;
 }
 
 struct zygote_child *

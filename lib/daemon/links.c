@@ -1,0 +1,184 @@
+/*
+ * The channels of a daemon to its peers: standing ones, which its parent makes, and those of the
+ * peers' children. Runs in every process. Hostile: the peers; a zygote is trusted with no more than
+ * its own children. Invariants: a link that ends is reported once and forgotten; who still lives
+ * after it tells its parent, which makes another one if the peer lives too.
+ */
+#include "daemon/private.h"
+
+#include <stdlib.h>
+#include <sys/socket.h>
+
+static struct link *
+add_link(struct daemon *d, int fd, enum role peer, bool standing)
+{
+	struct link *l = xcalloc(1, sizeof(*l));
+
+	l->chan = ipc_chan_new(d->io, fd, peer, &daemon_link_ops, d);
+	l->standing = standing;
+	LIST_INSERT_HEAD(&d->private->links, l, next);
+	if (standing)
+		d->peers[peer] = l->chan;
+	if (d->desc->link_up)
+		d->desc->link_up(d, l->chan);
+	return l;
+}
+
+struct ipc_chan *
+daemon_link(struct daemon *d, int fd, enum role peer)
+{
+	return add_link(d, fd, peer, true)->chan;
+}
+
+struct ipc_chan *
+daemon_adopt(struct daemon *d, int fd, enum role peer)
+{
+	return add_link(d, fd, peer, false)->chan;
+}
+
+/* ---------------------------------------------------------------- the end of one */
+
+static void
+report_lost(struct daemon *d, uint32_t pair, enum role peer)
+{
+	struct msg m = MSG_INIT(MSG_LINK_LOST, 0);
+
+	if (!d->master || d->stopping)
+		return;
+	if (role_table[d->role].parent == ROLE_MASTER) {
+		m.link_lost.pair = pair;
+	} else {
+		if (!d->private->acceptor || d->peers[peer])
+			return; /* other children are made for one link, or have a new one */
+		m.type = MSG_CHILD_LINK_LOST;
+		m.child_link_lost.role = (uint8_t)peer;
+	}
+	(void)ipc_send(d->master, &m);
+}
+
+void
+links_forget(struct daemon *d, struct ipc_chan *ch)
+{
+	enum role peer = ipc_chan_peer(ch);
+	struct link *l;
+
+	LIST_FOREACH(l, &d->private->links, next)
+		if (l->chan == ch)
+			break;
+	if (!l)
+		return;
+	LIST_REMOVE(l, next);
+	if (d->peers[peer] == ch)
+		d->peers[peer] = NULL;
+	if (d->desc->link_down)
+		d->desc->link_down(d, ch);
+	if (l->standing)
+		report_lost(d, l->pair, peer);
+	free(l);
+	daemon_link_gone(d);
+}
+
+void
+daemon_drop(struct daemon *d, struct ipc_chan *ch)
+{
+	links_forget(d, ch);
+	ipc_chan_free(&ch);
+}
+
+/* ---------------------------------------------------------------- new ones, from the parent */
+
+static int
+take_fd(struct msg *m)
+{
+	int fd = m->fd;
+
+	m->fd = -1;
+	return fd;
+}
+
+static void
+drop_replaced(struct daemon *d, uint32_t pair)
+{
+	struct link *l;
+
+	LIST_FOREACH(l, &d->private->links, next)
+		if (pair && l->pair == pair) {
+			l->standing = false;
+			daemon_drop(d, l->chan);
+			return;
+		}
+}
+
+/* The former one of a peer that died goes when its end is seen: a role may have several processes,
+ * with a link each. */
+void
+links_take(struct daemon *d, struct msg *m)
+{
+	enum role peer = (enum role)m->link.role;
+
+	drop_replaced(d, m->link.replaces);
+	add_link(d, take_fd(m), peer, true)->pair = m->link.pair;
+	zygote_repair(d, peer);
+}
+
+static enum role
+child_role(enum role zygote)
+{
+	for (int r = 0; r < ROLE_COUNT; r++)
+		if (role_table[r].parent == (int)zygote && r != ROLE_PROGRAM)
+			return (enum role)r;
+	return zygote;
+}
+
+int
+links_take_child(struct daemon *d, const struct ipc_chan *from, struct msg *m)
+{
+	int type = 0;
+	socklen_t n = sizeof(type);
+
+	if (getsockopt(m->fd, SOL_SOCKET, SO_TYPE, &type, &n) || type != SOCK_SEQPACKET)
+		return ERR_SYNTAX;
+	add_link(d, take_fd(m), child_role(ipc_chan_peer(from)), false);
+	return 0;
+}
+
+/* ---------------------------------------------------------------- who asks whom */
+
+/* A helper is asked by those of a higher rank. */
+static int
+rank(enum role role)
+{
+	switch (role) {
+	case ROLE_DELIVERY:
+	case ROLE_IMAPD_CHILD:
+	case ROLE_POP3D_CHILD:
+		return 0;
+	case ROLE_NSS:
+	case ROLE_PAM:
+	case ROLE_DNS:
+	case ROLE_IMAPD:
+	case ROLE_POP3D:
+		return 1;
+	case ROLE_MAPS:
+		return 2;
+	case ROLE_AUTH:
+		return 3;
+	case ROLE_BROKER:
+		return 4;
+	default:
+		return 5;
+	}
+}
+
+bool
+links_ask(const struct daemon *d)
+{
+	const struct link *l;
+
+	if (d->stop_how != 2 || rank(d->role) < 1 || rank(d->role) > 4)
+		return false;
+	LIST_FOREACH(l, &d->private->links, next)
+		if (rank(ipc_chan_peer(l->chan)) > rank(d->role))
+			return true;
+	return false;
+}
