@@ -149,7 +149,10 @@ class Wire:
 
     def send(self, data):
         self.said = data[-100:]
-        self.sock.sendall(data)
+        try:
+            self.sock.sendall(data)
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
+            pass  # the server has shut out who still speaks: what it said last is there to be read
 
     def say(self, data):
         self.send(data + b"\r\n")

@@ -280,9 +280,10 @@ test_failures_wait(void **state)
 	(void)state;
 	bench.conf.auth_failure_delay = 100;
 	start(&login, 1, "imap", "PLAIN", SLICE_LIT("\0bob\0x"), true);
-	assert_true(silent(&login, 60));
-	assert_int_equal(answer(&login).auth_done.status, 1);
+	while (silent(&login, 5))
+		assert_true(auth_now_ms() - began < 60000);
 	assert_true(auth_now_ms() - began >= 90); /* the loop's clock is a little behind */
+	assert_int_equal(answer(&login).auth_done.status, 1);
 	began = auth_now_ms();
 	start(&login, 2, "imap", "PLAIN", SLICE_LIT("\0bob\0y"), true);
 	assert_int_equal(answer(&login).auth_done.status, 1);
