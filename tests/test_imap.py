@@ -128,6 +128,16 @@ def test_costs_grow_with_the_mailbox_not_with_its_square(make_instance):
     assert all(times < 3 for times in grown.values()), (grown, cost)
 
 
+def test_a_folder_that_cannot_be_read_is_listed_as_such(instance):
+    m = login(instance)
+    ok(m.create("broken"))
+    (instance.home(USER) / "Maildir/.broken/bh-journal").mkdir()
+    m.send(b'l LIST "" "broken" RETURN (STATUS (MESSAGES))\r\n')
+    assert m.readline() == b'* LIST (\\Noselect \\HasNoChildren) "/" "broken"\r\n'
+    assert m.readline() == b"l OK Done\r\n"
+    m.logout()
+
+
 def test_starttls_is_needed_for_a_password(instance):
     m = imaplib.IMAP4("localhost", instance.port["imap"], timeout=30)
     assert "LOGINDISABLED" in m.capabilities

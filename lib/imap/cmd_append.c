@@ -17,6 +17,7 @@ struct imap_append {
 	int failed;  /* the first error of the store */
 	bool nul;    /* a NUL came */
 	bool binary;
+	char *name, *oldname; /* where the store has another name than the client, else NULL */
 };
 
 static bool
@@ -71,6 +72,8 @@ imap_append_abort(struct imap_session *s)
 		return;
 	if (s->append->file)
 		append_free(&s->append->file);
+	free(s->append->name);
+	free(s->append->oldname);
 	free(s->append);
 	s->append = NULL;
 }
@@ -144,6 +147,10 @@ begin(struct imap_session *s, const char *name, const struct append_info *info)
 	s->append->left = r->literal_size;
 	s->append->args = buf_len(&r->cmd);
 	s->append->binary = r->literal_binary;
+	if (s->oldname) {
+		s->append->name = xstrdup(name);
+		s->append->oldname = xstrdup(s->oldname);
+	}
 	return LITERAL_STREAM;
 }
 
@@ -192,6 +199,8 @@ finish(struct imap_session *s, struct imap_append *a)
 		failed(s, err);
 	} else {
 		s->counts.appended++;
+		if (a->name)
+			imap_put_name(s, "", a->name, a->oldname);
 		imap_okf(s, true, "[APPENDUID %u %u] Stored", result.uidvalidity,
 		    result.to.count ? result.to.uids[0] : 0);
 	}

@@ -38,18 +38,28 @@ void
 imap_cmd_create(struct imap_session *s, struct imap_parse *p)
 {
 	char *name;
+	int err;
 
-	if (one_mailbox(s, p, &name))
-		outcome(s, store_create(s->config.store, slice_str(name), 0));
+	if (!one_mailbox(s, p, &name))
+		return;
+	err = store_create(s->config.store, slice_str(name), 0);
+	if (err == 0 && s->oldname)
+		imap_put_name(s, "", name, s->oldname);
+	outcome(s, err);
 }
 
 void
 imap_cmd_delete(struct imap_session *s, struct imap_parse *p)
 {
 	char *name;
+	int err;
 
-	if (one_mailbox(s, p, &name))
-		outcome(s, store_delete(s->config.store, slice_str(name)));
+	if (!one_mailbox(s, p, &name))
+		return;
+	err = store_delete(s->config.store, slice_str(name));
+	if (err == 0 && s->oldname)
+		imap_put_name(s, "\\NonExistent", name, s->oldname);
+	outcome(s, err);
 }
 
 void
@@ -73,17 +83,23 @@ imap_cmd_unsubscribe(struct imap_session *s, struct imap_parse *p)
 void
 imap_cmd_rename(struct imap_session *s, struct imap_parse *p)
 {
-	char *from, *to;
+	char *from, *to, *old;
 	const char *why_from, *why_to;
+	int err;
 
-	if (!imap_sp(p) || !imap_mailbox(s, p, &from, &why_from) || !imap_sp(p) ||
-	    !imap_mailbox(s, p, &to, &why_to) || !imap_end(p))
+	if (!imap_sp(p) || !imap_mailbox(s, p, &from, &why_from))
+		return;
+	old = s->oldname;
+	if (!imap_sp(p) || !imap_mailbox(s, p, &to, &why_to) || !imap_end(p))
 		return;
 	if (!from || !to) {
 		imap_no(s, from ? why_to : why_from);
 		return;
 	}
-	outcome(s, store_rename(s->config.store, slice_str(from), slice_str(to)));
+	err = store_rename(s->config.store, slice_str(from), slice_str(to));
+	if (err == 0 && (old || s->oldname))
+		imap_put_name(s, "", to, old ? old : from);
+	outcome(s, err);
 }
 
 bool

@@ -24,6 +24,7 @@ struct list {
 	struct slice patterns[MAX_PATTERNS];
 	size_t count;
 	struct store_list all;
+	bool *above;     /* RECURSIVEMATCH: the folder has one below that is selected */
 	size_t at, work; /* work: comparisons of this step */
 };
 
@@ -96,6 +97,7 @@ add_pattern(struct imap_session *s, struct list *l, struct slice reference, stru
 {
 	unsigned char *both = arena_alloc(&s->arena, reference.n + raw.n + 1);
 	struct slice utf8;
+	struct buf nfc = { 0 };
 
 	if (reference.n)
 		memcpy(both, reference.p, reference.n);
@@ -103,7 +105,9 @@ add_pattern(struct imap_session *s, struct list *l, struct slice reference, stru
 		memcpy(both + reference.n, raw.p, raw.n);
 	if (!imap_name_decode(s, slice(both, reference.n + raw.n), &utf8))
 		return; /* nothing can match */
-	utf8 = squeeze(arena_dup(&s->arena, utf8));
+	store_pattern(utf8, &nfc);
+	utf8 = squeeze(arena_dup(&s->arena, buf_slice(&nfc)));
+	buf_free(&nfc);
 	if (slice_has_caseprefix(utf8, "INBOX") && (utf8.n == 5 || strchr("/%*", utf8.p[5]))) {
 		utf8 = slice_sub(utf8, 5, utf8.n);
 		utf8 = slice_str(arena_printf(&s->arena, "INBOX%.*s", SLICE_ARG(utf8)));
@@ -196,11 +200,14 @@ attribute(struct imap_session *s, const char **sep, const char *name)
 }
 
 static void
-put_attributes(struct imap_session *s, const struct list *l, const struct store_folder *f)
+put_attributes(
+    struct imap_session *s, const struct list *l, const struct store_folder *f, bool readable)
 {
 	const char *sep = "";
 
-	if (!f->exists) {
+	if (!readable)
+		attribute(s, &sep, "\\Noselect");
+	else if (!f->exists) {
 		if (l->extended || s->rev2)
 			attribute(s, &sep, "\\NonExistent");
 		else
@@ -214,40 +221,70 @@ put_attributes(struct imap_session *s, const struct list *l, const struct store_
 			attribute(s, &sep, special_use_name((enum special_use)bit));
 }
 
+/* By the options alone. */
 static bool
-selected(const struct list *l, const struct store_folder *f, bool *child_only_r)
+selected(const struct list *l, const struct store_folder *f)
 {
-	bool self = true;
+	if (l->subscribed ? !f->subscribed : !f->exists && !f->has_children)
+		return false; /* without SUBSCRIBED what is only a subscription is not listed */
+	return !l->special || f->special_use;
+}
 
-	*child_only_r = false;
-	if (l->subscribed)
-		self = f->subscribed;
-	else if (!f->exists && !f->has_children)
-		self = false; /* only a subscription */
-	if (l->special)
-		self = self && f->special_use;
-	if (!self && l->recursive && l->subscribed && f->has_subscribed_child)
-		*child_only_r = true;
-	return self || *child_only_r;
+static bool
+is_below(const char *name, const char *parent)
+{
+	size_t n = strlen(parent);
+
+	return strncmp(name, parent, n) == 0 && name[n] == STORE_SEPARATOR;
+}
+
+/* A folder's names above stand before it, with nothing but what is below them between. */
+static void
+mark_above(struct imap_session *s, struct list *l)
+{
+	size_t *open = arena_alloc(&s->arena, (l->all.count + 1) * sizeof(*open)), depth = 0;
+
+	l->above = arena_alloc(&s->arena, l->all.count + 1);
+	for (size_t i = 0; i < l->all.count; i++) {
+		const struct store_folder *f = &l->all.folders[i];
+
+		while (depth && !is_below(f->name, l->all.folders[open[depth - 1]].name))
+			depth--;
+		/* Whoever is marked already has all above it marked. */
+		for (size_t d = depth; selected(l, f) && d-- && !l->above[open[d]];)
+			l->above[open[d]] = true;
+		open[depth++] = i;
+	}
 }
 
 static void
-put_folder(struct imap_session *s, struct list *l, const struct store_folder *f)
+put_folder(struct imap_session *s, struct list *l, size_t at)
 {
-	bool child_only;
+	const struct store_folder *f = &l->all.folders[at];
+	bool above = l->above && l->above[at], readable = true;
+	size_t before = buf_len(&s->out);
 
-	if (!any_matches(l, f->name) || !selected(l, f, &child_only))
+	if (!any_matches(l, f->name) || !(selected(l, f) || above))
 		return;
-	imap_put(s, "* LIST (");
-	put_attributes(s, l, f);
-	imap_put(s, ") \"/\" ");
-	imap_put_mailbox(s, f->name);
-	if (l->recursive && l->subscribed && f->has_subscribed_child)
-		imap_put(s, " (\"CHILDINFO\" (\"SUBSCRIBED\"))");
-	imap_put(s, "\r\n");
-	/* A folder that cannot be read gives no STATUS (RFC 5819 section 2). */
-	if (l->return_status && f->exists && imap_put_status(s, f->name, &l->status) < 0)
-		return;
+	for (;;) {
+		imap_put(s, "* LIST (");
+		put_attributes(s, l, f, readable);
+		imap_put(s, ") \"/\" ");
+		imap_put_mailbox(s, f->name);
+		if (above)
+			imap_putf(s, " (\"CHILDINFO\" (%s%s%s))",
+			    l->subscribed ? "\"SUBSCRIBED\"" : "",
+			    l->subscribed && l->special ? " " : "",
+			    l->special ? "\"SPECIAL-USE\"" : "");
+		imap_put(s, "\r\n");
+		if (!readable || !l->return_status || !f->exists ||
+		    imap_put_status(s, f->name, &l->status) == 0)
+			return;
+		/* A folder that cannot be read gives no STATUS, and says so (RFC 5819 section 2).
+		 */
+		readable = false;
+		buf_truncate(&s->out, before);
+	}
 }
 
 static void
@@ -269,7 +306,7 @@ list_step(struct imap_session *s)
 		if (l->at == end || l->work >= WORK_A_STEP ||
 		    buf_len(&s->out) >= s->config.watermark)
 			return STEP_AGAIN;
-		put_folder(s, l, &l->all.folders[l->at]);
+		put_folder(s, l, l->at);
 	}
 	imap_ok(s, true, "Done");
 	return STEP_DONE;
@@ -293,10 +330,13 @@ imap_cmd_list(struct imap_session *s, struct imap_parse *p)
 		return;
 	}
 	err = store_list(s->config.store, &l->all);
-	if (err < 0)
+	if (err < 0) {
 		imap_store_failed(s, err);
-	else
-		imap_start(s, l, list_step, list_free);
+		return;
+	}
+	if (l->recursive)
+		mark_above(s, l);
+	imap_start(s, l, list_step, list_free);
 }
 
 /* lsub = "LSUB" SP mailbox SP list-mailbox */

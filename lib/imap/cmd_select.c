@@ -7,7 +7,7 @@
 #include "imap/command.h"
 
 static void
-put_state(struct imap_session *s)
+put_state(struct imap_session *s, const char *oldname)
 {
 	uint32_t unseen = mailbox_first_unseen(s->mailbox);
 
@@ -20,11 +20,7 @@ put_state(struct imap_session *s)
 	}
 	imap_putf(s, "* OK [UIDVALIDITY %u] UIDs are valid\r\n", mailbox_uidvalidity(s->mailbox));
 	imap_putf(s, "* OK [UIDNEXT %u] Next UID\r\n", mailbox_uidnext(s->mailbox));
-	if (s->rev2) {
-		imap_put(s, "* LIST () \"/\" ");
-		imap_put_mailbox(s, mailbox_name(s->mailbox));
-		imap_put(s, "\r\n");
-	}
+	imap_put_name(s, "", mailbox_name(s->mailbox), oldname);
 }
 
 static void
@@ -58,7 +54,7 @@ select_mailbox(struct imap_session *s, struct imap_parse *p, bool read_only)
 		imap_store_failed(s, err);
 		return;
 	}
-	put_state(s);
+	put_state(s, s->oldname);
 	s->errors = 0;
 	imap_ok(s, true,
 	    mailbox_read_only(s->mailbox) ? "[READ-ONLY] Selected" : "[READ-WRITE] Selected");

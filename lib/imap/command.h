@@ -36,7 +36,9 @@ struct imap_session {
 
 	struct mailbox *mailbox; /* selected, or NULL */
 	struct uid_list saved;   /* "$" */
-	unsigned keywords_told;  /* how many keywords the client knows */
+	char *oldname; /* the mailbox argument as the client wrote it, where the store has it
+			  otherwise; in the arena */
+	unsigned keywords_told; /* how many keywords the client knows */
 
 	/* The running command; step is NULL when there is none. task is freed by task_free. */
 	enum imap_step (*step)(struct imap_session *s);
@@ -81,6 +83,10 @@ void imap_start(struct imap_session *s, void *task, enum imap_step (*step)(struc
 /* Quoted if it may be, else a literal; NUL is written as U+FFFD would be: "?". */
 void imap_put_string(struct buf *out, struct slice s);
 void imap_put_nstring(struct buf *out, struct slice s, bool present);
+/* "* LIST (attributes) ..." that tells under which name the store has what the client called
+ * oldname (RFC 9051 section 6.3.9.7; NULL: under the same). Only after ENABLE IMAP4rev2. */
+void imap_put_name(
+    struct imap_session *s, const char *attributes, const char *name, const char *oldname);
 /* A mailbox name (UTF-8) as the client wants names: modified UTF-7 before ENABLE IMAP4rev2. */
 void imap_put_mailbox(struct imap_session *s, const char *name);
 void imap_put_flags(struct imap_session *s, uint32_t seq);
@@ -93,8 +99,8 @@ void imap_put_mailbox_flags(struct imap_session *s);
 void imap_put_set(struct buf *out, const uint32_t *ids, size_t n);
 
 /* --- names (name.c) --- */
-/* Parses a mailbox argument and brings it to the store's form: *out_r lives in the arena. false:
- * p->why is set (BAD), or *out_r is NULL and a NO is due with *why_r. */
+/* Parses a mailbox argument and brings it to the store's form: *out_r lives in the arena, and
+ * s->oldname is set. false: p->why is set (BAD), or *out_r is NULL and a NO is due with *why_r. */
 bool imap_mailbox(struct imap_session *s, struct imap_parse *p, char **out_r, const char **why_r);
 /* The UTF-8 of a name or pattern as the client writes it; false if it is malformed. */
 bool imap_name_decode(struct imap_session *s, struct slice in, struct slice *out_r);

@@ -30,7 +30,7 @@ imap_mailbox(struct imap_session *s, struct imap_parse *p, char **out_r, const c
 	struct slice raw, utf8;
 	char name[STORE_NAME_MAX + 1];
 
-	*out_r = NULL;
+	*out_r = s->oldname = NULL;
 	*why_r = NULL;
 	if (!imap_astring(p, &raw))
 		return false;
@@ -45,5 +45,9 @@ imap_mailbox(struct imap_session *s, struct imap_parse *p, char **out_r, const c
 		return true;
 	}
 	*out_r = arena_strdup(&s->arena, name);
+	if (utf8.p[utf8.n - 1] == STORE_SEPARATOR)
+		utf8.n--;
+	if (!slice_eq_str(utf8, name))
+		s->oldname = (char *)(uintptr_t)arena_dup(&s->arena, utf8).p;
 	return true;
 }

@@ -74,6 +74,21 @@ imap_put_mailbox(struct imap_session *s, const char *name)
 	buf_free(&encoded);
 }
 
+void
+imap_put_name(struct imap_session *s, const char *attributes, const char *name, const char *oldname)
+{
+	if (!s->rev2)
+		return;
+	imap_putf(s, "* LIST (%s) \"/\" ", attributes);
+	imap_put_mailbox(s, name);
+	if (oldname) {
+		imap_put(s, " (\"OLDNAME\" (");
+		imap_put_mailbox(s, oldname);
+		imap_put(s, "))");
+	}
+	imap_put(s, "\r\n");
+}
+
 static const struct {
 	enum message_flag flag;
 	const char *name;
@@ -140,6 +155,17 @@ put_all_flags(struct imap_session *s)
 	}
 }
 
+/* Whether a keyword that the mailbox does not have yet can be made. */
+static bool
+room_for_keywords(struct imap_session *s)
+{
+	unsigned i = 0;
+
+	while (i < STORE_KEYWORDS && mailbox_keyword(s->mailbox, i))
+		i++;
+	return i < STORE_KEYWORDS;
+}
+
 void
 imap_put_mailbox_flags(struct imap_session *s)
 {
@@ -149,7 +175,7 @@ imap_put_mailbox_flags(struct imap_session *s)
 	imap_put(s, ")\r\n* OK [PERMANENTFLAGS (");
 	if (!mailbox_read_only(s->mailbox)) {
 		put_all_flags(s);
-		imap_put(s, " \\*");
+		imap_put(s, room_for_keywords(s) ? " \\*" : "");
 	}
 	imap_put(s, ")] Flags that are kept\r\n");
 }

@@ -323,16 +323,21 @@ list_add(struct collect *c, struct slice name, bool exists, bool subscribed)
 	};
 }
 
+/* With the names above it, which may have no folder of their own. */
+static void
+list_add_tree(struct collect *c, struct slice name, bool exists, bool subscribed)
+{
+	list_add(c, name, exists, subscribed);
+	for (size_t i = 0; i < name.n; i++)
+		if (name.p[i] == STORE_SEPARATOR)
+			list_add(c, slice_sub(name, 0, i), false, false);
+}
+
 static int
 list_disk(void *ctx, const char *disk, const char *name)
 {
-	struct slice s = slice_str(name);
-
 	(void)disk;
-	list_add(ctx, s, true, false);
-	for (size_t i = 0; i < s.n; i++)
-		if (s.p[i] == STORE_SEPARATOR)
-			list_add(ctx, slice_sub(s, 0, i), false, false);
+	list_add_tree(ctx, slice_str(name), true, false);
 	return 0;
 }
 
@@ -406,7 +411,7 @@ store_list(struct store *s, struct store_list *out_r)
 		rc = subscriptions_load(s, &b);
 		struct slice rest = buf_slice(&b);
 		while (rest.n)
-			list_add(&c, slice_split(&rest, '\0'), false, true);
+			list_add_tree(&c, slice_split(&rest, '\0'), false, true);
 		rc = rc == ERR_NOT_FOUND ? 0 : rc;
 	}
 	list_merge(out_r);

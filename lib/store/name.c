@@ -250,6 +250,17 @@ store_name(struct slice in, char *out, const char **why_r)
 	return rc;
 }
 
+void
+store_pattern(struct slice in, struct buf *out)
+{
+	size_t n = 0;
+	uint8_t *nfc =
+	    in.n && !u8_check(in.p, in.n) ? u8_normalize(UNINORM_NFC, in.p, in.n, NULL, &n) : NULL;
+
+	buf_add(out, nfc ? slice(nfc, n) : in);
+	free(nfc);
+}
+
 int
 name_to_disk(const char *name, struct buf *out)
 {

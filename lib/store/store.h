@@ -102,6 +102,8 @@ void store_list_free(struct store_list *l);
  * ERR_SYNTAX: not a possible folder name (says why in *why_r, a constant; may be NULL).
  * out has room for STORE_NAME_MAX + 1. */
 int store_name(struct slice in, char *out, const char **why_r) CHECKED;
+/* A pattern of names in the form that names have (NFC); what is not UTF-8 is taken as it is. */
+void store_pattern(struct slice in, struct buf *out);
 /* Modified UTF-7 (RFC 3501 section 5.1.3) from and to UTF-8; ERR_SYNTAX on what is not. */
 int mutf7_decode(struct slice in, struct buf *out) CHECKED;
 int mutf7_encode(struct slice utf8, struct buf *out) CHECKED;
