@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #define GATHER_MS 1000
-#define REQUESTS ((size_t)64)
+#define UNREAD_MAX ((size_t)16 << 20) /* of an answer, by who asked; bulkhead(8) reads at once */
 
 struct client {
 	LIST_ENTRY(client) next;
@@ -191,6 +191,7 @@ gather(struct client *c)
 	struct process *p;
 
 	req.id = c->forwarded = ++m->next_request;
+	c->worker = NULL;
 	c->waiting = 0;
 	TAILQ_FOREACH(s, &m->services, next)
 		TAILQ_FOREACH(p, &s->processes, next) {
@@ -295,6 +296,7 @@ forward(struct client *c, enum role owner, struct msg *req)
 	c->forwarded = req->id = ++m->next_request;
 	req->control_request.uid = c->uid;
 	c->worker = p;
+	c->waiting = 0;
 	if (p && p->chan && !ipc_send(p->chan, req))
 		return;
 	c->forwarded = 0;
@@ -356,21 +358,27 @@ control_answer(struct master *m, const struct ipc_chan *from, struct msg *reply)
 {
 	struct client *c;
 
-	LIST_FOREACH(c, &m->clients, next) {
-		if (!c->forwarded || c->forwarded != reply->id)
-			continue;
-		if (reply->type == MSG_STATS) {
-			keep_stats(m, from, &reply->stats);
-			if (!--c->waiting)
-				gathered(c);
-			return;
-		}
-		if (!reply->control_reply.more)
-			c->forwarded = 0;
-		reply->id = c->id;
-		(void)ipc_send(c->chan, reply);
+	LIST_FOREACH(c, &m->clients, next)
+		if (c->forwarded && c->forwarded == reply->id)
+			break;
+	if (!c)
+		return;
+	if (reply->type == MSG_STATS) {
+		keep_stats(m, from, &reply->stats);
+		if (c->waiting && !--c->waiting)
+			gathered(c);
 		return;
 	}
+	if (!c->worker || c->worker->chan != from)
+		return; /* nobody else's word */
+	if (ipc_chan_queued(c->chan) > UNREAD_MAX) {
+		client_free(c);
+		return;
+	}
+	if (!reply->control_reply.more)
+		c->forwarded = 0;
+	reply->id = c->id;
+	(void)ipc_send(c->chan, reply);
 }
 
 void
@@ -441,6 +449,7 @@ on_connect(evutil_socket_t sock, short what, void *arg)
 	c->uid = cred.uid;
 	LIST_INSERT_HEAD(&m->clients, c, next);
 	c->chan = ipc_chan_new(m->io, fd, ROLE_TOOL, &client_ops, c);
+	ipc_chan_asked(c->chan);
 }
 
 void

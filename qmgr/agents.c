@@ -256,7 +256,7 @@ agents_started(struct qmgr *q, struct msg *m)
 		q->odd++;
 		return;
 	}
-	if (m->deliver_started.status || m->fd < 0) {
+	if (m->deliver_started.status || !ipc_is_channel(m->fd)) {
 		char *why = slice_dup(m->deliver_started.text);
 
 		log_event(LOG_delivery_start, "reason=%s remedy=\"see local(8)\"", log_cstr(why));

@@ -1,21 +1,16 @@
 /*
  * bulkhead queue ...: lists come from the scheduler's structures, in slices of a loop turn each, so
- * that no listing delays a delivery; `show` reads the one file. Runs in the loop of qmgr. Who may
- * ask was checked by master (root and the admin group). Hostile input: the words, and what
- * strangers wrote into senders and reasons: everything is printed escaped.
+ * that no listing delays a delivery; `show` reads the one file. control_print.c says it. Runs in
+ * the loop of qmgr. Who may ask was checked by master (root and the admin group). Hostile input:
+ * the words, and what strangers wrote into senders and reasons: everything is printed escaped.
  */
-#include "queue/advice.h"
-#include "qmgr/qmgr.h"
+#include "qmgr/control.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define SLICE 400u         /* messages looked at in one turn */
-#define CHUNK 50000u       /* bytes of one answer */
 #define QUEUED_MAX 400000u /* bytes that the asker has not read yet */
 
-enum verb { VERB_LIST, VERB_FLUSH, VERB_HOLD, VERB_RELEASE, VERB_DELETE, VERB_REQUEUE };
 enum group { BY_NONE, BY_DESTINATION, BY_SENDER, BY_REASON };
 
 static const struct {
@@ -31,31 +26,6 @@ static const struct {
 	{ "requeue", VERB_REQUEUE, true },
 };
 
-struct control_list {
-	TAILQ_ENTRY(control_list) link;
-	struct ipc_chan *chan;
-	uint32_t id;
-	enum verb verb;
-	bool all, json, show;
-	bool waits; /* all is said, not all of it is durable */
-	size_t cursor, n, matched;
-	struct buf out;
-	struct arena arena;
-	struct slice words[64];
-};
-
-static void
-send_part(struct control_list *l, bool more, int status)
-{
-	struct msg m = MSG_INIT(MSG_CONTROL_REPLY, l->id);
-
-	m.control_reply.more = more;
-	m.control_reply.status = (uint8_t)status;
-	m.control_reply.text = buf_slice(&l->out);
-	(void)ipc_send(l->chan, &m);
-	buf_clear(&l->out);
-}
-
 static void
 list_free(struct qmgr *q, struct control_list *l)
 {
@@ -63,126 +33,6 @@ list_free(struct qmgr *q, struct control_list *l)
 	buf_free(&l->out);
 	arena_free(&l->arena);
 	free(l);
-}
-
-static void
-add_time(struct buf *b, int64_t ms)
-{
-	char text[32];
-	time_t t = (time_t)(ms / 1000);
-	struct tm tm;
-
-	if (gmtime_r(&t, &tm) && strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm))
-		buf_add_str(b, text);
-}
-
-static int64_t
-wall(const struct qmgr *q, int64_t internal)
-{
-	return ev_wall_us() / 1000 + internal - qmgr_now(q);
-}
-
-static const char *
-job_word(const struct sched_job *j)
-{
-	static const char *const words[] = { "deferred", "waiting", "active", "held" };
-
-	return words[j->state];
-}
-
-static void
-add_json(struct buf *b, const char *name, struct slice s)
-{
-	buf_addf(b, "\"%s\":\"", name);
-	for (size_t i = 0; i < s.n; i++)
-		if (s.p[i] == '"' || s.p[i] == '\\')
-			buf_addf(b, "\\%c", s.p[i]);
-		else if (s.p[i] < 32 || s.p[i] == 127)
-			buf_addf(b, "\\u%04x", s.p[i]);
-		else
-			buf_add_byte(b, s.p[i]);
-	buf_add_byte(b, '"');
-}
-
-static void
-print_json(const struct qmgr *q, struct buf *b, const struct sched_msg *sm, const char *name)
-{
-	buf_addf(b, "{\"id\":\"%s\",\"kbytes\":%u,", name, (unsigned int)sm->kbytes);
-	add_json(b, "sender", slice(sm->sender->text, sm->sender->n));
-	buf_add_str(b, ",\"arrival\":\"");
-	add_time(b, (int64_t)sm->arrival * 1000);
-	buf_addf(b, "\",\"held\":%s,\"jobs\":[", sm->held ? "true" : "false");
-	for (const struct sched_job *j = sm->jobs; j; j = j->sibling) {
-		buf_addf(b, "%s{", j == sm->jobs ? "" : ",");
-		add_json(b, "destination", slice_str(j->site->key + 1));
-		buf_addf(b, ",\"state\":\"%s\",\"recipients\":%u", job_word(j), j->rcpts);
-		if (j->state == JOB_WAITING) {
-			buf_add_str(b, ",\"next\":\"");
-			add_time(b, wall(q, j->timer.due));
-			buf_add_byte(b, '"');
-		}
-		if (j->reason) {
-			buf_add_byte(b, ',');
-			add_json(b, "reason", slice(j->reason->text, j->reason->n));
-		}
-		buf_add_byte(b, '}');
-	}
-	buf_add_str(b, "]}\n");
-}
-
-static void
-add_advice(struct buf *b, const char *enhanced, const char *text)
-{
-	const char *advice = advice_for(enhanced, text);
-
-	if (*advice)
-		buf_addf(b, "    to do: %s\n", advice);
-}
-
-/* A reason is the status code and the text of the last attempt. */
-static void
-add_reason_advice(struct buf *b, struct slice reason)
-{
-	char code[16], text[SLOT_TEXT_MAX + 32];
-
-	if (!slice_copy(slice_split(&reason, ' '), code, sizeof(code)) &&
-	    !slice_copy(slice_sub(reason, 0, sizeof(text) - 1), text, sizeof(text)))
-		add_advice(b, code, text);
-}
-
-static void
-print_message(const struct qmgr *q, struct control_list *l, const struct sched_msg *sm)
-{
-	char name[QUEUE_ID_SIZE];
-	struct buf *b = &l->out;
-
-	queue_id_format(sm->id, name);
-	if (l->json) {
-		print_json(q, b, sm, name);
-		return;
-	}
-	buf_addf(b, "%s %6u KiB ", name, (unsigned int)sm->kbytes);
-	add_time(b, (int64_t)sm->arrival * 1000);
-	buf_addf(b, " <%s>%s\n",
-	    sm->sender->n ? log_value(slice(sm->sender->text, sm->sender->n)) : "",
-	    sm->held ? " held" : "");
-	for (const struct sched_job *j = sm->jobs; j; j = j->sibling) {
-		buf_addf(b, "    to %s", log_cstr(j->site->key + 1));
-		if (j->rcpts)
-			buf_addf(b, " (%u recipient%s)", j->rcpts, j->rcpts == 1 ? "" : "s");
-		buf_addf(b, " %s", job_word(j));
-		if (j->state == JOB_WAITING) {
-			buf_add_str(b, " until ");
-			add_time(b, wall(q, j->timer.due));
-		}
-		if (j->state == JOB_READY && j->site->resting)
-			buf_add_str(b, " (the destination does not answer)");
-		if (j->reason)
-			buf_addf(b, ": %s", log_value(slice(j->reason->text, j->reason->n)));
-		buf_add_byte(b, '\n');
-		if (j->reason)
-			add_reason_advice(b, slice(j->reason->text, j->reason->n));
-	}
 }
 
 static bool
@@ -221,7 +71,7 @@ apply(struct qmgr *q, struct control_list *l, struct sched_msg *sm)
 	struct message *m;
 
 	if (l->verb == VERB_LIST) {
-		print_message(q, l, sm);
+		control_print(q, l, sm);
 		return;
 	}
 	if (l->verb == VERB_FLUSH || l->verb == VERB_REQUEUE) {
@@ -257,7 +107,8 @@ finish(struct qmgr *q, struct control_list *l)
 	if (changes && q->unsure_err)
 		buf_addf(&l->out, "not all of it is on the disk: %s; the log says which\n",
 		    err_str(q->unsure_err));
-	send_part(l, false, (changes && q->unsure_err) || !(l->matched || l->all || !l->n) ? 1 : 0);
+	control_send(
+	    l, false, (changes && q->unsure_err) || !(l->matched || l->all || !l->n) ? 1 : 0);
 	return false;
 }
 
@@ -271,7 +122,7 @@ step(struct qmgr *q, struct control_list *l)
 		return finish(q, l);
 	if (ipc_chan_queued(l->chan) > QUEUED_MAX)
 		return true;
-	for (unsigned int i = 0; i < SLICE && buf_len(&l->out) < CHUNK - 8192; i++) {
+	for (unsigned int i = 0; i < SLICE && buf_len(&l->out) < CONTROL_CHUNK - 8192; i++) {
 		sm = sched_each(q->sched, &l->cursor);
 		if (!sm)
 			return finish(q, l);
@@ -280,8 +131,8 @@ step(struct qmgr *q, struct control_list *l)
 		l->matched++;
 		apply(q, l, sm);
 	}
-	if (buf_len(&l->out) > CHUNK / 2)
-		send_part(l, true, 0);
+	if (buf_len(&l->out) > CONTROL_CHUNK / 2)
+		control_send(l, true, 0);
 	return true;
 }
 
@@ -306,67 +157,16 @@ control_turn(struct qmgr *q)
 
 /* --- show --- */
 
-static void
-print_rcpt(struct buf *b, const struct envelope_rcpt *r)
-{
-	char code[16];
-
-	buf_addf(b, "to: <%s>", log_value(r->address));
-	if (r->original.n && !slice_eq(r->original, r->address))
-		buf_addf(b, " original <%s>", log_value(r->original));
-	buf_addf(b, " %s", rcpt_state_name(r->status->state));
-	if (r->status->attempts) {
-		buf_addf(b, ", %u attempt%s, last ", r->status->attempts,
-		    r->status->attempts == 1 ? "" : "s");
-		add_time(b, (int64_t)r->status->last_attempt * 1000);
-	}
-	rcpt_status_enhanced(r->status, code);
-	if (r->status->text[0])
-		buf_addf(b, ": %s %s", code, log_cstr(r->status->text));
-	if (r->status->remote[0])
-		buf_addf(b, " (%s)", log_cstr(r->status->remote));
-	buf_add_byte(b, '\n');
-	add_advice(b, code, r->status->text);
-}
-
 void
 control_loaded(struct qmgr *q, struct message *m)
 {
 	struct control_list *l = m->show;
-	const struct envelope *e = &m->env;
 
 	m->show = NULL;
 	if (!l)
 		return;
-	buf_addf(&l->out, "id: %s\nstate: %s\narrival: ", m->name, msg_state_name(m->state));
-	add_time(&l->out, (int64_t)(e->arrival / 1000));
-	buf_addf(&l->out, "\nsize: %llu\nsender: <%s>\n", (unsigned long long)e->size,
-	    e->sender.n ? log_value(e->sender) : "");
-	if (e->client.n)
-		buf_addf(&l->out, "client: %s\n", log_value(e->client));
-	if (e->user.n)
-		buf_addf(&l->out, "user: %s\n", log_value(e->user));
-	if (e->session.n)
-		buf_addf(&l->out, "session: %s\n", log_value(e->session));
-	if (e->envid.n)
-		buf_addf(&l->out, "envid: %s\n", log_value(e->envid));
-	if (m->sm) {
-		buf_add_str(&l->out, "expires: ");
-		add_time(&l->out, wall(q, m->sm->expires));
-		buf_add_byte(&l->out, '\n');
-	}
-	for (size_t i = 0; i < e->n_rcpts; i++) {
-		print_rcpt(&l->out, &e->rcpts[i]);
-		if (buf_len(&l->out) > CHUNK)
-			send_part(l, true, 0);
-	}
-	if (m->has_content) {
-		buf_add_byte(&l->out, '\n');
-		if (buf_len(&l->out) + m->content.tail - m->content.head > CHUNK)
-			send_part(l, true, 0);
-		buf_add(&l->out, buf_slice(&m->content));
-	}
-	send_part(l, false, 0);
+	control_print_whole(q, l, m);
+	control_send(l, false, 0);
 	list_free(q, l);
 }
 
@@ -379,7 +179,7 @@ control_not_loaded(struct qmgr *q, struct message *m, int err)
 	if (!l)
 		return;
 	buf_addf(&l->out, "%s cannot be read: %s\n", m->name, err_str(err));
-	send_part(l, false, 1);
+	control_send(l, false, 1);
 	list_free(q, l);
 }
 
@@ -394,7 +194,7 @@ show(struct qmgr *q, struct control_list *l)
 	if (m ? m->state == MSG_DONE
 	      : l->n != 1 || queue_id_parse(l->words[0], &id) || !sched_find(q->sched, id)) {
 		buf_add_str(&l->out, "no such message in the queue\n");
-		send_part(l, false, 1);
+		control_send(l, false, 1);
 		list_free(q, l);
 		return;
 	}
@@ -403,7 +203,7 @@ show(struct qmgr *q, struct control_list *l)
 	message_pin(q, m);
 	if (m->show) {
 		buf_add_str(&l->out, "somebody else asks for it just now: try again\n");
-		send_part(l, false, 75);
+		control_send(l, false, 75);
 		list_free(q, l);
 	} else {
 		m->show = l;
@@ -431,16 +231,16 @@ counts(struct qmgr *q, struct control_list *l, enum group by)
 			    (unsigned int)x->window, (long long)x->average_ms,
 			    (unsigned long long)x->done, (unsigned long long)x->failed,
 			    x->resting ? " resting" : "");
-			if (buf_len(&l->out) > CHUNK)
-				send_part(l, true, 0);
+			if (buf_len(&l->out) > CONTROL_CHUNK)
+				control_send(l, true, 0);
 		}
 	while (by != BY_DESTINATION && (t = by == BY_SENDER ? sched_each_sender(q->sched, t)
 							    : sched_each_reason(q->sched, t))) {
 		buf_addf(&l->out, "%7u %s\n", t->refs, log_value(slice(t->text, t->n)));
-		if (buf_len(&l->out) > CHUNK)
-			send_part(l, true, 0);
+		if (buf_len(&l->out) > CONTROL_CHUNK)
+			control_send(l, true, 0);
 	}
-	send_part(l, false, 0);
+	control_send(l, false, 0);
 	list_free(q, l);
 }
 
@@ -450,7 +250,7 @@ trust(struct qmgr *q, struct control_list *l, uint32_t uid)
 	log_event(LOG_queue_trusted, "uid=%u was_broken=%d", uid, q->broken);
 	q->broken = false;
 	buf_add_str(&l->out, "the queue accepts messages\n");
-	send_part(l, false, 0);
+	control_send(l, false, 0);
 	list_free(q, l);
 }
 
@@ -481,7 +281,7 @@ usage(struct qmgr *q, struct control_list *l)
 	    "       queue flush [ID | SENDER | DESTINATION]...\n"
 	    "       queue hold | release | delete | requeue -a | ID | SENDER | DESTINATION...\n"
 	    "       queue trust\n");
-	send_part(l, false, 64);
+	control_send(l, false, 64);
 	list_free(q, l);
 }
 

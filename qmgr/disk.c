@@ -322,6 +322,8 @@ load_done(struct pool_op *op)
 	spool_op_free(o);
 	if (m->state != MSG_DONE)
 		message_loaded(q, m);
+	else
+		control_not_loaded(q, m, ERR_NOT_FOUND); /* deleted while it was read */
 	message_unpin(q, m);
 	deliver_pump(q);
 }

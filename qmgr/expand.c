@@ -17,9 +17,14 @@
 
 struct expanded {
 	struct slice address;
-	uint32_t id; /* of the question, 0: answered */
+	bool open; /* asked and not answered */
 	unsigned int code;
 	struct slice enhanced, text;
+};
+
+struct final {
+	struct hash_node node; /* by address */
+	struct envelope_rcpt rcpt;
 };
 
 struct expansion_job {
@@ -29,9 +34,11 @@ struct expansion_job {
 	uint32_t slot;
 	bool started;
 	size_t n, open;
+	uint32_t first_id; /* of the question for the first address; the others follow */
 	struct expanded *addresses;
 	struct arena arena;
-	struct envelope_rcpt *finals;
+	struct hash known; /* the finals */
+	struct final **finals;
 	size_t n_finals;
 };
 
@@ -44,8 +51,11 @@ expand_result(struct qmgr *q, struct message *m, uint32_t slot, struct msg_list 
 
 	x->parent = m;
 	x->slot = slot;
-	x->addresses = arena_alloc(&x->arena, (addresses.n + 1) * sizeof(*x->addresses));
 	while (item_expansion_next(&c, &item))
+		x->n += item.slot == slot && item.address.n;
+	x->addresses = arena_alloc(&x->arena, (x->n + 1) * sizeof(*x->addresses));
+	x->n = 0;
+	for (c = cursor(addresses.raw); item_expansion_next(&c, &item);)
 		if (item.slot == slot && item.address.n)
 			x->addresses[x->n++].address = arena_dup(&x->arena, item.address);
 	x->next = m->expansions;
@@ -76,6 +86,7 @@ end(struct qmgr *q, struct expansion_job *x, enum rcpt_event event, const char *
 	message_rcpt(q, m, x->slot, event);
 	if (x->child)
 		x->child->from = NULL;
+	hash_free(&x->known);
 	arena_free(&x->arena);
 	free(x);
 	if (m->state != MSG_DONE) {
@@ -91,8 +102,10 @@ ask(struct qmgr *q, struct expansion_job *x)
 {
 	struct msg m = MSG_INIT(MSG_RCPT_CHECK, 0);
 
+	x->first_id = q->next_id + 1;
 	for (size_t i = 0; i < x->n; i++) {
-		m.id = x->addresses[i].id = ++q->next_id;
+		m.id = ++q->next_id;
+		x->addresses[i].open = true;
 		m.rcpt_check.address = x->addresses[i].address;
 		m.rcpt_check.sender = x->parent->env.sender;
 		m.rcpt_check.flags = RELAY_ALLOWED;
@@ -118,6 +131,8 @@ expand_continue(struct qmgr *q, struct message *m)
 			end(q, x, RCPT_DELIVERED, "2.0.0", "expanded to nobody");
 		else if (m->env.hops >= DEPTH_MAX)
 			end(q, x, RCPT_REFUSED, "5.4.6", "mail forwarding loop");
+		else if (x->n > ENVELOPE_RECIPIENTS_MAX)
+			end(q, x, RCPT_REFUSED, "5.2.4", "expands to too many addresses");
 		else
 			ask(q, x);
 	}
@@ -126,22 +141,14 @@ expand_continue(struct qmgr *q, struct message *m)
 
 /* --- the new message --- */
 
-static bool
-has_final(const struct expansion_job *x, struct slice address)
-{
-	for (size_t i = 0; i < x->n_finals; i++)
-		if (slice_eq(x->finals[i].address, address))
-			return true;
-	return false;
-}
-
 static void
 add_final(struct expansion_job *x, struct slice address, const struct expanded *failed)
 {
 	const struct envelope_rcpt *from = &x->parent->env.rcpts[x->slot];
-	struct envelope_rcpt *r, *grown;
+	struct final **grown, *f;
+	struct envelope_rcpt *r;
 
-	if (has_final(x, address) || x->n_finals >= ENVELOPE_RECIPIENTS_MAX)
+	if (hash_find(&x->known, address) || x->n_finals >= ENVELOPE_RECIPIENTS_MAX)
 		return;
 	if ((x->n_finals & (x->n_finals + 1)) == 0) { /* grow at 0, 1, 3, 7 ... */
 		grown = arena_alloc(&x->arena, (x->n_finals * 2 + 1) * sizeof(*grown));
@@ -149,11 +156,13 @@ add_final(struct expansion_job *x, struct slice address, const struct expanded *
 			memcpy(grown, x->finals, x->n_finals * sizeof(*grown));
 		x->finals = grown;
 	}
-	r = &x->finals[x->n_finals++];
+	f = x->finals[x->n_finals++] = arena_alloc(&x->arena, sizeof(*f));
+	r = &f->rcpt;
 	*r = (struct envelope_rcpt){ .address = arena_dup(&x->arena, address),
 		.original = from->address,
 		.orcpt = from->orcpt,
 		.notify = from->notify };
+	hash_insert(&x->known, &f->node, r->address);
 	if (failed) {
 		struct rcpt_status *s = envelope_status(&x->arena, r);
 
@@ -194,7 +203,7 @@ make_child(struct qmgr *q, struct expansion_job *x, queue_id id)
 	e->n_rcpts = x->n_finals;
 	e->rcpts = arena_alloc(&m->arena, x->n_finals * sizeof(*e->rcpts));
 	for (size_t i = 0; i < x->n_finals; i++) {
-		struct envelope_rcpt *r = &e->rcpts[i], *f = &x->finals[i];
+		struct envelope_rcpt *r = &e->rcpts[i], *f = &x->finals[i]->rcpt;
 
 		*r = (struct envelope_rcpt){ .address = arena_dup(&m->arena, f->address),
 			.original = arena_dup(&m->arena, f->original),
@@ -282,10 +291,11 @@ find(struct qmgr *q, uint32_t id, size_t *i_r)
 {
 	struct expansion_job *x;
 
-	LIST_FOREACH(x, &q->expansions, all)
-		for (*i_r = 0; x->open && *i_r < x->n; ++*i_r)
-			if (x->addresses[*i_r].id == id)
-				return x;
+	LIST_FOREACH(x, &q->expansions, all) {
+		*i_r = (uint32_t)(id - x->first_id);
+		if (x->open && *i_r < x->n && x->addresses[*i_r].open)
+			return x;
+	}
 	return NULL;
 }
 
@@ -302,7 +312,7 @@ expand_verdict(struct qmgr *q, const struct msg *msg)
 		q->odd++;
 		return;
 	}
-	x->addresses[i].id = 0;
+	x->addresses[i].open = false;
 	x->addresses[i].code = v->code;
 	x->addresses[i].enhanced = arena_dup(&x->arena, v->enhanced);
 	x->addresses[i].text = arena_dup(&x->arena, v->text);

@@ -11,9 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define RCPT_BYTES                                                                                 \
-	14000u /* of recipients in one job: the content needs the rest of the message              \
-		*/
+/* Of recipients in one job: a small content needs the rest of a message of MSG_MAX. */
+#define RCPT_BYTES 13000u
 #define SOON_MS 2000
 
 struct job *

@@ -15,6 +15,7 @@
 
 #define STOP_WAIT_MS 5000
 #define RATE_CLIENTS 100000u
+#define HOUR_MS 3600000
 
 /* --- peers --- */
 
@@ -170,6 +171,7 @@ start(struct daemon *d)
 	q->clock_offset = ev_wall_us() / 1000 - ev_now_us() / 1000;
 	q->open_limit = open_limit;
 	rate_init(&q->rates, RATE_CLIENTS, d->conf->anvil_rate_time_unit);
+	rate_init(&q->user_rates, RATE_CLIENTS, HOUR_MS);
 	err = ERR_TEMPORARY;
 	if (getrandom(random, sizeof(random), 0) == (ssize_t)sizeof(random))
 		err = spool_open(&q->spool, random[0], &floor, why, sizeof(why));

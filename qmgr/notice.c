@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-#define NOTICE_BYTES 12000u
+#define NOTICE_BYTES 8000u /* of recipients in one notice: as RCPT_BYTES of job.c */
 #define RETRY_MS 10000
 
 static struct sched_site *

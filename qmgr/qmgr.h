@@ -193,8 +193,8 @@ struct qmgr {
 	TAILQ_HEAD(, agent) agents;
 	struct job **jobs; /* by the low bits of their id */
 	size_t n_jobs, jobs_running;
-	struct heap deadlines; /* of jobs */
-	struct rate_table rates;
+	struct heap deadlines;               /* of jobs */
+	struct rate_table rates, user_rates; /* of clients; of logins, by the hour */
 	struct ev_timer timer;
 	int64_t timer_at;
 	size_t memory, open_files, open_limit;

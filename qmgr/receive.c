@@ -6,7 +6,6 @@
  */
 #include "qmgr/qmgr.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -261,8 +260,9 @@ take_envelope(struct message *m, struct transaction *t, const struct msg_mail_co
 	e->client = arena_dup(&m->arena, c->client);
 	if (!add_rcpts(m, c->rcpts) || !e->n_rcpts)
 		return false;
+	/* busy: the file is not even there, so the receiver cannot have written it */
 	if (t->opened)
-		return c->content.n == 0 && slice_eq_str(c->queue_id, m->name) &&
+		return !m->busy && c->content.n == 0 && slice_eq_str(c->queue_id, m->name) &&
 		       add_extents(m, c->extents);
 	if (c->size != c->content.n || c->queue_id.n)
 		return false;
@@ -344,10 +344,19 @@ accept_message(struct qmgr *q, struct message *m)
 	sealed(&o->op);
 }
 
+static bool
+over_rate(struct qmgr *q, struct slice user, enum rate_kind kind, uint32_t n, int64_t limit)
+{
+	return limit > 0 &&
+	       rate_count(&q->user_rates, user, kind, n, qmgr_now(q)) > (uint64_t)limit;
+}
+
 void
 receive_checked(struct qmgr *q, struct message *m, struct slice user, unsigned int code,
     const char *enhanced, const char *text)
 {
+	const struct conf *conf = q->d->conf;
+
 	if (m->state != MSG_RECEIVING)
 		return;
 	if (code) {
@@ -355,30 +364,15 @@ receive_checked(struct qmgr *q, struct message *m, struct slice user, unsigned i
 		return;
 	}
 	m->env.user = arena_dup(&m->arena, user);
-	if (user.n) {
-		char key[300];
-		const struct conf *conf = q->d->conf;
-		int64_t now = qmgr_now(q);
-		struct slice name;
-
-		snprintf(key, sizeof(key), "user:%.*s", SLICE_ARG(user));
-		name = slice_str(key);
-		if (conf->submission_message_rate_limit > 0 &&
-		    rate_count(&q->rates, name, 1, 1, now) >
-			(uint64_t)conf->submission_message_rate_limit) {
-			refuse(q, m, 450, "4.7.1",
-			    "Too many messages in this hour (submission_message_rate_limit)");
-			return;
-		}
-		if (conf->submission_recipient_rate_limit > 0 &&
-		    rate_count(&q->rates, name, 2, (uint32_t)m->env.n_rcpts, now) >
-			(uint64_t)conf->submission_recipient_rate_limit) {
-			refuse(q, m, 450, "4.7.1",
-			    "Too many recipients in this hour (submission_recipient_rate_limit)");
-			return;
-		}
-	}
-	accept_message(q, m);
+	if (user.n && over_rate(q, user, RATE_MESSAGES, 1, conf->submission_message_rate_limit))
+		refuse(q, m, 450, "4.7.1",
+		    "Too many messages in this hour (submission_message_rate_limit)");
+	else if (user.n && over_rate(q, user, RATE_RECIPIENTS, (uint32_t)m->env.n_rcpts,
+			       conf->submission_recipient_rate_limit))
+		refuse(q, m, 450, "4.7.1",
+		    "Too many recipients in this hour (submission_recipient_rate_limit)");
+	else
+		accept_message(q, m);
 }
 
 static void
@@ -450,13 +444,14 @@ on_rate(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 {
 	const struct conf *conf = q->d->conf;
 	struct msg m = MSG_INIT(MSG_RATE_ANSWER, msg->id);
-	int64_t limit = msg->rate_check.kind == 1   ? conf->smtpd_client_message_rate_limit
-			: msg->rate_check.kind == 2 ? conf->smtpd_client_recipient_rate_limit
-						    : 0;
-	uint64_t n = rate_count(&q->rates, msg->rate_check.client, msg->rate_check.kind,
-	    msg->rate_check.n, qmgr_now(q));
+	unsigned int kind = msg->rate_check.kind;
+	int64_t limit = kind == RATE_MESSAGES     ? conf->smtpd_client_message_rate_limit
+			: kind == RATE_RECIPIENTS ? conf->smtpd_client_recipient_rate_limit
+						  : 0;
 
-	m.rate_answer.allowed = limit <= 0 || n <= (uint64_t)limit;
+	m.rate_answer.allowed =
+	    limit <= 0 || rate_count(&q->rates, msg->rate_check.client, kind, msg->rate_check.n,
+			      qmgr_now(q)) <= (uint64_t)limit;
 	(void)ipc_send(ch, &m);
 }
 

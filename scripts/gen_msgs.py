@@ -72,8 +72,8 @@ def read_msgs(path, roles):
 # What becomes of a field, by its kind, in each of the four places; kind, name, then its limit or its item and limit.
 STRUCT = {"int": "\t{ctype} {name};", "list": "\tstruct msg_list {name}; /* of item_{item}, at most {limit} */",
           "bytes": "\tstruct slice {name}; /* bytes, at most {limit} */", "text": "\tstruct slice {name}; /* text, at most {limit} */"}
-ENCODE = {"int": "\tbuf_add_{kind}(b, v->{name});", "list": "\tbuf_add_u32(b, v->{name}.n);\n\tbuf_add_counted(b, v->{name}.raw);",
-          "bytes": "\tbuf_add_counted(b, v->{name});", "text": "\tbuf_add_counted(b, v->{name});"}
+ENCODE = {"int": "\tbuf_add_{kind}(b, v->{name});", "list": "\tput_list(b, &v->{name}, {limit});",
+          "bytes": "\tput_bytes(b, v->{name}, {limit});", "text": "\tput_text(b, v->{name}, {limit});"}
 DECODE = {"int": "\tv->{name} = cursor_{kind}(c);", "list": "\tv->{name} = list(c, {limit}, check_{item});",
           "bytes": "\tv->{name} = cursor_counted(c, {limit});", "text": "\tv->{name} = text(c, {limit});"}
 PRINT = {"int": '\tbuf_addf(b, " {name}=%llu", (unsigned long long)v->{name});', "list": '\tbuf_addf(b, " {name}=[%u]", v->{name}.n);',
@@ -114,16 +114,50 @@ SOURCE = """/* Generated from lib/ipc/msgs.def and lib/daemon/roles.def by scrip
 #define ROLE_BIT(r) (1u << (r))
 #define ROLES_ALL 0xffffffffu
 
+static bool
+is_text(struct slice s)
+{
+	for (size_t i = 0; i < s.n; i++)
+		if (s.p[i] == '\\0' || s.p[i] == '\\r' || s.p[i] == '\\n')
+			return false;
+	return true;
+}
+
+/* What the receiver would refuse fails at the sender: a message is lost, and not the channel. */
+static void
+put_bytes(struct buf *b, struct slice s, size_t max)
+{
+	buf_add_counted(b, s);
+	if (s.n > max)
+		b->err = ERR_LIMIT;
+}
+
+static void
+put_text(struct buf *b, struct slice s, size_t max)
+{
+	put_bytes(b, s, max);
+	if (!is_text(s))
+		b->err = ERR_SYNTAX;
+}
+
+static void
+put_list(struct buf *b, const struct msg_list *l, uint32_t max)
+{
+	buf_add_u32(b, l->n);
+	buf_add_counted(b, l->raw);
+	if (l->n > max)
+		b->err = ERR_LIMIT;
+}
+
 static struct slice
 text(struct cursor *c, size_t max)
 {
 	struct slice s = cursor_counted(c, max);
 
-	for (size_t i = 0; i < s.n; i++)
-		if (s.p[i] == '\\0' || s.p[i] == '\\r' || s.p[i] == '\\n') {
-			c->err = ERR_SYNTAX;
-			return SLICE_NULL;
-		}
+	if (!is_text(s)) {
+		c->err = ERR_SYNTAX;
+		return SLICE_NULL;
+	}
 	return s;
 }
 
@@ -168,7 +202,7 @@ bool msg_allowed(enum msg_type type, enum role from, enum role to);
 int msg_fd_rule(enum msg_type type);
 /* Whether it carries secrets: buffers that held it are wiped. */
 bool msg_secret(enum msg_type type);
-/* Appends header and body; b->err after it tells whether it fitted. */
+/* Appends header and body; b->err after it tells whether the receiver would take it. */
 void msg_encode(struct buf *b, const struct msg *m);
 /* Reads one whole message; all of it must be consumed. Leaves m->fd alone. ERR_SYNTAX, ERR_LIMIT, ERR_TRUNCATED. */
 int msg_decode(struct slice in, struct msg *m) CHECKED;
@@ -260,8 +294,9 @@ def types_out(msgs, h):
     h += [f"\tMSG_{m['name'].upper()}," for m in msgs]
     h.append("\tMSG_TYPE_COUNT\n};\n")
     h.append("/* Items as they stand on the wire; already checked in a decoded message. */\nstruct msg_list {\n\tstruct slice raw;\n\tuint32_t n;\n};\n")
-    h.append("/* A list for sending, of n items that were added to b; borrows the buffer. */\nstatic inline struct msg_list\n"
-             "msg_list(const struct buf *b, uint32_t n)\n{\n\treturn (struct msg_list){ buf_slice(b), n };\n}\n")
+    h.append("/* A list for sending, of n items that were added to b; borrows the buffer. If one of them did not fit, no message\n"
+             " * takes the list. */\nstatic inline struct msg_list\n"
+             "msg_list(const struct buf *b, uint32_t n)\n{\n\treturn (struct msg_list){ buf_slice(b), b->err ? UINT32_MAX : n };\n}\n")
 
 
 def union_out(msgs, h):

@@ -16,11 +16,12 @@ import re
 import smtplib
 import socket
 import struct
+import subprocess
 import time
 
 import pytest
 
-from instance import DAEMONS, ROOT, SLOW, Instance
+from instance import BIN, DAEMONS, ROOT, SLOW, Instance, wait
 from test_imap import login
 from test_skeleton import steal_socket
 
@@ -447,3 +448,89 @@ def test_a_child_that_breaks_its_channels(make_instance):
     deliver(i)
     assert child_of_last_client(3) != child
     assert "service-died" not in i.log() and "child-died" not in i.log()
+
+
+# --- lies that are well-formed ---
+
+def encode_with(name, ident, **values):
+    """A message with these fields, the others empty; a list is one item, given as a dict."""
+    def put(fields, values):
+        out = bytearray()
+        for kind, field, *rest in fields:
+            v = values.get(field)
+            if kind in WIDTH:
+                out += (v or 0).to_bytes(WIDTH[kind], "little")
+            elif kind == "list":
+                item = put(ITEMS[rest[0]], v) if v else b""
+                out += struct.pack("<II", 1 if v else 0, len(item)) + item
+            else:
+                out += struct.pack("<I", len(v or b"")) + (v or b"")
+        return bytes(out)
+
+    t = BY_NAME[name]
+    return struct.pack("<HI", t.number, ident) + put(t.fields, values)
+
+
+ID_DIGITS = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def next_id(queue_id):
+    """The one after it, where the clock is behind the IDs."""
+    n = 0
+    for c in queue_id:
+        n = n << 5 | ID_DIGITS.index(c)
+    n += 1 << 10
+    return bytes(ID_DIGITS[n >> 5 * k & 31] for k in reversed(range(len(queue_id))))
+
+
+def test_a_commit_before_its_file_is_there(busy):
+    """A receiver that guesses the ID of the file it asked for and does not wait for it: refused, and qmgr has no
+    message that it forgot while a thread works for it."""
+    busy.set(incoming_spare_files=0)
+    busy.reload()
+    clock = busy.spool / "queue" / "clock"
+    ahead = int.from_bytes(clock.read_bytes()[:8], "little") + 3600 * 500000  # from now on IDs count up by one
+    clock.write_bytes(ahead.to_bytes(8, "little") + clock.read_bytes()[8:])
+    pid = pid_of(busy, "qmgr")
+    os.kill(pid, 9)
+    while pid_of(busy, "qmgr") == pid:
+        time.sleep(0.02)
+    wait_ready(busy)
+    r, faults = Receiver("qmgr", pid_of(busy, "qmgr")), busy.log().count("event=queue-commit ")
+    with r.link("smtpd-child") as s:
+        s.settimeout(30 * SLOW)
+        send(s, encode_with("mail_open", 1, size=100))
+        opened = s.recv(65536)
+        name = opened[10:10 + struct.unpack_from("<I", opened, 6)[0]]
+        for n in range(2, 52):
+            name = next_id(name)
+            os.kill(r.pid, 19)
+            send(s, encode_with("mail_open", n, size=100))
+            send(s, encode_with("mail_commit", n, queue_id=name, sender=b"a@sender.example", rcpts={"address": b"u1@example.test"}))
+            os.kill(r.pid, 18)
+            kind, ident = struct.unpack_from("<HI", s.recv(65536))
+            assert (kind, ident) == (BY_NAME["mail_result"].number, n)
+        send(s, encode_with("mail_abort", 1))
+    wait(lambda: "open_files=0" in busy.tool("status").stdout, 30, "the files were closed")
+    assert r.lives() and busy.log().count("event=queue-commit ") == faults
+    del busy.main["incoming_spare_files"]
+    busy.set()
+    busy.reload()
+    works_again(busy, r)
+
+
+def test_nobody_answers_for_another(busy):
+    """A daemon that was taken over cannot say what `bulkhead queue` prints: only qmgr's word counts."""
+    pid = pid_of(busy, "qmgr")
+    os.kill(pid, 19)
+    try:
+        asking = subprocess.Popen([BIN / "bulkhead", "-c", busy.etc, "queue", "list"], stdout=subprocess.PIPE, text=True)
+        with socket.socket(fileno=steal_socket(pid_of(busy, "pickup"), 3)) as s:
+            end = time.monotonic() + 1
+            while time.monotonic() < end:
+                for ident in range(1, 200):
+                    send(s, encode_with("control_reply", ident, text=b"forged\n"))
+                time.sleep(0.05)
+    finally:
+        os.kill(pid, 18)
+    assert asking.communicate(timeout=30 * SLOW)[0] == "The queue is empty.\n"

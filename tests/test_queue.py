@@ -2,6 +2,7 @@
 import collections
 import email
 import email.policy
+import json
 import os
 import re
 import signal
@@ -622,3 +623,34 @@ def test_minfree(make_instance):
             break
     assert codes[-1] == 452
     i.wait_log("queue-space-low")
+
+
+def test_a_message_to_many_destinations_is_listed(make_instance):
+    """What `queue list` says of one message may be longer than one part of an answer."""
+    i = make_instance(main={"defer_transports": "smtp", "mynetworks": "127.0.0.0/8", "dns_site_grouping": "no"})
+    pid = i.pids("qmgr")
+    domains = [f"a-domain-with-quite-a-long-name-{n}.example.net" for n in range(1000)]
+    code, text = send(i, [f"someone@{d}" for d in domains])
+    assert code == 250, text
+    short = send(i, "u@short.example.net")
+    for flags in ((), ("-j",)):
+        listing = i.tool("queue", "list", *flags).stdout
+        assert len(listing) > 65536 and queue_id(short) in listing
+        if flags:
+            jobs = [job for line in listing.splitlines() for job in json.loads(line)["jobs"]]
+            assert {job["destination"] for job in jobs} == {*domains, "short.example.net"}
+        else:
+            assert {*domains, "short.example.net"} == set(re.findall(r"^    to (\S+)", listing, re.M))
+    assert i.pids("qmgr") == pid
+
+
+def test_the_largest_small_message(make_instance):
+    """Up to small_message_limit and past it, at the largest that this can be: every way of a content fits its message."""
+    i = make_instance(main={"small_message_limit": "48000", "direct_delivery": "no"})
+    sizes = range(47000, 48400, 50)
+    for n in sizes:
+        code, text = send(i, "u1@example.test", "Subject: x\r\n\r\n" + ("y" * 998 + "\r\n") * (n // 1000) + "z" * (n % 1000) + "\r\n")
+        assert code == 250, text
+    i.wait_messages("u1@example.test", len(sizes))
+    i.set(small_message_limit="48001")
+    assert "small_message_limit" in i.tool("check", check=False).stdout

@@ -181,6 +181,18 @@ def test_sender_must_belong_to_the_login(shared):
     assert not [m for m in shared.messages("u1@example.test") if b"stolen" in m]
 
 
+def test_a_login_is_counted_by_the_hour(make_instance):
+    """submission_message_rate_limit is per hour, whatever anvil_rate_time_unit says of clients."""
+    i = make_instance(users={"u1@example.test": "pass1", "u2@example.test": "pass2"},
+                      main={"anvil_rate_time_unit": "1s", "submission_message_rate_limit": "1"})
+    for user, code in ("u1", 250), ("u1", 450), ("u2", 250):
+        with connect(i) as s:
+            s.login(f"{user}@example.test", f"pass{user[1]}")
+            s.mail(f"{user}@example.test"), s.rcpt("u1@example.test")
+            assert s.data(MESSAGE % b"counted")[0] == code
+        time.sleep(1.1)
+
+
 def test_starttls_injection(shared):
     time.sleep(0.2 * SLOW)  # the log comes in batches
     before = shared.log().count("auth-ok")

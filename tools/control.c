@@ -67,42 +67,83 @@ control_alive(struct tool *t)
 
 /* Control bytes in an answer come from mail or names: they do not reach the terminal. */
 static void
-take_text(struct slice text, struct buf *out)
+take_text(struct slice text, struct buf *screen)
 {
 	unsigned char c;
 	size_t i;
 
-	if (out) {
-		(void)buf_add(out, text);
-		return;
-	}
 	for (i = 0; i < text.n; i++) {
 		c = text.p[i];
 		if (c == '\r' && i + 1 < text.n && text.p[i + 1] == '\n')
 			continue; /* content is shown by queue show */
-		putchar((c < 32 && c != '\n' && c != '\t') || c == 127 ? '?' : c);
+		buf_add_byte(screen, (c < 32 && c != '\n' && c != '\t') || c == 127 ? '?' : c);
 	}
-	fflush(stdout);
+}
+
+static int
+print_some(struct buf *screen, size_t max)
+{
+	ssize_t n = write(
+	    STDOUT_FILENO, buf_slice(screen).p, buf_len(screen) < max ? buf_len(screen) : max);
+
+	if (n < 0)
+		return errno == EINTR ? 0 : err_errno();
+	buf_consume(screen, (size_t)n);
+	return 0;
+}
+
+/* Until the next part is there. A pager that stands still must not make master keep the answer, so
+ * what it does not take waits here. */
+static int
+print_and_wait(int fd, struct buf *screen)
+{
+	struct pollfd p[2] = { { .fd = fd, .events = POLLIN }, { .events = POLLOUT } };
+
+	for (;;) {
+		int n, err;
+
+		p[1].fd = buf_len(screen) ? STDOUT_FILENO : -1;
+		n = poll(p, 2, ANSWER_SECONDS * 1000);
+		if (n < 0 && errno != EINTR)
+			return err_errno();
+		if (n == 0)
+			return -EAGAIN;
+		if (n > 0 && p[0].revents)
+			return 0;
+		if (n > 0 && p[1].revents && (err = print_some(screen, PIPE_BUF)))
+			return err;
+	}
 }
 
 static int
 receive(int fd, struct buf *out)
 {
-	struct buf bytes = { 0 };
+	struct buf bytes = { 0 }, screen = { 0 };
 	struct msg m;
 	int err, status = -1;
 
+	fflush(stdout);
 	do {
-		err = ipc_recv_fd(fd, &bytes, &m);
-		if (!err && m.fd >= 0)
-			close(m.fd);
-		if (!err && m.type != MSG_CONTROL_REPLY)
-			err = ERR_SYNTAX;
+		err = print_and_wait(fd, &screen);
+		if (!err)
+			err = ipc_recv_fd(fd, &bytes, &m);
 		if (err)
 			break;
-		take_text(m.control_reply.text, out);
+		if (m.fd >= 0)
+			close(m.fd);
+		if (m.type != MSG_CONTROL_REPLY) {
+			err = ERR_SYNTAX;
+			break;
+		}
+		if (out)
+			(void)buf_add(out, m.control_reply.text);
+		else
+			take_text(m.control_reply.text, &screen);
 		status = m.control_reply.status;
 	} while (m.control_reply.more);
+	while (buf_len(&screen) && !print_some(&screen, SIZE_MAX))
+		;
+	buf_free(&screen);
 	if (err == -EAGAIN)
 		tool_say("no answer within %d seconds: see the log", ANSWER_SECONDS);
 	else if (err == ERR_CLOSED)

@@ -281,8 +281,8 @@ test_sizes_and_times(void **state)
 		{ "message_size_limit", "9999999T", -1 },
 		{ "message_size_limit", "1X", -1 },
 		{ "message_size_limit", "M", -1 },
-		{ "small_message_limit", "60000", 60000 },
-		{ "small_message_limit", "60001", -1 },
+		{ "small_message_limit", "48000", 48000 },
+		{ "small_message_limit", "48001", -1 },
 		/* the unit of the default when there is none */
 		{ "maximal_queue_lifetime", "3", 3 * 86400 * 1000LL },
 		{ "maximal_queue_lifetime", "3h", 3 * 3600 * 1000LL },

@@ -2,12 +2,50 @@
  * The channels of a daemon to its peers: standing ones, which its parent makes, and those of the
  * peers' children. Runs in every process. Hostile: the peers; a zygote is trusted with no more than
  * its own children. Invariants: a link that ends is reported once and forgotten; who still lives
- * after it tells its parent, which makes another one if the peer lives too.
+ * after it tells its parent, which makes another one if the peer lives too; who only asks and does
+ * not read the answers costs this process a bounded memory.
  */
 #include "daemon/private.h"
 
 #include <stdlib.h>
-#include <sys/socket.h>
+
+/* ---------------------------------------------------------------- who asks whom */
+
+/* A helper is asked by those of a higher rank. */
+static int
+rank(enum role role)
+{
+	switch (role) {
+	case ROLE_DELIVERY:
+	case ROLE_IMAPD_CHILD:
+	case ROLE_POP3D_CHILD:
+		return 0;
+	case ROLE_NSS:
+	case ROLE_PAM:
+	case ROLE_DNS:
+	case ROLE_IMAPD:
+	case ROLE_POP3D:
+		return 1;
+	case ROLE_MAPS:
+		return 2;
+	case ROLE_AUTH:
+		return 3;
+	case ROLE_BROKER:
+		return 4;
+	default:
+		return 5;
+	}
+}
+
+/* A receiver asks qmgr, too; smtp-client and local are told what to do by it. */
+static bool
+asks(enum role peer, enum role self)
+{
+	return rank(peer) > rank(self) ||
+	       (self == ROLE_QMGR && msg_allowed(MSG_MAIL_COMMIT, peer, self));
+}
+
+/* ---------------------------------------------------------------- one more */
 
 static struct link *
 add_link(struct daemon *d, int fd, enum role peer, bool standing)
@@ -16,6 +54,8 @@ add_link(struct daemon *d, int fd, enum role peer, bool standing)
 
 	l->chan = ipc_chan_new(d->io, fd, peer, &daemon_link_ops, d);
 	l->standing = standing;
+	if (asks(peer, d->role))
+		ipc_chan_asked(l->chan);
 	LIST_INSERT_HEAD(&d->private->links, l, next);
 	if (standing)
 		d->peers[peer] = l->chan;
@@ -133,41 +173,10 @@ child_role(enum role zygote)
 int
 links_take_child(struct daemon *d, const struct ipc_chan *from, struct msg *m)
 {
-	int type = 0;
-	socklen_t n = sizeof(type);
-
-	if (getsockopt(m->fd, SOL_SOCKET, SO_TYPE, &type, &n) || type != SOCK_SEQPACKET)
+	if (!ipc_is_channel(m->fd))
 		return ERR_SYNTAX;
 	add_link(d, take_fd(m), child_role(ipc_chan_peer(from)), false);
 	return 0;
-}
-
-/* ---------------------------------------------------------------- who asks whom */
-
-/* A helper is asked by those of a higher rank. */
-static int
-rank(enum role role)
-{
-	switch (role) {
-	case ROLE_DELIVERY:
-	case ROLE_IMAPD_CHILD:
-	case ROLE_POP3D_CHILD:
-		return 0;
-	case ROLE_NSS:
-	case ROLE_PAM:
-	case ROLE_DNS:
-	case ROLE_IMAPD:
-	case ROLE_POP3D:
-		return 1;
-	case ROLE_MAPS:
-		return 2;
-	case ROLE_AUTH:
-		return 3;
-	case ROLE_BROKER:
-		return 4;
-	default:
-		return 5;
-	}
 }
 
 bool

@@ -3,9 +3,11 @@
  * is checked for role, shape and descriptors here, before any handler sees it; the worst it gets is
  * its own channel closed. Invariants: a message is sent whole or queued whole; a freed channel is
  * not touched after its handler returns (busy/dead); memory queued towards a peer is bounded by the
- * callers.
+ * callers, or towards one that only asks by not reading its questions (ipc_chan_asked).
  */
 #include "ipc/chan.h"
+
+#include "ipc/wire.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -45,8 +47,9 @@ struct ipc_chan {
 	STAILQ_HEAD(, queued) queue;
 	size_t queued;
 	bool busy, dead, reading, credited, crediting;
-	int64_t credit; /* bytes that may still be sent (credited) */
-	uint32_t owed;  /* bytes handled and not yet granted again (crediting) */
+	bool asked, held, choked; /* reading unless held (by its owner) or choked (answers wait) */
+	int64_t credit;           /* bytes that may still be sent (credited) */
+	uint32_t owed;            /* bytes handled and not yet granted again (crediting) */
 };
 
 struct ipc_io *
@@ -138,35 +141,29 @@ shut_out(struct ipc_chan *ch, int err, const char *why)
 		ipc_chan_free(&gone);
 }
 
-/* One message to the socket: 0, -EAGAIN, or another error. */
-static int
-transmit(int sock, const void *data, size_t n, int fd)
+static void
+set_reading(struct ipc_chan *ch)
 {
-	union {
-		char space[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
-	struct iovec iov = { (void *)(uintptr_t)data, n };
-	struct msghdr head = { .msg_iov = &iov, .msg_iovlen = 1 };
-	ssize_t sent;
+	bool now = !ch->held && !ch->choked;
 
-	if (fd < 0) {
-		do
-			sent = send(sock, data, n, MSG_NOSIGNAL);
-		while (sent < 0 && errno == EINTR);
-		return sent < 0 ? err_errno() : 0;
-	}
-	head.msg_control = control.space;
-	head.msg_controllen = sizeof(control.space);
-	struct cmsghdr *c = CMSG_FIRSTHDR(&head);
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-	do
-		sent = sendmsg(sock, &head, MSG_NOSIGNAL);
-	while (sent < 0 && errno == EINTR);
-	return sent < 0 ? err_errno() : 0;
+	if (ch->fd < 0 || ch->reading == now)
+		return;
+	ch->reading = now;
+	if (now)
+		event_add(ch->readable, NULL);
+	else
+		event_del(ch->readable);
+}
+
+/* Who asks and does not read the answers is not heard until it does. */
+static void
+set_choked(struct ipc_chan *ch)
+{
+	if (ch->asked && ch->queued > IPC_ANSWERS_MAX)
+		ch->choked = true;
+	else if (ch->queued <= IPC_ANSWERS_MAX / 2)
+		ch->choked = false;
+	set_reading(ch);
 }
 
 static bool
@@ -184,7 +181,7 @@ flush_queue(struct ipc_chan *ch)
 		struct queued *q = STAILQ_FIRST(&ch->queue);
 		if (!has_credit(ch, q->n))
 			break;
-		err = transmit(ch->fd, q->data, q->n, q->fd);
+		err = ipc_transmit(ch->fd, q->data, q->n, q->fd);
 		if (err)
 			break;
 		ch->credit -= (int64_t)q->n;
@@ -196,6 +193,7 @@ flush_queue(struct ipc_chan *ch)
 		event_add(ch->writable, NULL);
 	else if (err)
 		drop_queue(ch); /* the reader sees the end of the channel */
+	set_choked(ch);
 }
 
 static void
@@ -221,6 +219,7 @@ enqueue(struct ipc_chan *ch, struct slice s, int fd)
 	memcpy(q->data, s.p, s.n);
 	STAILQ_INSERT_TAIL(&ch->queue, q, next);
 	ch->queued += s.n;
+	set_choked(ch);
 	return 0;
 }
 
@@ -233,7 +232,7 @@ send_encoded(struct ipc_chan *ch, int fd)
 
 	if (!STAILQ_EMPTY(&ch->queue) || !has_credit(ch, buf_len(out)))
 		return enqueue(ch, buf_slice(out), fd);
-	err = transmit(ch->fd, buf_slice(out).p, buf_len(out), fd);
+	err = ipc_transmit(ch->fd, buf_slice(out).p, buf_len(out), fd);
 	if (err == -EAGAIN) {
 		err = enqueue(ch, buf_slice(out), fd);
 		event_add(ch->writable, NULL);
@@ -259,39 +258,12 @@ ipc_send(struct ipc_chan *ch, const struct msg *m)
 	out = &ch->io->out;
 	buf_clear(out);
 	msg_encode(out, m);
-	if (out->err || buf_len(out) > MSG_MAX)
-		return ERR_LIMIT;
-	err = send_encoded(ch, m->fd);
+	if (buf_len(out) > MSG_MAX)
+		out->err = ERR_LIMIT;
+	err = out->err ? out->err : send_encoded(ch, m->fd);
 	if (msg_secret(m->type))
 		explicit_bzero(out->data, out->size);
 	return err;
-}
-
-/* The descriptor of one received message: -1 none, -2 more than one. */
-static int
-take_fd(struct msghdr *head)
-{
-	int fd = -1;
-	size_t n = 0;
-
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(head); c; c = CMSG_NXTHDR(head, c)) {
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t at = 0; at + sizeof(int) <= c->cmsg_len - CMSG_LEN(0);
-		     at += sizeof(int), n++) {
-			int one;
-			memcpy(&one, CMSG_DATA(c) + at, sizeof(one));
-			if (n)
-				close(one);
-			else
-				fd = one;
-		}
-	}
-	if (n > 1) {
-		close(fd);
-		return -2;
-	}
-	return fd;
 }
 
 static const char *
@@ -333,7 +305,7 @@ handle(struct ipc_chan *ch, struct slice in, struct msghdr *head)
 	struct msg m;
 	const char *why;
 
-	m.fd = take_fd(head);
+	m.fd = ipc_take_fd(head);
 	why = fault_of(ch, in, &m, head->msg_flags);
 	if (why) {
 		if (m.fd >= 0)
@@ -363,7 +335,7 @@ static void
 drop_descriptors(struct ipc_io *io, int from, int n)
 {
 	for (int i = from; i < n; i++) {
-		int fd = take_fd(&io->heads[i].msg_hdr);
+		int fd = ipc_take_fd(&io->heads[i].msg_hdr);
 		if (fd >= 0)
 			close(fd);
 	}
@@ -447,13 +419,14 @@ ipc_chan_queued(const struct ipc_chan *ch)
 void
 ipc_chan_hold(struct ipc_chan *ch, bool hold)
 {
-	if (ch->fd < 0 || ch->reading == !hold)
-		return;
-	ch->reading = !hold;
-	if (hold)
-		event_del(ch->readable);
-	else
-		event_add(ch->readable, NULL);
+	ch->held = hold;
+	set_reading(ch);
+}
+
+void
+ipc_chan_asked(struct ipc_chan *ch)
+{
+	ch->asked = true;
 }
 
 void
@@ -466,64 +439,4 @@ void *
 ipc_chan_data(const struct ipc_chan *ch)
 {
 	return ch->data;
-}
-
-int
-ipc_pair(int fds_r[2])
-{
-	int size = (int)IPC_CREDIT * 2;
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds_r))
-		return err_errno();
-	for (int i = 0; i < 2; i++)
-		(void)setsockopt(fds_r[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
-	return 0;
-}
-
-int
-ipc_send_fd(int sock, const struct msg *m)
-{
-	struct buf out;
-	int err;
-
-	buf_init(&out, MSG_MAX);
-	msg_encode(&out, m);
-	err = out.err ? out.err : transmit(sock, buf_slice(&out).p, buf_len(&out), m->fd);
-	buf_wipe(&out);
-	return err;
-}
-
-int
-ipc_recv_fd(int sock, struct buf *b, struct msg *m)
-{
-	char control[CMSG_SPACE(sizeof(int) * 4)] __attribute__((aligned(16)));
-	struct msghdr head = { .msg_control = control, .msg_controllen = sizeof(control) };
-	struct iovec iov;
-	ssize_t n;
-
-	buf_clear(b);
-	iov = (struct iovec){ buf_reserve(b, MSG_MAX), MSG_MAX };
-	if (!iov.iov_base)
-		return ERR_LIMIT;
-	head.msg_iov = &iov;
-	head.msg_iovlen = 1;
-	do
-		n = recvmsg(sock, &head, MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return err_errno();
-	buf_commit(b, (size_t)n);
-	m->fd = take_fd(&head);
-	if (n == 0) {
-		if (m->fd >= 0)
-			close(m->fd);
-		return ERR_CLOSED;
-	}
-	if (m->fd == -2 || (head.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||
-	    msg_decode(buf_slice(b), m)) {
-		if (m->fd >= 0)
-			close(m->fd);
-		return ERR_SYNTAX;
-	}
-	return 0;
 }

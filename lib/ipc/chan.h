@@ -10,7 +10,8 @@
 #include "ev/ev.h"
 #include "ipc/msgs.h"
 
-#define IPC_CREDIT ((uint32_t)262144) /* bytes that a receiver may have under way to qmgr */
+#define IPC_CREDIT ((uint32_t)262144)     /* bytes that a receiver may have under way to qmgr */
+#define IPC_ANSWERS_MAX ((size_t)1048576) /* bytes of answers that a peer may leave unread */
 
 struct ipc_chan;
 
@@ -38,9 +39,11 @@ void ipc_chan_free(struct ipc_chan **ch);
 
 /*
  * Sends m, or queues it when the socket is full or the credit used up (the queue is bounded by what
- * the caller has under way). A descriptor in m->fd is borrowed when it goes out at once and
- * duplicated when queued: the caller closes its own in both cases. ERR_CLOSED; ERR_LIMIT: larger
- * than MSG_MAX; ERR_DENIED: msgs.def does not let this role send it to that peer (a bug here).
+ * the caller has under way, or see ipc_chan_asked). A descriptor in m->fd is borrowed when it goes
+ * out at once and duplicated when queued: the caller closes its own in both cases. ERR_CLOSED;
+ * ERR_LIMIT: larger than MSG_MAX, or a field or list than msgs.def lets it be; ERR_SYNTAX: a text
+ * field with an octet that is none; ERR_DENIED: msgs.def does not let this role send it to that
+ * peer (a bug here).
  */
 int ipc_send(struct ipc_chan *ch, const struct msg *m);
 /* A fresh request id, never 0, for messages that want an answer on this channel. Ids do not repeat
@@ -54,12 +57,18 @@ int ipc_chan_fd(const struct ipc_chan *ch);
 size_t ipc_chan_queued(const struct ipc_chan *ch);
 /* While held, no message is read: back pressure on that peer. */
 void ipc_chan_hold(struct ipc_chan *ch, bool hold);
+/* The peer asks and this process answers: while more than IPC_ANSWERS_MAX wait for it to read, no
+ * more of it is read. For one side of a pair only, and the other must never hold, else both wait
+ * for each other. */
+void ipc_chan_asked(struct ipc_chan *ch);
 /* The caller's own pointer, beside ctx: for what belongs to one channel (a session, a child). */
 void ipc_chan_set_data(struct ipc_chan *ch, void *data);
 void *ipc_chan_data(const struct ipc_chan *ch);
 
 /* A connected pair, both close-on-exec, buffers set to the credit. 0 or a negative error. */
 int ipc_pair(int fds_r[2]) CHECKED;
+/* Whether a descriptor that came from a peer can be one end of a channel. */
+bool ipc_is_channel(int fd);
 /* Blocking forms on a plain descriptor, for start-up and tools: one message out, one in (bytes stay
  * in buf). */
 int ipc_send_fd(int sock, const struct msg *m) CHECKED;

@@ -392,6 +392,126 @@ test_queued_descriptor_closes_on_exec(void **state)
 	pair_close(&p, false);
 }
 
+/* Answers each question with as much as a message holds. */
+static void
+on_question(void *ctx, struct ipc_chan *ch, struct msg *m)
+{
+	static unsigned char value[8192];
+	struct msg answer = MSG_INIT(MSG_MAP_VALUE, m->id);
+	struct seen *s = ctx;
+
+	s->messages++;
+	answer.map_value.value = slice(value, sizeof(value));
+	(void)ipc_send(ch, &answer); /* the peer may have gone */
+}
+
+/* Who asks on and on and reads nothing is not heard any more, and costs no more memory; when it
+ * reads, it is answered all the same. */
+static void
+test_answers_that_nobody_reads(void **state)
+{
+	static const struct ipc_ops answers = { on_question, on_closed };
+	struct msg m = MSG_INIT(MSG_MAP_GET, 1);
+	struct buf b = { 0 };
+	char answer[9000];
+	unsigned asked = 0, got = 0;
+	struct pair p;
+
+	(void)state;
+	pair_open(&p, ROLE_SMTPD_CHILD, ROLE_MAPS, true);
+	ipc_chan_free(&p.right.chan);
+	close(p.raw);
+	int fds[2];
+	assert_int_equal(ipc_pair(fds), 0);
+	p.raw = fds[0];
+	p.right.chan = ipc_chan_new(p.right_io, fds[1], ROLE_SMTPD_CHILD, &answers, &p.right);
+	ipc_chan_asked(p.right.chan);
+	msg_encode(&b, &m);
+	for (int i = 0; i < 100000; i++) {
+		if (send(p.raw, buf_slice(&b).p, buf_len(&b), MSG_DONTWAIT) < 0)
+			break;
+		asked++;
+		event_base_loop(p.base, EVLOOP_NONBLOCK);
+		assert_true(ipc_chan_queued(p.right.chan) <= IPC_ANSWERS_MAX + 8 * 8300);
+	}
+	assert_true(asked < 100000 && p.right.messages < asked);
+	for (int i = 0; i < 1000 && got < asked; i++) {
+		while (recv(p.raw, answer, sizeof(answer), MSG_DONTWAIT) > 0)
+			got++;
+		turn(&p);
+	}
+	assert_int_equal(got, asked);
+	buf_free(&b);
+	pair_close(&p, true);
+}
+
+/* The end of a peer whose questions are not read is seen all the same. */
+static void
+test_end_of_who_did_not_read(void **state)
+{
+	static const struct ipc_ops answers = { on_question, on_closed };
+	struct msg m = MSG_INIT(MSG_MAP_GET, 1);
+	struct buf b = { 0 };
+	struct pair p;
+	int fds[2];
+
+	(void)state;
+	pair_open(&p, ROLE_SMTPD_CHILD, ROLE_MAPS, true);
+	ipc_chan_free(&p.right.chan);
+	close(p.raw);
+	assert_int_equal(ipc_pair(fds), 0);
+	p.right.chan = ipc_chan_new(p.right_io, fds[1], ROLE_SMTPD_CHILD, &answers, &p.right);
+	ipc_chan_asked(p.right.chan);
+	msg_encode(&b, &m);
+	while (send(fds[0], buf_slice(&b).p, buf_len(&b), MSG_DONTWAIT) > 0)
+		event_base_loop(p.base, EVLOOP_NONBLOCK);
+	close(fds[0]);
+	turn(&p);
+	assert_int_equal(p.right.closed, 1);
+	assert_int_equal(p.right.err, ERR_CLOSED);
+	buf_free(&b);
+	pair_close(&p, false);
+}
+
+/* What the other end would refuse is not sent: the message is lost, and not the channel. */
+static void
+test_sender_keeps_to_the_table(void **state)
+{
+	static const char text[1100];
+	struct item_word word = { .word = slice(text, 1100) };
+	struct msg m = MSG_INIT(MSG_ROUTE, 1), c = MSG_INIT(MSG_CONTROL_REQUEST, 1);
+	struct buf words = { 0 };
+	char address[1025];
+	struct pair p;
+
+	(void)state;
+	memset(address, 'a', sizeof(address));
+	pair_open(&p, ROLE_QMGR, ROLE_MAPS, false);
+	m.route.address = slice(address, 1025);
+	assert_int_equal(ipc_send(p.left.chan, &m), ERR_LIMIT);
+	m.route.address = SLICE_LIT("a\nb");
+	assert_int_equal(ipc_send(p.left.chan, &m), ERR_SYNTAX);
+	m.route.address = slice(address, 1024);
+	assert_int_equal(ipc_send(p.left.chan, &m), 0);
+	turn(&p);
+	assert_int_equal(p.right.messages, 1);
+	assert_int_equal(p.right.closed, 0);
+	pair_close(&p, false);
+	pair_open(&p, ROLE_MASTER, ROLE_MAPS, false);
+	for (int n = 0; n < 65; n++)
+		item_word_add(&words, &word);
+	c.control_request.words = msg_list(&words, 65);
+	assert_int_equal(ipc_send(p.left.chan, &c), ERR_LIMIT);
+	buf_clear(&words);
+	word.word.n = 0;
+	for (int n = 0; n < 65; n++)
+		item_word_add(&words, &word);
+	c.control_request.words = msg_list(&words, 65);
+	assert_int_equal(ipc_send(p.left.chan, &c), ERR_LIMIT);
+	buf_free(&words);
+	pair_close(&p, false);
+}
+
 int
 main(void)
 {
@@ -409,6 +529,9 @@ main(void)
 		cmocka_unit_test(test_ids_do_not_repeat),
 		cmocka_unit_test(test_empty_message_with_descriptor),
 		cmocka_unit_test(test_queued_descriptor_closes_on_exec),
+		cmocka_unit_test(test_answers_that_nobody_reads),
+		cmocka_unit_test(test_end_of_who_did_not_read),
+		cmocka_unit_test(test_sender_keeps_to_the_table),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

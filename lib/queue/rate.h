@@ -10,7 +10,8 @@
 
 #include <sys/queue.h>
 
-#define RATE_KINDS 8
+/* As in rate_check of msgs.def. */
+enum rate_kind { RATE_MESSAGES = 1, RATE_RECIPIENTS = 2, RATE_KINDS = 8 };
 
 struct rate_client;
 

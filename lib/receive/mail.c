@@ -11,7 +11,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define RECORD_ROOM 48000u /* octets of recipients in one record */
+/* Octets of recipients and content in one record; no small content is larger. */
+#define RECORD_ROOM 48000u
 
 void
 mail_init(struct mail *m, struct receiver *r, const struct mail_ops *ops, void *ctx)
