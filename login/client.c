@@ -500,9 +500,7 @@ advance(struct client *c)
 			return;
 		}
 		if (c->state == CLIENT_CLOSING) {
-			if (c->tls)
-				(void)!tls_shutdown(c->tls);
-			client_free(c, "closed");
+			client_end(c, "closed");
 			return;
 		}
 		if (c->want_tls) {
@@ -538,6 +536,10 @@ on_ready(evutil_socket_t fd, short what, void *ctx)
 	ev_turn();
 	if (c->state == CLIENT_PUMP) {
 		pump_run(c);
+		return;
+	}
+	if (c->state == CLIENT_LINGER) {
+		client_drop(c);
 		return;
 	}
 	if ((c->state == CLIENT_AUTH || c->state == CLIENT_SESSION) && what & EV_READ) {

@@ -28,6 +28,7 @@ enum client_state {
 	CLIENT_SESSION,  /* broker's turn */
 	CLIENT_PUMP,     /* logged in: bytes both ways */
 	CLIENT_CLOSING,  /* what is left goes out, then the end */
+	CLIENT_LINGER,   /* the end was told: what still comes is dropped */
 };
 
 /* One descriptor on the loop, with what it waits for. */
@@ -56,6 +57,8 @@ struct client {
 	char tail[16];   /* the last bytes of the session: does it end a line? */
 	size_t tail_n;
 	struct ev_timer timer;
+	const char *why; /* of its end, while it lingers */
+	size_t dropped;
 	const char *limit; /* the parameter whose time is over, for the log */
 	char address[INET_TEXT], sid[17];
 	struct conf *conf;
@@ -78,6 +81,11 @@ int client_write(struct client *c, struct buf *b);
 void pump_start(struct client *c, int session_fd);
 void pump_run(struct client *c);
 void pump_stop(struct client *c);
+
+/* linger.c: all that was to be said is out: frees the client, at once or when it falls silent; and
+ * what it says meanwhile. */
+void client_end(struct client *c, const char *why);
+void client_drop(struct client *c);
 
 /* watch.c */
 void watch_open(struct watch *w, struct event_base *base, int fd,

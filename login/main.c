@@ -68,7 +68,7 @@ child_stop(struct daemon *d)
 		after = TAILQ_NEXT(c, next);
 		if (c->state == CLIENT_PUMP)
 			pump_stop(c);
-		else if (c->state != CLIENT_CLOSING)
+		else if (c->state != CLIENT_CLOSING && c->state != CLIENT_LINGER)
 			client_stop(c, "Server is shutting down");
 	}
 }

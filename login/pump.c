@@ -116,8 +116,6 @@ round_trip(struct client *c, const char **why)
 		return false;
 	}
 	if (c->session_eof && buf_len(&c->out) == 0) {
-		if (c->tls)
-			(void)!tls_shutdown(c->tls);
 		*why = "session ended";
 		return false;
 	}
@@ -152,7 +150,7 @@ pump_run(struct client *c)
 	while (rounds++ < ROUNDS && round_trip(c, &why) && !why)
 		;
 	if (why) {
-		client_free(c, why);
+		client_end(c, why);
 		return;
 	}
 	pass_eof(c);

@@ -56,6 +56,43 @@ def test_slow_reader_stalls_nobody(instance):
         assert fetch_size(a) == body
 
 
+SHUT_OUT = [("imap", False, b"* BYE Command is too long\r\n"), ("pop3", False, b"-ERR Line is too long\r\n"),
+            ("imap", True, b"* BYE The command is too long\r\n")]
+
+
+def speak_on(instance, service, logged_in):
+    if logged_in:
+        c = Imap(instance)
+        assert c.command(b"LOGIN u1@example.test pass1").startswith(b"t OK")
+        return c.sock
+    s = socket.create_connection(("127.0.0.1", instance.port[service]), 60 * SLOW)
+    assert s.recv(1000).startswith((b"* OK", b"+OK"))
+    return s
+
+
+@pytest.mark.parametrize("service,logged_in,last", SHUT_OUT)
+def test_who_speaks_on_while_shut_out_reads_why(instance, service, logged_in, last):
+    with speak_on(instance, service, logged_in) as s:
+        s.settimeout(60 * SLOW)
+        for _ in range(40):
+            s.sendall(b"x" * 100000)  # none of it is answered with a reset
+        text = b""
+        while data := s.recv(65536):
+            text += data
+        assert text.endswith(last), text
+
+
+@pytest.mark.parametrize("service,logged_in,last", SHUT_OUT)
+def test_who_speaks_for_ever_is_cut_off(instance, service, logged_in, last):
+    began, sent = time.monotonic(), 0
+    with speak_on(instance, service, logged_in) as s, pytest.raises(OSError):
+        while sent < 200 << 20:
+            s.sendall(b"x" * 100000)
+            sent += 100000
+    assert time.monotonic() - began < 30 * SLOW
+    instance.wait_log(f" disconnect .*service={service} .*")
+
+
 @pytest.mark.skipif(os.geteuid() != 0 or SLOW > 1, reason="the memory of the release build, which only root may look at")
 def test_idle_clients_cost_little(instance):
     clients = [Imap(instance) for _ in range(10)]
