@@ -654,3 +654,18 @@ def test_the_largest_small_message(make_instance):
     i.wait_messages("u1@example.test", len(sizes))
     i.set(small_message_limit="48001")
     assert "small_message_limit" in i.tool("check", check=False).stdout
+
+
+def test_a_notice_to_many(make_instance):
+    """The sender is a list of more addresses than fit into one message between processes: its notice goes all the same."""
+    i = make_instance(start=False, main={"transport_maps": "inline:{ { out.test=error:5.1.1 nobody } }", "direct_delivery": "no",
+                                         "relay_domains": "out.test"})
+    names = [f"{n}-{'x' * 20}@example.test" for n in range(990)]
+    (i.etc / "virtual").write_text(f"a-list-with-a-long-name@example.test {', '.join(['u1@example.test', *names])}\n")
+    i.set(virtual_alias_maps=f"texthash:{i.etc}/virtual")
+    i.start()
+    reply = send(i, "a@out.test", sender="a-list-with-a-long-name@example.test")
+    assert reply[0] == 250
+    said = i.wait_log(f"notice qid={queue_id(reply)} |notice-failed qid={queue_id(reply)} ")
+    assert "the sender was told" in said[0]
+    assert b"nobody" in i.wait_messages("u1@example.test")[0]

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from instance import BIN, SLOW
+from instance import BIN, SLOW, wait
 
 EHLO = b"EHLO client.example\r\n"
 TEXT = b"From: <a@client.example>\r\nTo: <u1@example.test>\r\nSubject: hello\r\n\r\nline\r\n.dot\r\n..two\r\n"
@@ -559,6 +559,31 @@ def test_sendmail_while_down_and_pickup(make_instance):
     if os.getuid() == 0:
         assert len(i.wait_log("maildrop-refused", count=5)) >= 5
         assert b"root:" not in b"".join(i.messages("u1@example.test"))
+
+
+def test_pickup_tells_what_waits_and_what_never_goes(make_instance):
+    """What the queue refuses for ever is set aside, and not tried every minute; one line tells of all that one owner has
+    too many of."""
+    i = make_instance(start=False, main={"message_size_limit": "100000", "queue_minfree": "1M", "maildrop_owner_limit": "3"})
+    i.start()
+    i.stop()
+    drop, head = i.spool / "maildrop", b"bulkhead-maildrop 1\nsender \nrecipient u1@example.test\n\nSubject: x\r\n\r\n"
+    (drop / "0-large").write_bytes(head + (b"y" * 98 + b"\r\n") * 2000)
+    for n in range(50):
+        (drop / f"small-{n}").write_bytes(head + b"z\r\n")
+    for p in drop.iterdir():
+        p.chmod(0o644)
+    i.start()
+    wait(lambda: len(list(drop.glob("small-*"))) + len(list(drop.glob("0-*"))) == 48)
+    said = i.wait_log("maildrop-limit")
+    assert len(said) == 1
+    (drop / ".0").write_bytes(head + (b"y" * 98 + b"\r\n") * 2000)
+    (drop / ".0").chmod(0o644)
+    for p in drop.glob("small-*"):
+        p.unlink()
+    (drop / ".0").rename(drop / "1-large")
+    wait(lambda: (drop / ".bad.1-large").exists())
+    assert "larger than the limit" in i.wait_log("maildrop-refused.*1-large")[0]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs another user")

@@ -110,6 +110,20 @@ notice_header(struct slice content)
 	return at < 0 ? content : slice_sub(content, 0, (size_t)at + 2);
 }
 
+/* What is returned becomes text in CRLF lines: a header of opaque content (BINARYMIME), and what
+ * was cut, may hold CR and LF by themselves, and NUL. */
+static void
+add_returned(struct buf *out, struct slice s)
+{
+	for (size_t i = 0; i < s.n; i++)
+		if (s.p[i] == '\r' && i + 1 < s.n && s.p[i + 1] == '\n') {
+			buf_add_str(out, "\r\n");
+			i++;
+		} else {
+			buf_add_byte(out, s.p[i] && !strchr("\r\n", s.p[i]) ? s.p[i] : '?');
+		}
+}
+
 static void
 add_date(struct buf *out, const char *field, int64_t t)
 {
@@ -371,7 +385,7 @@ notice_compose(const struct notice *n, struct buf *out)
 	else
 		type = utf8 ? "message/global-headers" : "text/rfc822-headers";
 	part(n, out, n->full ? "Undelivered Message" : "Message Headers", type, eight);
-	buf_add(out, returned);
+	add_returned(out, returned);
 	buf_addf(out, "\r\n--%s--\r\n", n->boundary);
 	return (eight || utf8 ? MAIL_8BIT : 0) | (utf8 ? MAIL_UTF8 : 0);
 }

@@ -52,6 +52,22 @@ has(const char *text)
 	return slice_search(buf_slice(&out), slice_str(text)) >= 0;
 }
 
+/* The header of opaque content is returned as text: nothing of it is a line end that is none. */
+static void
+test_opaque_header(void **state)
+{
+	struct notice_rcpt r;
+	struct notice n = sample(&r);
+
+	(void)state;
+	n.content = SLICE_LIT("X: a\n.\r\nY: \0b\rc\n.\n\r\n\r\nbody\r\n");
+	compose(&n);
+	assert_true(has("X: a?.\r\nY: ?b?c?.?\r\n"));
+	n.content = SLICE_LIT("X: a\r\nY: cut behind this\r");
+	compose(&n);
+	assert_true(has("Y: cut behind this?\r\n--"));
+}
+
 static void
 test_failure(void **state)
 {
@@ -189,6 +205,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_failure),
+		cmocka_unit_test(test_opaque_header),
 		cmocka_unit_test(test_kinds),
 		cmocka_unit_test(test_hostile),
 		cmocka_unit_test(test_utf8),

@@ -25,6 +25,7 @@
 
 #define RELAY_ALLOWED 1u /* flag of rcpt_check: notices go to anywhere */
 #define JOBS_MAX 200u
+#define RCPTS_MAX 8000u /* bytes of recipients beside a content; the others go before */
 
 enum step { STEP_CHECK, STEP_OPEN, STEP_COMMIT };
 
@@ -39,10 +40,9 @@ struct job {
 	struct notice n;
 	struct buf text; /* the notice */
 	unsigned int flags;
-	struct buf rcpts; /* final addresses, encoded */
-	uint32_t n_finals;
-	bool postmaster_too; /* notify_classes: a copy follows */
-	char first_id[32];   /* of the notice, when a copy follows */
+	struct msg_list finals; /* the addresses that the recipient stands for */
+	bool postmaster_too;    /* notify_classes: a copy follows */
+	char first_id[32];      /* of the notice, when a copy follows */
 	bool binary;
 };
 
@@ -61,7 +61,6 @@ job_free(struct bounce *b, struct job *j)
 	TAILQ_REMOVE(&b->jobs, j, link);
 	b->n_jobs--;
 	buf_free(&j->text);
-	buf_free(&j->rcpts);
 	arena_free(&j->arena);
 	free(j);
 }
@@ -185,8 +184,6 @@ ask_maps(struct bounce *b, struct job *j)
 	struct msg m = MSG_INIT(MSG_RCPT_CHECK, ++b->next_id);
 
 	buf_clear(&j->text);
-	buf_clear(&j->rcpts);
-	j->n_finals = 0;
 	j->n.now = time(NULL);
 	j->n.boundary = make_boundary(j);
 	j->n.from = slice_str(at_origin(b, j, "MAILER-DAEMON"));
@@ -261,12 +258,43 @@ find(struct bounce *b, const struct ipc_chan *ch, uint32_t id)
 	return NULL;
 }
 
+/* Leaves in rcpts what goes with the envelope itself. */
+static int
+send_rcpts(struct job *j, struct buf *rcpts, uint32_t *n_r)
+{
+	struct cursor c = cursor(j->finals.raw);
+	struct item_final_addr f;
+
+	*n_r = 0;
+	while (item_final_addr_next(&c, &f)) {
+		struct item_env_rcpt r = {
+			.address = f.address, .original = j->n.to, .notify = NOTIFY_NEVER
+		};
+
+		item_env_rcpt_add(rcpts, &r);
+		if (++*n_r == 1000 || buf_len(rcpts) > RCPTS_MAX - 2200) {
+			struct msg part = MSG_INIT(MSG_MAIL_RCPTS, j->asked);
+			int err;
+
+			part.mail_rcpts.rcpts = msg_list(rcpts, *n_r);
+			err = ipc_send(j->qmgr, &part);
+			if (err)
+				return err;
+			buf_clear(rcpts);
+			*n_r = 0;
+		}
+	}
+	return 0;
+}
+
 static void
 commit(struct bounce *b, struct job *j, struct slice queue_id)
 {
 	struct msg m = MSG_INIT(MSG_MAIL_COMMIT, j->asked);
 	struct msg_mail_commit *c = &m.mail_commit;
-	struct buf extents = { 0 };
+	struct buf extents = { 0 }, rcpts = { 0 };
+	uint32_t n = 0;
+	int err = send_rcpts(j, &rcpts, &n);
 	const char *from =
 	    j->n.to_postmaster ? at_origin(b, j, b->d->conf->double_bounce_sender) : "";
 
@@ -278,16 +306,17 @@ commit(struct bounce *b, struct job *j, struct slice queue_id)
 	c->flags = j->flags;
 	c->arrival = (uint64_t)ev_wall_us();
 	c->size = buf_len(&j->text);
-	c->rcpts = msg_list(&j->rcpts, j->n_finals);
+	c->rcpts = msg_list(&rcpts, n);
 	if (queue_id.n) {
 		item_extent_add(&extents, &(struct item_extent){ 0, c->size });
 		c->extents = msg_list(&extents, 1);
 	} else {
 		c->content = buf_slice(&j->text);
 	}
-	if (ipc_send(j->qmgr, &m))
+	if (err || ipc_send(j->qmgr, &m))
 		finish(b, j, 1, SLICE_NULL, "the queue is not running");
 	buf_free(&extents);
+	buf_free(&rcpts);
 }
 
 static void
@@ -295,8 +324,6 @@ on_verdict(struct bounce *b, struct ipc_chan *ch, const struct msg *m)
 {
 	const struct msg_rcpt_verdict *v = &m->rcpt_verdict;
 	struct job *j = find(b, ch, m->id);
-	struct cursor c = cursor(v->finals.raw);
-	struct item_final_addr f;
 
 	if (!j || j->step != STEP_CHECK)
 		return;
@@ -311,14 +338,7 @@ on_verdict(struct bounce *b, struct ipc_chan *ch, const struct msg *m)
 		finish(b, j, 1, SLICE_NULL, "the sender's address cannot be looked up now");
 		return;
 	}
-	while (item_final_addr_next(&c, &f)) {
-		struct item_env_rcpt r = {
-			.address = f.address, .original = j->n.to, .notify = NOTIFY_NEVER
-		};
-
-		item_env_rcpt_add(&j->rcpts, &r);
-		j->n_finals++;
-	}
+	j->finals = (struct msg_list){ arena_dup(&j->arena, v->finals.raw), v->finals.n };
 	j->asked = ++b->next_id;
 	j->asked_of = j->qmgr;
 	if (buf_len(&j->text) <= (size_t)b->d->conf->small_message_limit) {

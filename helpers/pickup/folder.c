@@ -73,17 +73,19 @@ struct owners {
 };
 
 static bool
-over_limit(struct owners *o, uint32_t uid, int64_t limit)
+over_limit(struct owners *o, uint32_t uid, int64_t limit, bool *first_r)
 {
 	size_t i = 0;
 
+	*first_r = false;
 	while (i < o->n && o->v[i].uid != uid)
 		i++;
 	if (i == OWNERS)
 		return true;
 	if (i == o->n)
 		o->v[o->n++].uid = uid;
-	return limit && ++o->v[i].files > limit;
+	*first_r = ++o->v[i].files == limit + 1;
+	return limit && o->v[i].files > limit;
 }
 
 static void
@@ -91,15 +93,17 @@ add(struct pickup *p, const char *name, struct owners *owners)
 {
 	struct waiting *w;
 	struct stat st;
+	bool first;
 
 	if (!is_candidate(name) || p->waiting >= WAITING_MAX ||
 	    fstatat(p->dir, name, &st, AT_SYMLINK_NOFOLLOW))
 		return;
-	if (over_limit(owners, st.st_uid, p->d->conf->maildrop_owner_limit)) {
-		log_event(LOG_maildrop_limit,
-		    "uid=%u file=%s reason=\"more than maildrop_owner_limit files\" remedy=\"they "
-		    "wait their turn\"",
-		    st.st_uid, log_cstr(name));
+	if (over_limit(owners, st.st_uid, p->d->conf->maildrop_owner_limit, &first)) {
+		if (first)
+			log_event(LOG_maildrop_limit,
+			    "uid=%u file=%s reason=\"more than maildrop_owner_limit files\" "
+			    "remedy=\"this one and others wait their turn\"",
+			    st.st_uid, log_cstr(name));
 		return;
 	}
 	w = xcalloc(1, sizeof(*w));

@@ -88,6 +88,22 @@ refuse(struct pickup *p, const char *why)
 	rest_later(p);
 }
 
+/* The queue said no: for now, or for ever. */
+static void
+not_taken(struct pickup *p)
+{
+	const struct reply *r = mail_failure(&p->mail);
+
+	if (r->code / 100 == 5) {
+		char *why = slice_dup(r->text);
+
+		refuse(p, why);
+		free(why);
+	} else {
+		postpone(p, "the queue does not take it now");
+	}
+}
+
 static bool
 may_submit(const struct pickup *p, uint32_t uid)
 {
@@ -339,7 +355,11 @@ read_content(struct pickup *p)
 		ssize_t n = read(p->fd, bytes, sizeof(bytes));
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n <= 0) {
+		if (n < 0) {
+			postpone(p, err_str(err_errno()));
+			return;
+		}
+		if (!n) {
 			refuse(p, "file was cut while it was read");
 			return;
 		}
@@ -348,7 +368,7 @@ read_content(struct pickup *p)
 			return;
 	}
 	if (mail_failure(&p->mail))
-		postpone(p, "the queue does not take it now");
+		not_taken(p);
 	else
 		end_of_content(p);
 }
@@ -359,7 +379,7 @@ on_ready(void *ctx)
 	struct pickup *p = ctx;
 
 	if (mail_failure(&p->mail))
-		postpone(p, "the queue does not take it now");
+		not_taken(p);
 	else if (p->committing)
 		send_envelope(p);
 	else
@@ -397,11 +417,20 @@ const struct mail_ops take_mail_ops = { .ready = on_ready, .result = on_result }
 
 /* --- the next file --- */
 
+/* Trouble of the machine, not of the file. */
+static bool
+is_passing(int err)
+{
+	return err == -EMFILE || err == -ENFILE || err == -ENOMEM || err == -EIO || err == -EINTR ||
+	       err == -EAGAIN;
+}
+
 static void
 begin(struct pickup *p)
 {
 	const struct conf *c = p->d->conf;
 	int64_t mtime = 0;
+	int err;
 
 	p->busy = true;
 	ev_timer_set(p->d->base, &p->patience, PATIENCE_MS, out_of_patience, p);
@@ -417,13 +446,18 @@ begin(struct pickup *p)
 	if (p->fd == -ENOENT) {
 		finish(p);
 		rest_later(p);
+	} else if (is_passing(p->fd)) {
+		postpone(p, err_str(p->fd));
 	} else if (p->fd < 0) {
 		refuse(
 		    p, p->fd == ERR_LIMIT ? "file is too large" : "not a regular file of one name");
 	} else if (!may_submit(p, p->uid)) {
 		refuse(p, "its owner may not submit mail: authorized_submit_users");
-	} else if (read_head(p)) {
-		refuse(p, "not a file of sendmail(1)");
+	} else if ((err = read_head(p))) {
+		if (is_passing(err))
+			postpone(p, err_str(err));
+		else
+			refuse(p, "not a file of sendmail(1)");
 	} else if (p->envelope.sender.n && canonical(p, p->envelope.sender, &p->sender)) {
 		refuse(p, "bad sender address");
 	} else {
