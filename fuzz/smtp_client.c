@@ -65,6 +65,8 @@ take_event(struct run *r, enum client_event_type type, const struct client_event
 				abort();
 		break;
 	case CLIENT_FAILED:
+		r->over = !client_quit(r->c);
+		break;
 	case CLIENT_CLOSED:
 		r->over = true;
 		break;
@@ -75,8 +77,8 @@ take_event(struct run *r, enum client_event_type type, const struct client_event
 		memset(r->results, 0, sizeof(r->results));
 		if (client_send(r->c, r->m))
 			abort();
-	} else if (client_ready(r->c)) {
-		client_quit(r->c);
+	} else if (client_ready(r->c) && !client_quit(r->c)) {
+		abort();
 	}
 }
 

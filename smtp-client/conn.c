@@ -306,6 +306,21 @@ conn_start_tls(struct conn *c)
 
 /* --- events --- */
 
+static uint16_t
+local_port(int fd)
+{
+	union {
+		struct sockaddr any;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	} a = { 0 };
+	socklen_t n = sizeof(a);
+
+	if (getsockname(fd, &a.any, &n))
+		return 0;
+	return ntohs(a.any.sa_family == AF_INET ? a.v4.sin_port : a.v6.sin6_port);
+}
+
 static void
 connected(struct conn *c)
 {
@@ -319,6 +334,8 @@ connected(struct conn *c)
 		return;
 	}
 	event_add(c->readable, NULL);
+	if (c->s->d->conf->log_level == CONF_LOG_LEVEL_DEBUG)
+		c->local_port = local_port(c->fd);
 	session_begin(c);
 }
 
@@ -501,7 +518,8 @@ conn_quit(struct conn *c)
 	if (c->state == CONN_IDLE)
 		TAILQ_REMOVE(&c->dest->idle, c, idle_next);
 	c->state = CONN_QUIT;
-	client_quit(c->client);
-	if (conn_flush(c))
+	if (!client_quit(c->client))
+		conn_free(&c);
+	else if (conn_flush(c))
 		conn_timer(c);
 }

@@ -142,7 +142,8 @@ struct conn {
 	struct candidate to;
 	char remote[320]; /* "host[address]:port" */
 	int level;
-	bool reused, sending, dead;
+	bool reused, sending;
+	uint16_t local_port; /* for the log, at its level debug; else 0 */
 	unsigned messages;
 	int64_t begun_us;
 };
@@ -230,7 +231,7 @@ bool conn_flush(struct conn *c);
 bool conn_start_tls(struct conn *c);
 void conn_timer(struct conn *c);
 void conn_free(struct conn **c);
-/* Says QUIT and closes when the server has answered, or soon. */
+/* Says QUIT, where that may be, and closes when the server has answered, or soon. */
 void conn_quit(struct conn *c);
 void conn_keep(struct conn *c);
 

@@ -668,7 +668,7 @@ test_no_host(void **state)
 	struct world *w = world_new("");
 
 	(void)state;
-	START(w, "S:554 5.7.1 not you", "X");
+	START(w, "S:554 5.7.1 not you", "C:QUIT", "S:221 bye");
 	w->addresses[1] = "127.0.0.9";
 	send_one(w, (struct job_opts){ .rcpts = 2 });
 	check(w, 0, RESULT_UNREACHED, "4.4.1", "connect to mx1.test[127.0.0.9]:");
@@ -683,7 +683,8 @@ test_hello_refused(void **state)
 	struct world *w = world_new("");
 
 	(void)state;
-	START(w, "S:220 x", "C:EHLO", "S:550 5.7.1 go away", "C:HELO", "S:550 5.7.1 go away", "X");
+	START(w, "S:220 x", "C:EHLO", "S:550 5.7.1 go away", "C:HELO", "S:550 5.7.1 go away",
+	    "C:QUIT", "S:221 bye");
 	send_one(w, (struct job_opts){ 0 });
 	check(w, 0, RESULT_FAILED, "5.7.1", "550 5.7.1 go away (in reply to HELO)");
 	assert_non_null(strstr(w->result[0].remote, "mx0.test"));
@@ -855,10 +856,12 @@ test_auth_refusals(void **state)
 
 	(void)state;
 	/* there is a password, and no TLS for it: not one byte of it goes out */
-	START(w, HELLO, "S:250 AUTH PLAIN", "E");
+	START(w, HELLO, "S:250 AUTH PLAIN", "C:QUIT", "S:221 bye");
 	send_one(w, (struct job_opts){ 0 });
 	check(w, 0, RESULT_UNREACHED, "4.7.8", "the password needs TLS");
 	server_join(&w->server);
+	idle(w, 20);
+	assert_int_equal(w->auth_ends, 1);
 	world_free(w);
 
 	/* no password for this destination: as without */
@@ -871,7 +874,8 @@ test_auth_refusals(void **state)
 	world_free(w);
 
 	w = world_new("smtp_sasl_auth_enable = yes\nsmtp_sasl_tls_security_level = may\n");
-	START(w, HELLO, "S:250 AUTH PLAIN", "C:AUTH PLAIN", "S:535 5.7.8 wrong");
+	START(w, HELLO, "S:250 AUTH PLAIN", "C:AUTH PLAIN", "S:535 5.7.8 wrong", "C:QUIT",
+	    "S:221 bye");
 	send_one(w, (struct job_opts){ 0 });
 	check(w, 0, RESULT_UNREACHED, "4.7.8", "the server says: wrong");
 	server_join(&w->server);

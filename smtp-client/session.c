@@ -21,6 +21,20 @@ give_up(struct conn *c)
 	return j;
 }
 
+/* The same where the server is still there: it hears QUIT, if it waits for a command. */
+static struct job *
+part(struct conn *c)
+{
+	struct job *j = c->job;
+
+	snprintf(j->remote, sizeof(j->remote), "%s", c->remote);
+	session_auth_end(c);
+	c->job = NULL;
+	j->conn = NULL;
+	conn_quit(c);
+	return j;
+}
+
 /* A kept connection that ended before it said anything about this message: not this message's
  * fault. */
 static bool
@@ -94,6 +108,9 @@ session_send(struct conn *c)
 		j->connected_us = ev_now_us();
 	snprintf(j->remote, sizeof(j->remote), "%s", c->remote);
 	job_message(j, client_features(c->client));
+	log_event(LOG_smtp_send, "qid=%s job=%u remote=%s port=%u reused=%s message=%u nrcpt=%zu",
+	    log_value(j->queue_id), j->id, log_cstr(c->remote), c->local_port,
+	    c->reused ? "yes" : "no", c->messages + 1, j->message.n);
 	c->sending = false;
 	if (client_send(c->client, &j->message))
 		log_event(LOG_smtp_state,
@@ -110,7 +127,7 @@ auth_failed(struct conn *c, const char *why, struct slice text)
 
 	job_reason(j, false, "4.7.8", "", "no login at %s: %s%s%.*s", c->remote, why,
 	    text.n ? ": " : "", SLICE_ARG(text));
-	give_up(c); /* text may have lived in it */
+	part(c); /* text may have lived in it */
 	log_event(LOG_smtp_auth_failed,
 	    "qid=%s remote=%s reason=%s remedy=\"see smtp_sasl_password_maps\"",
 	    log_value(j->queue_id), log_cstr(j->remote), log_cstr(j->reason));
@@ -152,7 +169,6 @@ on_auth(void *ctx, struct msg *m)
 		return;
 	}
 	if (!tls_is_enough(c)) {
-		c->ask = NULL;
 		auth_failed(c,
 		    "the password needs TLS (smtp_sasl_tls_security_level), and the connection has "
 		    "not enough of it",
@@ -227,7 +243,7 @@ failed_by_reply(struct conn *c, const struct client_event *ev)
 	job_reason(j, permanent, enhanced, c->remote, "%u %s%s%.*s (in reply to %s)", r->code,
 	    r->enhanced, r->enhanced[0] ? " " : "", SLICE_ARG(r->text),
 	    client_command_str(ev->command));
-	job_attempt(give_up(c));
+	job_attempt(part(c));
 }
 
 /* A reply in the middle of the content: it is the fate of those who were accepted. */
@@ -261,11 +277,13 @@ session_failed(struct conn *c, const struct client_event *ev)
 		break;
 	case CLIENT_FAIL_NO_TLS:
 		if (r->code >= 400)
-			session_lost(c, "4.7.4", "TLS is required, and %s refuses it: %u %.*s",
-			    c->remote, r->code, SLICE_ARG(r->text));
+			job_reason(c->job, false, "4.7.4", "",
+			    "TLS is required, and %s refuses it: %u %.*s", c->remote, r->code,
+			    SLICE_ARG(r->text));
 		else
-			session_lost(
-			    c, "4.7.4", "TLS is required, and %s does not offer it", c->remote);
+			job_reason(c->job, false, "4.7.4", "",
+			    "TLS is required, and %s does not offer it", c->remote);
+		job_attempt(part(c));
 		break;
 	case CLIENT_FAIL_AUTH:
 		auth_failed(c, "the server says", r->text);

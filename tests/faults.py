@@ -5,6 +5,7 @@ is a point (name, n): the n-th call of that name in a thread. `make check` takes
 BULKHEAD_LONG=1 all of them. A path of fewer than 20 calls, or a point that no burst reaches, fails the test.
 """
 import collections
+import datetime
 import os
 import re
 import shutil
@@ -95,6 +96,25 @@ def sample(points, n):
     return [points[k * len(points) // n] for k in range(n)]
 
 
+def explain(i, sink, lost):
+    """What the log says of lost messages and what the sink said and heard around that time. lost: {digest: (recipient, reply)}.
+    The whole record stands in the instance's folder."""
+    out, log = [], i.log().splitlines()
+    record = [f"{datetime.datetime.fromtimestamp(t, datetime.UTC):%H:%M:%S.%f} {where} {who} {text}" for t, where, who, text in sink.record] if sink else []
+    (i.folder / "sink.log").write_text("\n".join(record))
+    for key, (to, reply) in lost.items():
+        out.append(f"{to} {key} {reply}")
+        name = re.search(r"as (\w+)", reply)
+        lines = [line for line in log if name and name[1] in line]
+        out += lines + [line for line in record if key in line]
+        for line in lines:
+            if " status=sent" in line:
+                at = datetime.datetime.fromisoformat(line.split()[0]) - datetime.timedelta(seconds=1)
+                near = sorted(x for x in record if f"{at:%H:%M:%S}" <= x[:15] <= line[11:26])
+                out += ["the sink in the second before:", *near[-60:]]
+    return "\n".join(out)
+
+
 class Traffic:
     """Messages of several kinds at once, each sent exactly once, remembered by the hash of its body.
 
@@ -171,7 +191,7 @@ class Traffic:
         nothing, as every client of SMTP does, so there may be second copies in the mailbox too."""
         near, far = self.near(), self.far()
         lost = {k: v for k, v in self.acked.items() if not (far if v.endswith("out.test") else near)[k]}
-        assert not lost, f"{len(lost)} of {len(self.acked)} lost: {[(v, self.replies[k]) for k, v in lost.items()]}"
+        assert not lost, f"{len(lost)} of {len(self.acked)} lost:\n" + explain(self.i, self.sink, {k: (v, self.replies[k]) for k, v in lost.items()})
         foreign = [k for k in near + far if k not in self.sent]
         assert not foreign, f"{len(foreign)} are not what was sent"
         for m in list(self.sink.messages) if self.sink else ():

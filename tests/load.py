@@ -24,10 +24,21 @@ def body_of(content):
     return content.replace(b"\r\n", b"\n").partition(b"\n\n")[2]
 
 
+def hand_in(s, sender, recipients, text):
+    """The reply to the content; None when anything was refused."""
+    s.ehlo_or_helo_if_needed()
+    for code, said in (s.mail(sender), *map(s.rcpt, recipients)):
+        if code // 100 != 2:
+            s.rset()
+            return None
+    code, said = s.data(text)
+    return said.decode() if code == 250 else None
+
+
 class Client(threading.Thread):
     def __init__(self, i, name, message):
         super().__init__(daemon=True)
-        self.i, self.client, self.message, self.stopping, self.acknowledged = i, name, message, False, set()
+        self.i, self.client, self.message, self.stopping, self.replies = i, name, message, False, {}
 
     def run(self):
         n, s = 0, None
@@ -36,8 +47,9 @@ class Client(threading.Thread):
             sender, recipients, text, marks = self.message(self.client, n)
             try:
                 s = s or smtplib.SMTP("127.0.0.1", self.i.port["smtp"], timeout=30 * SLOW)
-                if not s.sendmail(sender, recipients, text):
-                    self.acknowledged |= set(marks)
+                said = hand_in(s, sender, recipients, text)
+                if said:
+                    self.replies.update(dict.fromkeys(marks, said))
             except (smtplib.SMTPException, OSError):
                 if s:
                     s.close()
@@ -59,5 +71,10 @@ def load(i, count, message):
             c.join(60 * SLOW)
 
 
+def replies(clients):
+    """What was said of each mark that was acknowledged."""
+    return {mark: said for c in clients for mark, said in c.replies.items()}
+
+
 def acknowledged(clients):
-    return set().union(*(c.acknowledged for c in clients))
+    return set(replies(clients))

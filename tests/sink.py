@@ -5,12 +5,17 @@
 replies: per verb (GREETING, EHLO, MAIL, RCPT, DATA, END, STARTTLS, AUTH) a reply, a list of replies that are used up in
 turn (the last stays), or a function of the argument (END: the recipients, with LMTP one each time). A reply is a text without CRLF, several lines as a list inside a
 tuple, None for the usual one, or one of the words CLOSE (the connection ends), HANG (no answer ever).
+
+A message is in messages before its sender hears that it was taken. record has all that was said, with time and connection:
+(seconds since the epoch, "conn 3", "C:" or "S:", text), contents by length and digest of the body.
 """
 import base64
 import socket
 import ssl
 import threading
 import time
+
+from load import body_of, digest
 
 CLOSE, HANG = "close", "hang"
 USUAL = {"GREETING": "220 sink.test ESMTP", "HELO": "250 sink.test", "MAIL": "250 2.1.0 ok", "RCPT": "250 2.1.5 ok",
@@ -29,6 +34,7 @@ class Sink:
         self.features, self.tls, self.wrapper, self.lmtp = features, tls, wrapper, lmtp
         self.replies, self.context = dict(replies or {}), None
         self.messages, self.commands, self.connections, self.peers, self.problems = [], [], 0, [], []
+        self.record = []
         self.lock = threading.Condition()
         self.listener = socket.create_server((host, port), backlog=100,
                                              family=socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -43,10 +49,12 @@ class Sink:
                 return
             with self.lock:
                 self.connections += 1
+                number = self.connections
                 self.peers.append(peer[0])
                 self.open.add(client)
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self.serve, args=(client,), daemon=True).start()
+            self.note(number, "from", f"port {peer[1]}")
+            threading.Thread(target=self.serve, args=(client, number), daemon=True).start()
 
     def reply(self, verb, argument=""):
         with self.lock:
@@ -57,13 +65,17 @@ class Sink:
             what = what(argument)
         return USUAL[verb] if what is None else what
 
-    def serve(self, client):
+    def note(self, number, who, text):
+        self.record.append((time.time(), f"conn {number}", who, text))
+
+    def serve(self, client, number):
         try:
-            Session(self, client).run()
+            Session(self, client, number).run()
         except (OSError, ValueError) as e:
             with self.lock:
                 self.problems.append(repr(e))
         finally:
+            self.note(number, "end", "")
             with self.lock:
                 self.open.discard(client)
             client.close()
@@ -106,8 +118,8 @@ class NextHop(Sink):
 
 
 class Session:
-    def __init__(self, sink, client):
-        self.sink, self.client, self.message, self.user = sink, client, None, None
+    def __init__(self, sink, client, number):
+        self.sink, self.client, self.number, self.message, self.user = sink, client, number, None, None
         self.protocol = None
         if sink.wrapper:
             self.start_tls()
@@ -121,8 +133,12 @@ class Session:
         self.input = self.client.makefile("rb")
         self.protocol = self.client.version()
 
-    def say(self, verb, argument=""):
-        """False: the session is over."""
+    def write(self, *lines):
+        self.sink.note(self.number, "S:", " / ".join(lines))
+        self.client.sendall("".join(line + "\r\n" for line in lines).encode())
+
+    def say(self, verb, argument="", before=lambda said: None):
+        """The last line of the reply, False: the session is over. before: called with that line before it is sent."""
         what = self.sink.reply(verb, argument)
         if what == CLOSE:
             return False
@@ -130,7 +146,8 @@ class Session:
             self.input.read()
             return False
         lines = list(what) if isinstance(what, tuple) else [what]
-        self.client.sendall("".join(line + "\r\n" for line in lines).encode())
+        before(lines[-1])
+        self.write(*lines)
         return lines[-1]
 
     def run(self):
@@ -141,6 +158,7 @@ class Session:
             if not line:
                 return
             text = line.decode(errors="replace").rstrip("\r\n")
+            self.sink.note(self.number, "C:", text)
             with self.sink.lock:
                 self.sink.commands.append(text)
             if not line.endswith(b"\r\n"):
@@ -150,7 +168,7 @@ class Session:
                 return
 
     def unknown(self, _):
-        self.client.sendall(b"500 5.5.1 what\r\n")
+        self.write("500 5.5.1 what")
         return True
 
     def do_EHLO(self, argument):
@@ -158,8 +176,7 @@ class Session:
             return self.say("EHLO", argument)
         features = [f for f in self.sink.features if not (f == "STARTTLS" and self.protocol)]
         lines = ["sink.test", *features]
-        self.client.sendall("".join(f"250{'-' if i + 1 < len(lines) else ' '}{line}\r\n"
-                                    for i, line in enumerate(lines)).encode())
+        self.write(*(f"250{'-' if i + 1 < len(lines) else ' '}{line}" for i, line in enumerate(lines)))
         return True
 
     do_LHLO = do_EHLO
@@ -189,7 +206,7 @@ class Session:
 
     def do_RCPT(self, argument):
         if not self.message:
-            self.client.sendall(b"503 5.5.1 MAIL first\r\n")
+            self.write("503 5.5.1 MAIL first")
             return True
         said = self.say("RCPT", argument)
         if said and said.startswith("250"):
@@ -200,7 +217,7 @@ class Session:
 
     def do_DATA(self, _):
         if not self.message or not self.message.recipients:
-            self.client.sendall(b"503 5.5.1 no recipients\r\n")
+            self.write("503 5.5.1 no recipients")
             return True
         said = self.say("DATA")
         if not said or not said.startswith("354"):
@@ -213,19 +230,22 @@ class Session:
                 raise ValueError(f"a line without CRLF: {line[:80]}")
             lines.append(line[1:] if line.startswith(b".") else line)
         else:
+            self.sink.note(self.number, "C:", f"{len(lines)} lines of a content without an end")
             return False
         message, self.message = self.message, None
         message.content, message.tls, message.user = b"".join(lines), self.protocol, self.user
-        said = True
-        for recipient in message.recipients if self.sink.lmtp else [" ".join(message.recipients)]:
-            said = self.say("END", recipient)
-            if not said:
+        self.sink.note(self.number, "C:", f"content of {len(message.content)} bytes, body {digest(body_of(message.content))}")
+        replies = message.recipients if self.sink.lmtp else [" ".join(message.recipients)]
+        for n, recipient in enumerate(replies, 1):
+            if not self.say("END", recipient, lambda said: self.take(message, said) if n == len(replies) else None):
                 return False
+        return True
+
+    def take(self, message, said):
         if self.sink.lmtp or said.startswith("250"):
             with self.sink.lock:
                 self.sink.messages.append(message)
                 self.sink.lock.notify_all()
-        return True
 
     def do_RSET(self, _):
         self.message = None

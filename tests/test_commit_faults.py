@@ -26,7 +26,7 @@ def relaying(make_instance):
     def make(direct=False, **main):
         i = make_instance(start=False, direct=direct, allow_deaths=True)
         i.set(**{**relay_to(i), "minimal_backoff_time": "1h", "maximal_backoff_time": "1h", "service_throttle_time": "100ms",
-                 "qmgr_commit_threads": "1", "direct_delivery_deadline": "10s", "smtpd_client_connection_count_limit": "0", **main})
+                 "qmgr_commit_threads": "1", "direct_delivery_deadline": "10s", "smtpd_client_connection_count_limit": "0", "log_level": "debug", **main})
         sinks.append(NextHop(i.port["sink"]))
         sinks[-1].answers["later@out.test"] = "450 4.2.0 not now"
         i.start()

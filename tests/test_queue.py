@@ -12,8 +12,9 @@ import time
 
 import pytest
 
+from faults import Traffic, explain
 from instance import SLOW, queue_files, wait
-from load import acknowledged, body_of, digest, load
+from load import body_of, digest, load, replies
 from sink import NextHop
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -172,29 +173,48 @@ def both_ways(client, n):
 
 @pytest.mark.parametrize("direct", [True, False])
 def test_kill_qmgr_under_load(with_sink, direct):
-    i, sink = with_sink(direct=direct, allow_deaths=True, main={"minimal_backoff_time": "1s", "maximal_backoff_time": "2s"})
+    i, sink = with_sink(direct=direct, allow_deaths=True, main={"minimal_backoff_time": "1s", "maximal_backoff_time": "2s", "log_level": "debug"})
     with load(i, 6, both_ways) as clients:
         for _ in range(4):
             time.sleep(0.7 * SLOW)
             i.kill_program("qmgr")
             wait(lambda: i.pids("qmgr"), 20, "another qmgr")
         time.sleep(1.0 * SLOW)
-    nothing_lost(i, sink, acknowledged(clients))
+    nothing_lost(i, sink, clients)
 
 
-def nothing_lost(i, sink, acked):
-    assert len(acked) > 20
+def nothing_lost(i, sink, clients):
+    told = replies(clients)
+    assert len(told) > 20
     wait_empty(i, 60)
     delivered = [digest(body_of(m)) for m in i.messages("u1@example.test")]
     delivered += [digest(body_of(m.content)) for m in sink.messages]
-    lost = acked - set(delivered)
-    assert not lost, f"{len(lost)} of {len(acked)} lost\n{i.tail()}"
+    lost = {k: ("", told[k]) for k in set(told) - set(delivered)}
+    assert not lost, f"{len(lost)} of {len(told)} lost\n" + explain(i, sink, lost)
+
+
+def test_a_loss_would_explain_itself(with_sink):
+    """What the tests of kills print when mail is gone has both sides of it: the log, and what the next hop said and heard."""
+    i, sink = with_sink(main={"log_level": "debug"})
+    traffic = Traffic(i, sink, {"out": ("a@out.test", 100), "later": ("b@out.test", 100)})
+    sink.answers["b@out.test"] = "450 4.2.0 not now"
+    traffic.until_taken("out")
+    traffic.until_taken("later")
+    i.wait_log(" status=sent ")
+    sink.messages.clear()
+    with pytest.raises(AssertionError) as e:
+        traffic.check()
+    said, name = str(e.value), re.search(r"as (\w+)", next(iter(traffic.replies.values())))[1]
+    assert f"smtp-send qid={name} " in said and re.search(rf" delivery qid={name} .* status=sent .*text=\"250 2.0.0 taken\"", said)
+    port = re.search(rf"smtp-send qid={name} .* port=(\d+) ", said)[1]
+    assert f"conn 1 from port {port}" in (i.folder / "sink.log").read_text()
+    assert re.search(r" conn 1 C: content of \d+ bytes, body " + next(iter(traffic.acked)), said) and " conn 1 S: 250 2.0.0 taken" in said
 
 
 @pytest.mark.parametrize("direct", [True, False])
 def test_kill_each_daemon_under_load(with_sink, direct):
     """kill -9 of each daemon in turn, children included: nothing that was acknowledged is lost."""
-    i, sink = with_sink(direct=direct, allow_deaths=True, main={"minimal_backoff_time": "1s", "maximal_backoff_time": "2s"})
+    i, sink = with_sink(direct=direct, allow_deaths=True, main={"minimal_backoff_time": "1s", "maximal_backoff_time": "2s", "log_level": "debug"})
     with load(i, 4, both_ways) as clients:
         for name in ("smtpd", "local", "smtp-client", "maps", "nss", "dns", "auth", "bounce", "log", "qmgr"):
             time.sleep(0.4 * SLOW)
@@ -202,7 +222,7 @@ def test_kill_each_daemon_under_load(with_sink, direct):
         time.sleep(1.5 * SLOW)
     i.wait_ready(60)
     i.tool("queue", "flush")
-    nothing_lost(i, sink, acknowledged(clients))
+    nothing_lost(i, sink, clients)
 
 
 def test_restart_keeps_what_waits(with_sink):

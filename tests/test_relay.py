@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from instance import wait
 from nameserver import HAVE, Nameserver
 from sink import CLOSE, Sink
 
@@ -318,7 +319,8 @@ def test_no_password_without_tls(make_instance):
     with Sink(i.port["sink"], features=("PIPELINING", "AUTH PLAIN LOGIN")) as sink:
         assert send(i, "r@far.test")[0] == 250
         assert "dsn=4.7.8" in delivery(i, "r@far.test", "deferred")
-        assert [c.split(" ")[0] for c in sink.commands] == ["EHLO"]
+        wait(lambda: "QUIT" in sink.commands, 10, "QUIT")
+        assert [c.split(" ")[0] for c in sink.commands] == ["EHLO", "QUIT"]
 
 
 def test_password_over_tls_to_a_sink(make_instance, certificate):

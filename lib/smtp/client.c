@@ -112,6 +112,10 @@ client_expect(struct client *c, enum client_command command, size_t rcpt)
 void
 client_fail(struct client *c, enum client_failure failure)
 {
+	/* RFC 5321 3.1: a server that greets with 554 waits for QUIT; 3.8: 421 closes at once. */
+	c->parted = (c->state == STATE_SETUP || c->state == STATE_AUTH) && c->reply.code != 421 &&
+		    (failure == CLIENT_FAIL_REPLY || failure == CLIENT_FAIL_NO_TLS ||
+			failure == CLIENT_FAIL_AUTH);
 	c->state = STATE_OVER;
 	c->failure = failure;
 	c->event = CLIENT_FAILED;
@@ -163,14 +167,19 @@ client_tls_up(struct client *c)
 	client_expect(c, CLIENT_CMD_EHLO, 0);
 }
 
-void
+bool
 client_quit(struct client *c)
 {
-	if (!client_ready(c))
-		return;
+	bool idle = c->event == CLIENT_NOTHING && c->queue_at == c->queue_n && !c->eof;
+
+	if (!idle || (c->state != STATE_READY && !(c->state == STATE_OVER && c->parted) &&
+			 !(c->state == STATE_AUTH && !c->auth_started)))
+		return false;
+	c->parted = false;
 	buf_add_str(&c->out, "QUIT\r\n");
 	client_expect(c, CLIENT_CMD_QUIT, 0);
 	c->state = STATE_QUIT;
+	return true;
 }
 
 /* The next recipient to whom the present reply belongs, SIZE_MAX for none. */

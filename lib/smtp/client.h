@@ -140,8 +140,9 @@ int client_send(struct client *c, const struct client_message *message) CHECKED;
  * (binary content goes as it is). The output buffer grows with it: the driver writes in between. */
 void client_content(struct client *c, struct slice piece);
 void client_content_end(struct client *c);
-/* Says QUIT; when the session is not ready for a command, nothing: the driver just closes. */
-void client_quit(struct client *c);
+/* Says QUIT (RFC 5321 3.8); CLIENT_CLOSED follows. Also after a failure that was the server's reply
+ * to a command before the first message. False: nothing may be said, the driver just closes. */
+bool client_quit(struct client *c) CHECKED;
 
 /* True when client_send() may be called. */
 bool client_ready(const struct client *c);

@@ -57,6 +57,7 @@ struct client {
 	size_t queue_at, queue_n, queue_size;
 	struct client_tx tx;
 	bool needs_rset, eof;
+	bool parted;  /* over by a reply to which the server waits for QUIT */
 	bool closing; /* 421 after the end of data: over once the results are given out */
 
 	/* events to give out: results first, then one more */

@@ -161,7 +161,9 @@ act(struct dialogue *d, const char *action)
 	else if (!strcmp(action, "cancel"))
 		client_auth_cancel(d->c);
 	else if (!strcmp(action, "quit"))
-		client_quit(d->c);
+		assert_true(client_quit(d->c));
+	else if (!strcmp(action, "no-quit"))
+		assert_false(client_quit(d->c));
 	else if (!strcmp(action, "eof"))
 		client_eof(d->c);
 	else
@@ -321,6 +323,44 @@ test_refusals(void **state)
 	    "C:RCPT TO:<b@x.test>", "C:RCPT TO:<c@x.test>", "C:DATA", "S:250 ok", "S:552 many",
 	    "S:552 5.5.3 many", "S:552 5.2.2 full", "S:503 no", "E:result 0 RCPT TO 452  [many]",
 	    "E:result 1 RCPT TO 452 4.5.3 [many]", "E:result 2 RCPT TO 552 5.2.2 [full]", "E:done");
+}
+
+/* RFC 5321 3.1, 3.8: who refused us waits for QUIT, unless it closes (421) or there is no telling.
+ */
+static void
+test_quit_after_refusal(void **state)
+{
+	const struct client_opts needs_tls = { .tls_required = true };
+
+	(void)state;
+	RUN(NONE, "S:554 5.7.1 not you", "E:failed reply connection 554 5.7.1 [not you]", ">quit",
+	    "C:QUIT", "S:221 bye", "E:closed");
+	RUN(NONE, "S:521 no mail here", "E:failed reply connection 521  [no mail here]", ">quit",
+	    "C:QUIT", ">eof", "E:closed");
+	RUN(NONE, "S:421 busy", "E:failed reply connection 421  [busy]", ">no-quit");
+	RUN(NONE, "S:hello", "E:failed protocol connection", ">no-quit");
+	RUN(NONE, ">eof", "E:failed lost connection", ">no-quit");
+	RUN(NONE, GREETED, "S:550 a", "C:HELO me.test", "S:550 b", "E:failed reply HELO 550  [b]",
+	    ">quit", "C:QUIT", ">no-quit", "S:221 bye", "E:closed", ">no-quit");
+	run(needs_tls,
+	    (const char *const[]){ GREETED, "S:250 x.test", "E:failed no-tls EHLO 250  [x.test]",
+		">quit", "C:QUIT", "S:221 bye", "E:closed", NULL });
+	run(needs_tls,
+	    (const char *const[]){ GREETED, "S:250-x.test", "S:250 STARTTLS", "C:STARTTLS",
+		"S:454 4.7.0 no", "E:failed no-tls STARTTLS 454 4.7.0 [no]", ">quit", "C:QUIT",
+		"S:221 bye", "E:closed", NULL });
+	/* not in the middle of a message, nor of an exchange of AUTH */
+	RUN(NONE, PIPELINED, ">send 0", ">no-quit", "C:MAIL FROM:<s@y.test> SIZE=12",
+	    "C:RCPT TO:<a@x.test>", "C:DATA", "S:250 ok", "S:250 ok", "S:354 go", "E:content",
+	    "C:a", "C:..b", "C:...", "C:.", ">no-quit", "S:250 ok",
+	    "E:result 0 end of DATA 250  [ok]", "E:done");
+	RUN({ .auth = true }, GREETED, "S:250-x.test", "S:250 AUTH PLAIN", "E:mechanisms PLAIN",
+	    ">quit", "C:QUIT", "S:221 bye", "E:closed");
+	RUN({ .auth = true }, GREETED, "S:250-x.test", "S:250 AUTH LOGIN", "E:mechanisms LOGIN",
+	    ">login", "C:AUTH LOGIN", "S:334 VXNlcm5hbWU6", "E:challenge Username:", ">no-quit");
+	RUN({ .auth = true }, GREETED, "S:250-x.test", "S:250 AUTH PLAIN", "E:mechanisms PLAIN",
+	    ">plain", "C:AUTH PLAIN AHUAcA==", "S:535 5.7.8 no",
+	    "E:failed auth AUTH 535 5.7.8 [no]", ">quit", "C:QUIT", "S:221 bye", "E:closed");
 }
 
 static void
@@ -660,6 +700,7 @@ main(void)
 		cmocka_unit_test(test_steps),
 		cmocka_unit_test(test_group),
 		cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_quit_after_refusal),
 		cmocka_unit_test(test_hello),
 		cmocka_unit_test(test_lost),
 		cmocka_unit_test(test_lmtp),
