@@ -38,7 +38,10 @@ static const struct daemon_desc child = {
 };
 
 static const struct acceptor_desc acceptor = {
-	.daemon = { .role = ROLE_SMTPD, .init = init, .reload = service_reload },
+	.daemon = { .role = ROLE_SMTPD,
+	    .nice = NICE_RECEIVER,
+	    .init = init,
+	    .reload = service_reload },
 	.child = &child,
 	.peers = { ROLE_QMGR, ROLE_MAPS, ROLE_DNS, ROLE_AUTH },
 	.npeers = 4,

@@ -67,7 +67,10 @@ static const struct daemon_desc child = {
 };
 
 static const struct acceptor_desc acceptor = {
-	.daemon = { .role = ROLE_SUBMISSION, .init = init, .reload = reload },
+	.daemon = { .role = ROLE_SUBMISSION,
+	    .nice = NICE_RECEIVER,
+	    .init = init,
+	    .reload = reload },
 	.child = &child,
 	.peers = { ROLE_QMGR, ROLE_MAPS, ROLE_AUTH },
 	.npeers = 3,

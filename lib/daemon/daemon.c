@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -413,9 +414,11 @@ daemon_run(int argc, char **argv, const struct daemon_desc *desc)
  * takes more at a time (a sixth less CPU under load, bench/RESULTS.md). Not being allowed to is no
  * harm. */
 static void
-be_patient(void)
+be_patient(int add)
 {
 	(void)sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){ 0 });
+	if (add)
+		(void)setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + add);
 }
 
 /* Buffers come and go with each message: what was used once is kept, up to that much, in place of
@@ -437,7 +440,7 @@ daemon_run_with(int argc, char **argv, const struct daemon_desc *desc, const voi
 
 	parse_args(&d, argc, argv);
 	log_init(FD_LOG, desc->role, LOG_INFO_);
-	be_patient();
+	be_patient(desc->nice);
 	keep_memory();
 	if (acceptor)
 		counters_share();

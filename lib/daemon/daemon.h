@@ -40,8 +40,11 @@ struct daemon {
 	struct daemon_private *private;
 };
 
+#define NICE_RECEIVER 5 /* what has come in goes before what still comes */
+
 struct daemon_desc {
 	enum role role;
+	int nice; /* is added to that of master */
 	/* Before the jail, as root (or the ordinary user): warm libraries, open what must be open.
 	 * d->conf is there. */
 	int (*init)(struct daemon *d);
