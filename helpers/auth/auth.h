@@ -26,7 +26,10 @@ struct auth {
 	struct rate_table rates;  /* smtpd_client_auth_rate_limit */
 	struct sasl_shared sasl;  /* what workers read */
 	struct db_list passwords; /* smtp_sasl_password_maps */
-	struct hash waiting;      /* requests to pam and nss, by id */
+	int watch;                /* inotify on the directories of these tables */
+	struct event *on_watch;
+	struct ev_timer settle;
+	struct hash waiting; /* requests to pam and nss, by id */
 	unsigned exchanges;
 	struct ev_timer sweep, leave;
 	int64_t leave_at; /* ends then at the latest, to read its tables anew; 0: stays */
@@ -39,6 +42,10 @@ auth_now_ms(void)
 	return ev_now_us() / 1000;
 }
 
+/* main.c: ends when no login is under way; a successor reads anew what is read at the start only */
+void auth_renew(struct auth *a);
+/* passwords.c: before the jail */
+void passwords_open(struct auth *a);
 /* message.c: any message of a peer */
 void auth_message(struct auth *a, struct ipc_chan *ch, struct msg *m);
 /* exchange.c: what front ends ask */

@@ -52,21 +52,6 @@ open_users(struct auth *a)
 	return err;
 }
 
-static void
-open_passwords(struct auth *a)
-{
-	const struct conf_tables *tables = &a->d->conf->smtp_sasl_password_maps;
-	struct buf spec = { 0 }, why = { 0 };
-
-	for (size_t i = 0; i < tables->n; i++)
-		buf_addf(&spec, "%s%s:%s", i ? "," : "", tables->v[i].type, tables->v[i].name);
-	if (db_list_open(&a->passwords, buf_slice(&spec), DB_NO_EXPAND, &why) < 0)
-		log_event(LOG_password_table, "parameter=smtp_sasl_password_maps reason=%s",
-		    log_value(buf_slice(&why)));
-	buf_free(&spec);
-	buf_free(&why);
-}
-
 static int
 init(struct daemon *d)
 {
@@ -84,7 +69,7 @@ init(struct daemon *d)
 	a->sasl.users = a->users;
 	a->sasl.cache = cache_new();
 	take_bounds(a);
-	open_passwords(a);
+	passwords_open(a);
 	sasl_setup(&a->sasl);
 	return 0;
 }
@@ -113,6 +98,15 @@ leave(void *ctx)
 	ev_timer_set(a->d->base, &a->leave, 50, leave, a);
 }
 
+void
+auth_renew(struct auth *a)
+{
+	if (a->leave_at)
+		return;
+	a->leave_at = auth_now_ms() + RENEW_MS;
+	leave(a);
+}
+
 static int
 start(struct daemon *d)
 {
@@ -139,7 +133,7 @@ link_down(struct daemon *d, struct ipc_chan *ch)
 	peer_down(a, ch);
 }
 
-/* What init() and start() took. Tables of passwords may have changed in place. */
+/* What init() and start() took. A table of passwords may have changed where nothing tells of it. */
 static bool
 needs_renewal(const struct conf *conf, const struct conf *old)
 {
@@ -159,10 +153,8 @@ reload(struct daemon *d, const struct conf *old)
 	struct auth *a = d->ctx;
 
 	take_bounds(a);
-	if (needs_renewal(d->conf, old) && !a->leave_at) {
-		a->leave_at = auth_now_ms() + RENEW_MS;
-		leave(a);
-	}
+	if (needs_renewal(d->conf, old))
+		auth_renew(a);
 }
 
 static void
