@@ -411,7 +411,8 @@ on_commit(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 		refuse(q, m, code, enhanced, text);
 	else if (ipc_chan_peer(ch) == ROLE_SUBMISSION_CHILD && c->token.n)
 		token_ask(q, m, c->token);
-	else if (ipc_chan_peer(ch) == ROLE_SUBMISSION_CHILD && !(m->env.flags & MAIL_LOCAL))
+	else if (ipc_chan_peer(ch) == ROLE_SUBMISSION_CHILD && !(m->env.flags & MAIL_LOCAL) &&
+		 q->d->conf->submission_require_auth)
 		refuse(q, m, 530, "5.7.0", "Authentication required");
 	else
 		accept_message(q, m);

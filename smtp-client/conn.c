@@ -92,6 +92,12 @@ on_timer(void *ctx)
 	}
 }
 
+static int64_t
+age_ms(const struct conn *c)
+{
+	return (ev_now_us() - c->begun_us) / 1000;
+}
+
 void
 conn_timer(struct conn *c)
 {
@@ -105,8 +111,10 @@ conn_timer(struct conn *c)
 	case CONN_HANDSHAKE:
 		ms = conf->smtp_starttls_timeout;
 		break;
-	case CONN_IDLE:
-		ms = conf->smtp_connection_cache_time_limit;
+	case CONN_IDLE: /* no longer than the life of a connection that is reused */
+		ms = conf->smtp_connection_reuse_time_limit - age_ms(c);
+		if (ms > conf->smtp_connection_cache_time_limit)
+			ms = conf->smtp_connection_cache_time_limit;
 		break;
 	case CONN_QUIT:
 		ms = conf->smtp_quit_timeout;
@@ -497,11 +505,10 @@ void
 conn_keep(struct conn *c)
 {
 	const struct conf *conf = c->s->d->conf;
-	int64_t age_ms = (ev_now_us() - c->begun_us) / 1000;
 
 	save_session(c);
 	if (c->s->d->stopping || !conf->smtp_connection_cache_time_limit ||
-	    age_ms >= conf->smtp_connection_reuse_time_limit ||
+	    age_ms(c) >= conf->smtp_connection_reuse_time_limit ||
 	    (conf->smtp_connection_reuse_count_limit &&
 		c->messages >= (unsigned)conf->smtp_connection_reuse_count_limit)) {
 		conn_quit(c);

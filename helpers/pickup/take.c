@@ -449,8 +449,8 @@ begin(struct pickup *p)
 	} else if (is_passing(p->fd)) {
 		postpone(p, err_str(p->fd));
 	} else if (p->fd < 0) {
-		refuse(
-		    p, p->fd == ERR_LIMIT ? "file is too large" : "not a regular file of one name");
+		refuse(p, p->fd == ERR_LIMIT ? "it is larger than maildrop_file_limit"
+					     : "not a regular file of one name");
 	} else if (!may_submit(p, p->uid)) {
 		refuse(p, "its owner may not submit mail: authorized_submit_users");
 	} else if ((err = read_head(p))) {
