@@ -47,6 +47,12 @@ BROKEN = [
     ("no-mailname", "main", "myorigin = /nowhere/name", MAIN + "myorigin = .*No such file or directory: create it, or write the domain"),
     ("no-mechanism", "main", "auth_mechanisms = PLAIN CRAM-MD5", MAIN + "auth_mechanisms = CRAM-MD5: 'CRAM-MD5' is not PLAIN, LOGIN, "
      "SCRAM-SHA-256"),
+    ("no-lock", "main", "mailbox_delivery_lock = flock", MAIN + "mailbox_delivery_lock = flock: 'flock' is not fcntl or dotlock"),
+    ("no-way", "main", "allow_mail_to_commands = aliases", MAIN + "allow_mail_to_commands = aliases: 'aliases' is not alias, forward"),
+    ("no-files", "main", "allow_mail_to_files = all", MAIN + "allow_mail_to_files = all: 'all' is not alias, forward or include"),
+    ("no-extension", "main", "propagate_unmatched_extensions = alias", MAIN + "propagate_unmatched_extensions = alias: 'alias' is not "
+     "canonical or virtual"),
+    ("no-notice", "main", "notify_classes = bounces", MAIN + "notify_classes = bounces: 'bounces' is not bounce, 2bounce or delay"),
     ("no-authority", "main", "auth_external = yes", MAIN + "auth_external = yes: no authority is named .*: set smtpd_tls_CAfile"),
     ("no-dane", "main", "smtp_tls_security_level = dane", MAIN + "smtp_tls_security_level: .*not supported yet: use may, encrypt, "
      "verify or secure"),

@@ -55,6 +55,42 @@ mechanism_ok(const char *value)
 	return false;
 }
 
+/* A word of a list that takes no others; words are separated by a blank. */
+static bool
+one_of(const char *words, const char *value)
+{
+	struct slice rest = slice_str(words);
+
+	while (rest.n)
+		if (slice_eq_str(slice_split(&rest, ' '), value))
+			return true;
+	return false;
+}
+
+static bool
+lock_ok(const char *value)
+{
+	return one_of("fcntl dotlock", value);
+}
+
+static bool
+way_ok(const char *value)
+{
+	return one_of("alias forward include", value);
+}
+
+static bool
+rewriting_ok(const char *value)
+{
+	return one_of("canonical virtual", value);
+}
+
+static bool
+notice_ok(const char *value)
+{
+	return one_of("bounce 2bounce delay policy protocol resource software", value);
+}
+
 static bool
 address_ok(const char *value)
 {
@@ -163,6 +199,12 @@ static const struct {
 	{ "local_transport", transport_ok, false, TRANSPORT },
 	{ "virtual_transport", transport_ok, false, TRANSPORT },
 	{ "mailbox_transport", transport_ok, true, TRANSPORT },
+	{ "mailbox_delivery_lock", lock_ok, false, "fcntl or dotlock" },
+	{ "allow_mail_to_commands", way_ok, true, "alias, forward or include" },
+	{ "allow_mail_to_files", way_ok, true, "alias, forward or include" },
+	{ "propagate_unmatched_extensions", rewriting_ok, true, "canonical or virtual" },
+	{ "notify_classes", notice_ok, true,
+	    "bounce, 2bounce or delay (or policy, protocol, resource, software: see the log)" },
 	{ "auth_mechanisms", mechanism_ok, false,
 	    "PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-1, or one of these two with -PLUS" },
 };
