@@ -6,8 +6,6 @@
  */
 #include "imapd/imapd.h"
 
-#include "imapd/place.h"
-
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -59,6 +57,7 @@ static struct imapd_start *
 start_new(const struct zygote *z, const struct msg_session_start *m, const char **why_r)
 {
 	struct imapd_start *s = xcalloc(1, sizeof(*s));
+	char root[4097];
 	struct cursor groups = cursor(m->groups.raw);
 	struct item_gid g;
 
@@ -69,7 +68,11 @@ start_new(const struct zygote *z, const struct msg_session_start *m, const char 
 		s->groups[s->ngroups++] = g.gid;
 	if (!s->ngroups)
 		s->groups[s->ngroups++] = m->gid;
-	s->root = imapd_place(m->mailbox, why_r);
+	if (store_root(m->mailbox, root, sizeof(root)) == 0)
+		s->root = xstrdup(root);
+	else
+		*why_r = "the mailbox of the user is no Maildir, and IMAP needs one: set "
+			 "home_mailbox = Maildir/";
 	return s;
 }
 

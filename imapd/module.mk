@@ -1,1 +1,1 @@
-$(eval $(call program,imapd,imapd,daemon imap access store db mail conf ipc ev base,))
+$(eval $(call program,imapd,imapd,daemon imap access store mail conf ipc ev base,))

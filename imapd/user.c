@@ -7,7 +7,6 @@
  */
 #include "imapd/imapd.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -18,25 +17,16 @@ int
 imapd_make_root(struct daemon *child, void *arg)
 {
 	struct imapd_start *s = arg;
-	char *path = xstrdup(s->root);
-	int err = 0;
+	int err;
 
 	(void)child;
 	umask(077);
-	for (char *p = path + 1; *p; p++)
-		if (*p == '/') {
-			*p = '\0';
-			(void)mkdir(path, 0755);
-			*p = '/';
-		}
-	if (mkdir(path, 0700) < 0 && errno != EEXIST) {
-		err = err_errno();
+	err = store_make_root(s->root);
+	if (err < 0)
 		log_event(LOG_imap_mailbox,
 		    "user=%s directory=%s reason=\"%s\" remedy=\"make this directory, owned by uid "
 		    "%u\"",
 		    log_cstr(s->user), log_cstr(s->root), err_str(err), (unsigned)geteuid());
-	}
-	free(path);
 	return err;
 }
 

@@ -13,10 +13,10 @@
  */
 #include "local/maildir.h"
 
+#include "base/dir.h"
 #include "base/hash.h"
 #include "ev/ev.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -156,16 +156,12 @@ static int
 find_in(int dir, const char *base, bool *found_r)
 {
 	size_t n = strlen(base);
-	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), err = 0;
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *e;
+	DIR *d;
+	int err = dir_open(dir, ".", 0, &d);
 
-	if (!d) {
-		err = err_errno();
-		if (fd >= 0)
-			close(fd);
+	if (err)
 		return err;
-	}
 	while (!*found_r && !err && (e = readdir(d)))
 		if (!strncmp(e->d_name, base, n) && (!e->d_name[n] || strchr(",:", e->d_name[n]))) {
 			*found_r = true;
@@ -192,19 +188,15 @@ size_of(int dir, const char *name)
 static int64_t
 sum_directory(int at, const char *path)
 {
-	int fd = openat(at, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *e;
 	int64_t sum = 0;
+	DIR *d;
 
-	if (!d) {
-		if (fd >= 0)
-			close(fd);
+	if (dir_open(at, path, O_NOFOLLOW, &d))
 		return 0;
-	}
 	while ((e = readdir(d)))
 		if (e->d_name[0] != '.')
-			sum += size_of(fd, e->d_name);
+			sum += size_of(dirfd(d), e->d_name);
 	closedir(d);
 	return sum;
 }
@@ -213,24 +205,20 @@ sum_directory(int at, const char *path)
 static int64_t
 sum_all(const struct maildir *m)
 {
-	int top = open(m->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = top < 0 ? NULL : fdopendir(top);
 	struct dirent *e;
 	int64_t sum = 0;
 	char path[600];
+	DIR *d;
 
-	if (!d) {
-		if (top >= 0)
-			close(top);
+	if (dir_open(AT_FDCWD, m->path, 0, &d))
 		return 0;
-	}
 	while ((e = readdir(d))) {
 		if (e->d_name[0] != '.' || !strcmp(e->d_name, ".."))
 			continue;
 		snprintf(path, sizeof(path), "%s/new", e->d_name);
-		sum += sum_directory(top, path);
+		sum += sum_directory(dirfd(d), path);
 		snprintf(path, sizeof(path), "%s/cur", e->d_name);
-		sum += sum_directory(top, path);
+		sum += sum_directory(dirfd(d), path);
 	}
 	closedir(d);
 	return sum;
@@ -280,15 +268,11 @@ static void
 sweep_tmp(const struct maildir *m, const char *base)
 {
 	size_t n = strlen(base);
-	int fd = openat(m->tmp, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *e;
+	DIR *d;
 
-	if (!d) {
-		if (fd >= 0)
-			close(fd);
+	if (dir_open(m->tmp, ".", 0, &d))
 		return;
-	}
 	while ((e = readdir(d)))
 		if (!strncmp(e->d_name, base, n))
 			unlinkat(m->tmp, e->d_name, 0);

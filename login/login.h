@@ -66,9 +66,10 @@ struct client {
 
 /* client.c: until the login */
 void client_new(struct service *s, const struct msg_connection *m, int fd);
-void client_auth_answer(struct service *s, const struct msg *m);
-void client_session_opened(struct service *s, struct msg *m);
-void client_peer_down(struct service *s, enum role role);
+/* Everything that can be done now: what is to be said goes out, what the client said is taken, as
+ * often as there is something; then the descriptor waits for what is missing. Ends the client where
+ * it must. */
+void client_advance(struct client *c);
 void client_stop(struct client *c, const char *text);
 void client_free(struct client *c, const char *why);
 /* Bytes of the client into c->in: 1 some came or may come at once, 0 wait, or the end (ERR_CLOSED
@@ -76,6 +77,18 @@ void client_free(struct client *c, const char *why);
 int client_read(struct client *c, size_t limit);
 /* Writes b to the client: 0 all is out, -EAGAIN wait, or an error. */
 int client_write(struct client *c, struct buf *b);
+
+/* ask.c: auth and broker. Each sets the client's state: DIALOGUE again where nobody can be asked
+ * (the engine has been told then). */
+void ask_start(struct client *c, const struct login_action *a);
+void ask_step(struct client *c, const struct login_action *a);
+void ask_session(struct client *c);
+void ask_cancel_auth(struct client *c);
+/* Nothing is awaited any more. */
+void ask_forget(struct client *c);
+void client_auth_answer(struct service *s, const struct msg *m);
+void client_session_opened(struct service *s, struct msg *m);
+void client_peer_down(struct service *s, enum role role);
 
 /* pump.c: after it */
 void pump_start(struct client *c, int session_fd);

@@ -6,7 +6,8 @@
  */
 #include "helpers/pickup/pickup.h"
 
-#include <dirent.h>
+#include "base/dir.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -118,15 +119,12 @@ folder_scan(struct pickup *p)
 	struct owners *owners;
 	struct dirent *e;
 	DIR *dir;
-	int fd = openat(p->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int err = dir_open(p->dir, ".", 0, &dir);
 
-	dir = fd < 0 ? NULL : fdopendir(fd);
-	if (!dir) {
+	if (err) {
 		log_event(LOG_maildrop_unreadable,
 		    "reason=\"%s\" remedy=\"correct the owner of maildrop in queue_directory\"",
-		    err_str(err_errno()));
-		if (fd >= 0)
-			close(fd);
+		    err_str(err));
 		return;
 	}
 	owners = xcalloc(1, sizeof(*owners));

@@ -246,7 +246,7 @@ copy_bytes(struct copy *c, const char *from, const char *to)
 		rc = write_all(out, buf_slice(&b));
 		buf_clear(&b);
 	}
-	struct timespec t[2] = { st.st_atim, st.st_mtim };
+	struct timespec t[2] = { { .tv_nsec = UTIME_NOW }, st.st_mtim };
 	if (rc == 0 && (futimens(out, t) < 0 || fsync(out) < 0))
 		rc = err_errno();
 	if (rc == 0 && renameat(c->to->dirfd, tmp, c->to->dirfd, to) < 0)

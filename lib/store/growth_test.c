@@ -121,6 +121,7 @@ rotten_length(void **state)
 	char path[100];
 	unsigned char byte;
 
+	put_file(fx, "dovecot-uidlist", "3 V4000000000 N1 G0\n");
 	append_text(fx, "INBOX", "one\r\n", 0);
 	struct mailbox *m = box(fx, "INBOX", 0);
 	uint32_t validity = mailbox_uidvalidity(m);
@@ -145,6 +146,30 @@ rotten_length(void **state)
 	mailbox_free(&m);
 }
 
+/* What a session that died left in tmp/ goes, what is under way stays. */
+static void
+old_files_in_tmp(void **state)
+{
+	struct fixture *fx = *state;
+	struct timespec old[2] = { { .tv_sec = time(NULL) - 40 * 3600 },
+		{ .tv_sec = time(NULL) - 40 * 3600 } };
+	struct timespec dated[2] = { { .tv_nsec = UTIME_NOW }, old[1] };
+	char path[100];
+
+	put_file(fx, "tmp/left", "x");
+	put_file(fx, "tmp/dated", "x");
+	put_file(fx, "tmp/fresh", "x");
+	snprintf(path, sizeof(path), "%s/tmp/left", fx->root);
+	assert_int_equal(utimensat(AT_FDCWD, path, old, 0), 0);
+	snprintf(path, sizeof(path), "%s/tmp/dated", fx->root);
+	assert_int_equal(utimensat(AT_FDCWD, path, dated, 0), 0);
+	struct mailbox *m = box(fx, "INBOX", 0);
+	assert_false(has_file(fx, "tmp/left"));
+	assert_true(has_file(fx, "tmp/dated"));
+	assert_true(has_file(fx, "tmp/fresh"));
+	mailbox_free(&m);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int
@@ -155,6 +180,7 @@ main(void)
 		T(long_commit),
 		T(open_for_long),
 		T(rotten_length),
+		T(old_files_in_tmp),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,10 +6,10 @@
 #ifndef STORE_INTERNAL_H
 #define STORE_INTERNAL_H
 
+#include "base/dir.h"
 #include "store/journal.h"
 #include "store/store.h"
 
-#include <dirent.h>
 #include <sys/queue.h>
 #include <sys/stat.h>
 
@@ -270,7 +270,8 @@ int folder_keyword(struct folder *f, struct slice name, bool create);
 int quota_check(struct store *s, uint64_t bytes, uint64_t messages) CHECKED;
 uint64_t email_id(struct slice base);
 /* list.c */
-int next_uidvalidity(struct store *s, uint32_t *out_r) CHECKED;
+/* One that no folder had, and above that one. */
+int next_uidvalidity(struct store *s, uint32_t above, uint32_t *out_r) CHECKED;
 int special_load(struct store *s, struct buf *lines, bool *written_r) CHECKED;
 int special_set(struct store *s, const char *name, unsigned bits) CHECKED;
 int store_find_disk(struct store *s, const char *name, struct buf *disk) CHECKED;

@@ -26,19 +26,14 @@ typedef int disk_fn(void *ctx, const char *disk, const char *name);
 static int
 each_disk(struct store *s, disk_fn *fn, void *ctx)
 {
-	int fd = openat(s->rootfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	struct buf name = { 0 };
 	struct dirent *e;
 	struct stat st;
-	int rc;
+	DIR *d;
+	int rc = dir_open(s->rootfd, ".", 0, &d);
 
-	if (!d) {
-		rc = err_errno();
-		if (fd >= 0)
-			close(fd);
+	if (rc < 0)
 		return rc;
-	}
 	rc = fn(ctx, ".", "INBOX");
 	while (rc == 0 && (e = readdir(d))) {
 		if (e->d_name[0] != '.' || (e->d_type != DT_DIR && e->d_type != DT_UNKNOWN))
@@ -285,7 +280,7 @@ special_set(struct store *s, const char *name, unsigned bits)
 /* --- UIDVALIDITY --- */
 
 int
-next_uidvalidity(struct store *s, uint32_t *out_r)
+next_uidvalidity(struct store *s, uint32_t above, uint32_t *out_r)
 {
 	struct buf b = { 0 };
 	uint64_t last = 0;
@@ -294,6 +289,10 @@ next_uidvalidity(struct store *s, uint32_t *out_r)
 	if (read_file(s->rootfd, UIDVALIDITY_FILE, 64, &b) == 0 &&
 	    slice_u64(slice_trim(buf_slice(&b), true), UINT32_MAX - 1, &last) < 0)
 		last = 0;
+	if (above > last)
+		last = above;
+	if (last == UINT32_MAX)
+		last = 0; /* there is none above */
 	*out_r = now > last ? now : (uint32_t)last + 1;
 	buf_clear(&b);
 	buf_addf(&b, "%u\n", *out_r);

@@ -64,15 +64,11 @@ store_create(struct store *s, struct slice name, unsigned special_use)
 static void
 remove_tree(int at, const char *path, int depth)
 {
-	int fd = openat(at, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *e;
+	DIR *d;
 
-	if (!d) {
-		if (fd >= 0)
-			close(fd);
+	if (dir_open(at, path, O_NOFOLLOW, &d) < 0)
 		return;
-	}
 	while ((e = readdir(d))) {
 		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
 			continue;
@@ -87,15 +83,11 @@ remove_tree(int at, const char *path, int depth)
 static void
 sweep(struct store *s)
 {
-	int fd = openat(s->rootfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *e;
+	DIR *d;
 
-	if (!d) {
-		if (fd >= 0)
-			close(fd);
+	if (dir_open(s->rootfd, ".", 0, &d) < 0)
 		return;
-	}
 	while ((e = readdir(d)))
 		if (strncmp(e->d_name, TRASH_PREFIX, sizeof(TRASH_PREFIX) - 1) == 0)
 			remove_tree(s->rootfd, e->d_name, 0);

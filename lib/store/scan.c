@@ -301,31 +301,46 @@ static int
 read_dir(struct scan *s, uint8_t dir)
 {
 	const char *sub = dir == DIR_NEW ? "new" : "cur";
-	int fd = openat(s->f->dirfd, sub, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct dirent *e;
 	struct stat st;
+	DIR *d;
+	int rc = dir_open(s->f->dirfd, sub, 0, &d);
 
-	if (fd < 0) {
-		if (errno != ENOENT)
-			return err_errno();
+	if (rc == -ENOENT)
 		return mkdirat(s->f->dirfd, sub, 0700) < 0 ? err_errno() : 0;
-	}
-	DIR *d = fdopendir(fd);
-	if (!d) {
-		close(fd);
-		return err_errno();
-	}
+	if (rc < 0)
+		return rc;
 	while ((errno = 0, e = readdir(d))) {
 		bool file = e->d_type == DT_REG;
 		if (e->d_type == DT_UNKNOWN)
-			file = fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+			file = fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
 			       S_ISREG(st.st_mode);
 		if (file)
 			scan_see(s, dir, e->d_name);
 	}
-	int rc = errno ? err_errno() : 0;
+	rc = errno ? err_errno() : 0;
 	closedir(d);
 	return rc;
+}
+
+/* What a process that died left in tmp/ (36 hours: as every Maildir reader does it). Who writes a
+ * file with an old mtime leaves the atime new. */
+static void
+sweep_tmp(struct folder *f)
+{
+	time_t old = time(NULL) - 36 * 3600;
+	struct dirent *e;
+	struct stat st;
+	DIR *d;
+
+	if (dir_open(f->dirfd, "tmp", O_NOFOLLOW, &d) < 0)
+		return;
+	while ((e = readdir(d)))
+		if (e->d_name[0] != '.' &&
+		    fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		    S_ISREG(st.st_mode) && st.st_mtime < old && st.st_atime < old)
+			(void)unlinkat(dirfd(d), e->d_name, 0);
+	closedir(d);
 }
 
 static size_t
@@ -404,6 +419,7 @@ folder_scan(struct folder *f)
 	int rc = 0;
 
 	hints_clear(f);
+	sweep_tmp(f);
 	f->scan_due = true;
 	for (int i = 0; i < 3 && f->scan_due && rc == 0; i++)
 		rc = scan_once(f);

@@ -218,7 +218,7 @@ static int
 import(struct folder *f, bool use_uidlist)
 {
 	struct buf b = { 0 };
-	uint32_t uidnext;
+	uint32_t uidnext, before = f->head.uidvalidity; /* of a journal that was set aside, or 0 */
 	int rc = 0;
 
 	folder_clear(f);
@@ -234,7 +234,7 @@ import(struct folder *f, bool use_uidlist)
 			f->uidnext = uidnext;
 	}
 	if (!f->head.uidvalidity)
-		rc = next_uidvalidity(f->store, &f->head.uidvalidity);
+		rc = next_uidvalidity(f->store, before, &f->head.uidvalidity);
 	f->dead_records = 0;
 	buf_free(&b);
 	return rc;
