@@ -11,7 +11,6 @@
 #include <stdlib.h>
 
 #define SWEEP_MS 10000
-#define RENEW_MS 5000
 #define PENALTIES_MAX 100000
 
 static void
@@ -81,30 +80,6 @@ sweep(void *ctx)
 
 	tokens_sweep(a->tokens, auth_now_ms());
 	ev_timer_set(a->d->base, &a->sweep, SWEEP_MS, sweep, a);
-}
-
-/* Ends when no login is under way, or after RENEW_MS all the same. */
-static void
-leave(void *ctx)
-{
-	struct auth *a = ctx;
-
-	if ((a->exchanges == 0 && pool_busy(a->pool) == 0) || auth_now_ms() >= a->leave_at) {
-		log_event(LOG_auth_renew,
-		    "reason=\"what changed is read at the start only, before the jail\"");
-		daemon_renew(a->d);
-		return;
-	}
-	ev_timer_set(a->d->base, &a->leave, 50, leave, a);
-}
-
-void
-auth_renew(struct auth *a)
-{
-	if (a->leave_at)
-		return;
-	a->leave_at = auth_now_ms() + RENEW_MS;
-	leave(a);
 }
 
 static int
