@@ -2,7 +2,8 @@
  * The queue manager: what its files share. One process, one loop; threads see struct spool_op only.
  *
  *   receive.c   receivers: transactions, checks; reply.c what they hear
- *   route.c     routes, sites and users of tokens, all cached
+ *   route.c     routes and sites, cached
+ *   token.c     users of tokens, cached
  *   sender.c    senders that are not the login's own
  *   message.c   the state machine at work
  *   disk.c      messages and their files; spool.c the calls of the system, pool.c the threads
@@ -11,7 +12,7 @@
  *   notice.c    jobs for bounce
  *   expand.c    new messages from .forward and :include:
  *   recover.c   the walk at the start
- *   control.c   bulkhead queue ...
+ *   control.c   bulkhead queue ...; control_print.c what it says of messages
  *   limits.c    timers, IDs, limits of intake; main.c start, stop, links
  */
 #ifndef QMGR_QMGR_H
@@ -312,8 +313,10 @@ void route_changed(struct qmgr *q);
 void route_link_up(struct qmgr *q, enum role peer);
 void route_drop(struct qmgr *q, struct route **r);
 struct sched_site *route_site(struct qmgr *q, const struct route *r);
+/* token.c: who it is; receive_checked, or sender_judge, goes on. */
 void token_ask(struct qmgr *q, struct message *m, struct slice token);
 void token_answer(struct qmgr *q, const struct msg *m);
+void token_link_up(struct qmgr *q);
 /* sender.c: the sender is none of the login's own addresses: asks smtpd_sender_login_maps. */
 void sender_judge(struct qmgr *q, struct message *m, struct slice user);
 void sender_answer(struct qmgr *q, const struct msg *m);

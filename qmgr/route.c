@@ -1,9 +1,9 @@
 /*
- * What qmgr asks others about and remembers: routes (maps), sites (dns), users of tokens (auth).
- * Runs in the loop. Hostile input: the answers; an answer that nobody asked for is counted and
- * dropped, and what maps says of a local user is bounded again by the local zygote. Invariant: a
- * route in the cache is positive and younger than the last maps_changed; questions outlive the
- * death of a peer and are asked again.
+ * What qmgr asks others about and remembers: routes (maps) and sites (dns). Runs in the loop.
+ * Hostile input: the answers; an answer that nobody asked for is counted and dropped, and what maps
+ * says of a local user is bounded again by the local zygote. Invariant: a route in the cache is
+ * positive and younger than the last maps_changed; questions outlive the death of a peer and are
+ * asked again.
  */
 #include "qmgr/qmgr.h"
 
@@ -12,8 +12,6 @@
 
 #define SITE_LIMIT 20000u
 #define SITE_TTL_MAX 3600u
-#define TOKEN_LIMIT 10000u
-#define TOKEN_TTL_MS 60000
 
 /* --- routes --- */
 
@@ -280,6 +278,9 @@ site_name(struct qmgr *q, struct slice domain)
 	if (e->expires <= now && (!e->id || e->expires + 30000 <= now)) {
 		struct msg m = MSG_INIT(MSG_SITE, ++q->next_id);
 
+		/* the answer is looked for from the end */
+		TAILQ_REMOVE(&q->site_lru, e, lru);
+		TAILQ_INSERT_TAIL(&q->site_lru, e, lru);
 		m.site.domain = domain;
 		e->id = m.id;
 		e->expires = now; /* asked again when no answer came within half a minute */
@@ -298,10 +299,12 @@ site_answer(struct qmgr *q, const struct msg *msg)
 	uint32_t ttl = a->ttl < 60 ? 60 : a->ttl;
 
 	TAILQ_FOREACH_REVERSE(e, &q->site_lru, site_lru, lru)
-	if (e->id == msg->id)
+	if (e->id && e->id == msg->id)
 		break;
-	if (!e)
+	if (!e) {
+		q->odd++;
 		return;
+	}
 	e->id = 0;
 	e->expires = qmgr_now(q) + (int64_t)(ttl < SITE_TTL_MAX ? ttl : SITE_TTL_MAX) * 1000;
 	if (a->status || a->site.n != 16)
@@ -345,169 +348,11 @@ route_site(struct qmgr *q, const struct route *r)
 	return sched_site(q->sched, SCHED_REMOTE, slice_str(key));
 }
 
-/* --- users of tokens --- */
-
-struct token_entry {
-	struct hash_node node; /* by token */
-	TAILQ_ENTRY(token_entry) lru;
-	uint32_t id; /* of the question under way, or 0 */
-	int64_t expires;
-	struct waiter *waiters;
-	struct arena arena;
-	struct slice user;
-	struct msg_list senders;
-	unsigned char token[32];
-};
-
-static void
-token_free(struct qmgr *q, struct token_entry *t)
-{
-	TAILQ_REMOVE(&q->token_lru, t, lru);
-	hash_remove(&q->tokens, &t->node);
-	arena_free(&t->arena);
-	free(t);
-}
-
-/* user@example.com for user+box@example.com. */
-static bool
-same_but_extension(struct slice sender, struct slice own, const char *delimiters)
-{
-	ptrdiff_t at = slice_rfind(sender, '@');
-	struct slice local = slice_sub(sender, 0, at < 0 ? SIZE_MAX : (size_t)at);
-	struct slice domain = at < 0 ? SLICE_NULL : slice_sub(sender, (size_t)at, SIZE_MAX);
-
-	for (size_t i = 1; i < local.n; i++)
-		if (local.p[i] && delimiters && strchr(delimiters, local.p[i]) &&
-		    own.n == i + domain.n &&
-		    slice_caseeq(slice_sub(own, 0, i), slice_sub(local, 0, i)) &&
-		    slice_caseeq(slice_sub(own, i, SIZE_MAX), domain))
-			return true;
-	return false;
-}
-
-static bool
-owns(const struct qmgr *q, const struct token_entry *t, struct slice sender)
-{
-	struct cursor c = cursor(t->senders.raw);
-	struct item_sender s;
-
-	if (!sender.n || !q->d->conf->submission_sender_check)
-		return true;
-	while (item_sender_next(&c, &s)) {
-		if (slice_caseeq(s.address, sender) || slice_eq_str(s.address, "*"))
-			return true;
-		if (s.address.n && s.address.p[0] == '@' && s.address.n < sender.n &&
-		    slice_caseeq(slice_sub(sender, sender.n - s.address.n, SIZE_MAX), s.address))
-			return true;
-		if (same_but_extension(sender, s.address, q->d->conf->recipient_delimiter))
-			return true;
-	}
-	return false;
-}
-
-static void
-judge_token(struct qmgr *q, struct message *m, const struct token_entry *t)
-{
-	if (owns(q, t, m->env.sender)) {
-		receive_checked(q, m, t->user, 0, NULL, NULL);
-		return;
-	}
-	sender_judge(q, m, t->user);
-}
-
-static void
-send_token(struct qmgr *q, struct token_entry *t)
-{
-	struct msg m = MSG_INIT(MSG_TOKEN_CHECK, t->id);
-
-	m.token_check.token = slice(t->token, sizeof(t->token));
-	m.token_check.service = SLICE_LIT("smtp");
-	(void)daemon_send(q->d, ROLE_AUTH, &m);
-}
-
-void
-token_ask(struct qmgr *q, struct message *m, struct slice token)
-{
-	struct hash_node *n = token.n == 32 ? hash_find(&q->tokens, token) : NULL;
-	struct token_entry *t = n ? HASH_ELEMENT(n, struct token_entry, node) : NULL;
-	struct waiter *w;
-
-	if (token.n != 32) {
-		receive_checked(q, m, SLICE_NULL, 530, "5.7.0", "Authentication required");
-		return;
-	}
-	if (t && !t->id && t->expires > qmgr_now(q)) {
-		judge_token(q, m, t);
-		return;
-	}
-	if (t && !t->id) {
-		token_free(q, t);
-		t = NULL;
-	}
-	if (!t) {
-		if (q->tokens.count >= TOKEN_LIMIT && !TAILQ_FIRST(&q->token_lru)->id)
-			token_free(q, TAILQ_FIRST(&q->token_lru));
-		t = xcalloc(1, sizeof(*t));
-		memcpy(t->token, token.p, 32);
-		t->id = ++q->next_id;
-		hash_insert(&q->tokens, &t->node, slice(t->token, 32));
-		TAILQ_INSERT_TAIL(&q->token_lru, t, lru);
-		send_token(q, t);
-	}
-	w = xcalloc(1, sizeof(*w));
-	*w = (struct waiter){ t->waiters, m, 0 };
-	t->waiters = w;
-	m->routing++; /* holds the message */
-}
-
-void
-token_answer(struct qmgr *q, const struct msg *msg)
-{
-	const struct msg_token_user *a = &msg->token_user;
-	struct token_entry *t;
-	struct waiter *w, *next;
-
-	TAILQ_FOREACH_REVERSE(t, &q->token_lru, token_lru, lru)
-	if (t->id == msg->id)
-		break;
-	if (!t) {
-		q->odd++;
-		return;
-	}
-	t->id = 0;
-	t->expires = qmgr_now(q) + TOKEN_TTL_MS;
-	t->user = arena_dup(&t->arena, a->user);
-	t->senders.raw = arena_dup(&t->arena, a->senders.raw);
-	t->senders.n = a->senders.n;
-	w = t->waiters;
-	t->waiters = NULL;
-	for (; w; w = next) {
-		struct message *m = w->msg;
-
-		next = w->next;
-		message_pin(q, m);
-		m->routing--;
-		if (a->status == 0)
-			judge_token(q, m, t);
-		else if (a->status == 1)
-			receive_checked(q, m, SLICE_NULL, 530, "5.7.0", "Authentication required");
-		else
-			receive_checked(
-			    q, m, SLICE_NULL, 454, "4.7.0", "Temporary authentication failure");
-		message_unpin(q, m);
-		free(w);
-	}
-	if (a->status)
-		token_free(q, t);
-	deliver_pump(q);
-}
-
 /* A peer is back: what was asked of the former one is asked again. */
 void
 route_link_up(struct qmgr *q, enum role peer)
 {
 	struct question *x;
-	struct token_entry *t;
 
 	if (peer == ROLE_MAPS) {
 		route_changed(q);
@@ -516,7 +361,5 @@ route_link_up(struct qmgr *q, enum role peer)
 			send_question(q, x);
 	}
 	if (peer == ROLE_AUTH)
-		TAILQ_FOREACH(t, &q->token_lru, lru)
-			if (t->id)
-				send_token(q, t);
+		token_link_up(q);
 }

@@ -238,12 +238,16 @@ read_some(struct session *s, unsigned char *p, size_t n)
 static void
 take(struct session *s, struct slice bytes)
 {
+	/* a password must not be left in the shared buffer for a later reader, whatever becomes of
+	 * the exchange */
+	bool secret =
+	    smtp_server_state(s->engine) == SMTP_AUTH || slice_has_caseprefix(bytes, "AUTH ");
+
 	s->last_input = ev_now_us();
 	if (s->wait == WAIT_FOR_NOTHING)
 		s->window_bytes += bytes.n;
 	smtp_server_feed(s->engine, bytes);
-	/* after AUTH or a password the shared buffer must not show it to a later reader */
-	if (smtp_server_state(s->engine) == SMTP_AUTH || s->wait == WAIT_FOR_AUTH)
+	if (secret || smtp_server_state(s->engine) == SMTP_AUTH || s->wait == WAIT_FOR_AUTH)
 		explicit_bzero(s->service->input, bytes.n);
 }
 
