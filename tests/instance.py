@@ -6,7 +6,7 @@
 The programs are those of $BIN (default build/rel/bin). Ports and uid ranges come from a block that is locked for the
 life of the object, so that parallel workers and other runs on the machine never meet; port["sink"] and port["dns"] (the
 resolver that is asked) are left to the test. Works as root (own uids, chroots) and as an ordinary user. stop() fails the
-test when a daemon died, a sanitizer spoke or a process was left over, unless allow_deaths is set.
+test when a sanitizer spoke and, unless allow_deaths is set, when a daemon died or a process was left over.
 """
 import itertools
 import os
@@ -25,6 +25,8 @@ FIRST_PORT, BLOCKS = 21000, 700
 FIRST_UID, UIDS_A_BLOCK = 700000, 1000
 DAEMONS = ("qmgr", "pickup", "smtp-client", "local", "bounce", "maps", "nss", "dns", "auth", "broker", "imapd", "pop3d",
            "log")
+# What ends a process that broke its jail runs within the call, whose signal is no interruption of anything.
+TSAN = f"suppressions={ROOT}/tests/tsan.supp:report_signal_unsafe=0:"
 SLOW = 4 if "asan" in str(BIN) or "tsan" in str(BIN) else 1  # sanitizers: everything takes longer
 
 
@@ -90,6 +92,8 @@ class Instance:
         self.extra_rows = []  # of master.cf
         self.command = []  # a program and its arguments that starts master
         self.allow_deaths = allow_deaths
+        self.faults = False  # the test sends signals that a sanitizer takes for a crash
+        self.failed = False
         self.process = None
         self.direct = direct
         self.block, self._lock = _block()  # free again when this object has gone
@@ -195,7 +199,8 @@ class Instance:
             for name, password in self.users.items():
                 self.add_user(name, password)
         self.stderr = open(self.folder / "stderr", "ab")
-        env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0:" + os.environ.get("ASAN_OPTIONS", "")}
+        env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0:" + os.environ.get("ASAN_OPTIONS", ""),
+               "TSAN_OPTIONS": TSAN + os.environ.get("TSAN_OPTIONS", "")}
         self.process = subprocess.Popen([*self.command, BIN / "master", "-c", self.etc, "-F"], stdout=self.stderr, stderr=self.stderr,
                                         stdin=subprocess.DEVNULL, env=env, start_new_session=True)
         if wait:
@@ -237,6 +242,8 @@ class Instance:
         status, self.process = self.process.returncode, None
         self.stderr.close()
         left = self.kill_leftovers()
+        if not self.failed and not self.faults:
+            self.check_sanitizers()
         if self.allow_deaths:
             return
         assert status == 0, f"master ended with {status}\n{self.tail()}"
@@ -252,10 +259,14 @@ class Instance:
             self.process = None
             self.stderr.close()
 
-    def check_health(self):
+    def check_sanitizers(self):
         text = (self.folder / "stderr").read_text(errors="replace")
         for mark in ("AddressSanitizer", "runtime error:", "ThreadSanitizer", "LeakSanitizer"):
             assert mark not in text, text[text.index(mark):][:4000]
+
+    def check_health(self):
+        self.check_sanitizers()
+        text = (self.folder / "stderr").read_text(errors="replace")
         log = self.log()
         for mark in ("service-died", "child-died", "ipc-violation", "jail-"):
             bad = [line for line in log.splitlines() + text.splitlines() if f": {mark}" in line or f" {mark}" in line]
@@ -346,11 +357,11 @@ class Instance:
         try:
             return self.start()
         except BaseException:
-            self.allow_deaths = True
+            self.allow_deaths = self.failed = True
             self.stop()
             raise
 
     def __exit__(self, kind, *_):
         if kind:
-            self.allow_deaths = True  # the test's own failure is what counts
+            self.allow_deaths = self.failed = True  # the test's own failure is what counts
         self.stop()

@@ -180,6 +180,7 @@ def test_a_crash_of_one_session_spares_the_others(make_instance):
         assert a.command(b"LOGIN u1@example.test pass1").startswith(b"t OK")
         assert b.command(b"LOGIN u2@example.test pass2").startswith(b"t OK")
         i.wait_log("session-attached .*user=u2@example.test")
+        i.faults = True
         os.kill(session_pids(i, "u1@example.test")[-1], signal.SIGSEGV)
         assert a.line().startswith(b"* BYE")
         assert a.line() == b""
@@ -204,6 +205,7 @@ def test_a_crash_of_one_login_process_spares_the_others(make_instance):
             assert b.command(b"LOGIN u1@example.test pass1").startswith(b"t OK")
             other = set(i.pids("login")) - before - mine
             assert len(other) == 1
+            i.faults = True
             os.kill(other.pop(), signal.SIGSEGV)
             assert b.line() == b""
         assert a.command(b"NOOP").startswith(b"t OK")

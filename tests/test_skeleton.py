@@ -89,6 +89,7 @@ def goes_all_the_way(i, count=1):
 def test_fault_is_followed_by_a_successor(make_instance, program):
     i = make_instance(allow_deaths=True)
     before = {p: i.pids(p) for p in ALL}
+    i.faults = True
     os.kill(before[program][0], signal.SIGSEGV)
     [back] = i.wait_log(r"bulkhead/master\[\d+\]: service-back ")
     [died] = i.wait_log("service-died ")  # of SIGSEGV, or by a sanitizer that caught it

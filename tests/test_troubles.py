@@ -301,6 +301,7 @@ def test_port_taken(make_instance):
 
 def test_a_daemon_that_keeps_dying(make_instance):
     i = make_instance(main=PATIENT, allow_deaths=True)
+    i.faults = True
     end = time.monotonic() + 60 * SLOW
     while "service-throttled service=bounce" not in i.log():
         assert time.monotonic() < end, i.tail()
