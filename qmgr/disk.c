@@ -130,7 +130,8 @@ message_flush(struct qmgr *q, struct message *m)
 	for (size_t i = 0; i < m->env.n_rcpts; i++)
 		if (m->rcpts[i].dirty) {
 			o->slots[o->n_slots].rcpt = (uint32_t)i;
-			slot_encode(m->env.rcpts[i].status, o->slots[o->n_slots++].bytes);
+			slot_encode(m->env.rcpts[i].status, m->layout.slot_size,
+			    o->slots[o->n_slots++].bytes);
 			m->rcpts[i].dirty = false;
 		}
 	if (m->set_mtime)

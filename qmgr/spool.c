@@ -167,13 +167,14 @@ update(struct spool_op *o)
 	if (o->fd < 0)
 		return err_errno();
 	for (size_t i = 0; i < o->n_slots && !err; i++) {
-		struct slice bytes = slice(o->slots[i].bytes, SLOT_SIZE);
+		struct slice bytes = slice(o->slots[i].bytes, o->layout.slot_size);
 
 		if (o->slots[i].rcpt >= o->layout.slots)
 			err = ERR_STATE;
 		else
 			err = queue_write_all(o->fd, &bytes, 1,
-			    o->layout.slots_offset + (uint64_t)o->slots[i].rcpt * SLOT_SIZE);
+			    o->layout.slots_offset +
+				(uint64_t)o->slots[i].rcpt * o->layout.slot_size);
 	}
 	if (!err && o->mode && fchmod(o->fd, o->mode))
 		err = err_errno();

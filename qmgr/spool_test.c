@@ -158,7 +158,7 @@ test_small(void **state)
 	o->layout = l;
 	o->slots = xcalloc(1, sizeof(*o->slots));
 	o->n_slots = 1;
-	slot_encode(&s, o->slots[0].bytes);
+	slot_encode(&s, o->layout.slot_size, o->slots[0].bytes);
 	o->mtime_ms = 1234567890123;
 	o->mode = QUEUE_MODE_HELD;
 	assert_int_equal(run(o), 0);

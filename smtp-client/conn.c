@@ -198,7 +198,8 @@ tls_failed(struct conn *c)
 	    log_value(c->job->queue_id), log_cstr(c->remote), log_cstr(why),
 	    policy_requires_tls(c->level)
 		? "mend the certificate there, or set a laxer level for it in smtp_tls_policy_maps"
-		: "the message is sent without TLS, which the level may allows");
+		: "the message is sent in the clear, as its level, may, lets it; set encrypt if it "
+		  "must not be");
 	if (policy_requires_tls(c->level)) {
 		session_lost(c, "4.7.5", "TLS with %s failed: %s", c->remote, why);
 		return;

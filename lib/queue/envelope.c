@@ -201,48 +201,56 @@ get(const unsigned char *p, size_t n)
 }
 
 /* state 1, notices 1, attempts 2, enhanced 3 x 2, text length 1, remote length 1, last attempt 8,
- * digest 8, then the texts. */
-#define SLOT_HEAD 28
+ * digest 8, in large slots two more bytes, the first of them the upper byte of the text's length;
+ * then the texts. */
+#define SLOT_HEAD_OLD 28
+#define SLOT_HEAD 30
+#define SLOT_TEXT_MAX_OLD 160u
+#define SLOT_REMOTE_MAX_OLD 56u
 
 _Static_assert(SLOT_HEAD + SLOT_TEXT_MAX + SLOT_REMOTE_MAX <= SLOT_SIZE, "slot texts fit");
+_Static_assert(
+    SLOT_HEAD_OLD + SLOT_TEXT_MAX_OLD + SLOT_REMOTE_MAX_OLD <= SLOT_SIZE_OLD, "old ones fit too");
 
 static uint64_t
-slot_digest(const unsigned char in[SLOT_SIZE])
+slot_digest(const unsigned char *in, size_t size)
 {
 	unsigned char copy[SLOT_SIZE];
 
-	memcpy(copy, in, SLOT_SIZE);
+	memcpy(copy, in, size);
 	memset(copy + 20, 0, 8);
-	return queue_digest(slice(copy, SLOT_SIZE));
+	return queue_digest(slice(copy, size));
 }
 
 /* How much of a text a slot takes: what is cut has room for "..." and ends before a UTF-8 sequence.
  */
 static size_t
-slot_text(const char *text)
+slot_text(const char *text, size_t max)
 {
 	size_t n = strnlen(text, RCPT_TEXT_MAX);
 
-	if (n <= SLOT_TEXT_MAX)
+	if (n <= max)
 		return n;
-	n = SLOT_TEXT_MAX - 3;
+	n = max - 3;
 	while (n && ((unsigned char)text[n] & 0xc0) == 0x80)
 		n--;
 	return n;
 }
 
 void
-slot_encode(const struct rcpt_status *s, unsigned char out_r[SLOT_SIZE])
+slot_encode(const struct rcpt_status *s, size_t size, unsigned char *out_r)
 {
 	static const struct rcpt_status todo = { .state = RCPT_TODO };
+	bool old = size == SLOT_SIZE_OLD;
+	unsigned char *texts = out_r + (old ? SLOT_HEAD_OLD : SLOT_HEAD);
 	size_t text_n, remote_n, cut;
 
 	if (!s)
 		s = &todo;
-	text_n = slot_text(s->text);
-	remote_n = strnlen(s->remote, SLOT_REMOTE_MAX);
+	text_n = slot_text(s->text, old ? SLOT_TEXT_MAX_OLD : SLOT_TEXT_MAX);
+	remote_n = strnlen(s->remote, old ? SLOT_REMOTE_MAX_OLD : SLOT_REMOTE_MAX);
 	cut = s->text[text_n] ? 3 : 0;
-	memset(out_r, 0, SLOT_SIZE);
+	memset(out_r, 0, size);
 	/* A job under way is nothing that a restart could know of. */
 	out_r[0] = (unsigned char)(s->state == RCPT_IN_FLIGHT ? RCPT_TODO : s->state);
 	out_r[1] = (unsigned char)s->notices;
@@ -252,29 +260,34 @@ slot_encode(const struct rcpt_status *s, unsigned char out_r[SLOT_SIZE])
 	out_r[10] = (unsigned char)(text_n + cut);
 	out_r[11] = (unsigned char)remote_n;
 	put(out_r + 12, s->last_attempt, 8);
-	memcpy(out_r + SLOT_HEAD, s->text, text_n);
-	memcpy(out_r + SLOT_HEAD + text_n, "...", cut);
-	memcpy(out_r + SLOT_HEAD + text_n + cut, s->remote, remote_n);
-	put(out_r + 20, slot_digest(out_r), 8);
+	if (!old)
+		out_r[28] = (unsigned char)((text_n + cut) >> 8);
+	memcpy(texts, s->text, text_n);
+	memcpy(texts + text_n, "...", cut);
+	memcpy(texts + text_n + cut, s->remote, remote_n);
+	put(out_r + 20, slot_digest(out_r, size), 8);
 }
 
 int
-slot_decode(const unsigned char in[SLOT_SIZE], struct rcpt_status *out_r)
+slot_decode(const unsigned char *in, size_t size, struct rcpt_status *out_r)
 {
 	struct rcpt_status s = { .state = in[0] };
-	size_t text_n = in[10], remote_n = in[11];
+	bool old = size == SLOT_SIZE_OLD;
+	const unsigned char *texts = in + (old ? SLOT_HEAD_OLD : SLOT_HEAD);
+	size_t text_n = in[10] | (old ? 0u : (size_t)in[28] << 8), remote_n = in[11];
 
 	*out_r = (struct rcpt_status){ .state = RCPT_TODO };
-	if (get(in + 20, 8) != slot_digest(in) || in[0] >= RCPT_STATES || in[0] == RCPT_IN_FLIGHT ||
-	    text_n > SLOT_TEXT_MAX || remote_n > SLOT_REMOTE_MAX)
+	if (get(in + 20, 8) != slot_digest(in, size) || in[0] >= RCPT_STATES ||
+	    in[0] == RCPT_IN_FLIGHT || text_n > (old ? SLOT_TEXT_MAX_OLD : SLOT_TEXT_MAX) ||
+	    remote_n > (old ? SLOT_REMOTE_MAX_OLD : SLOT_REMOTE_MAX))
 		return ERR_CORRUPT;
 	s.notices = in[1];
 	s.attempts = (unsigned int)get(in + 2, 2);
 	for (size_t i = 0; i < 3; i++)
 		s.enhanced[i] = (unsigned int)get(in + 4 + 2 * i, 2);
 	s.last_attempt = get(in + 12, 8);
-	copy_printable(s.text, sizeof(s.text), slice(in + SLOT_HEAD, text_n));
-	copy_printable(s.remote, sizeof(s.remote), slice(in + SLOT_HEAD + text_n, remote_n));
+	copy_printable(s.text, sizeof(s.text), slice(texts, text_n));
+	copy_printable(s.remote, sizeof(s.remote), slice(texts + text_n, remote_n));
 	*out_r = s;
 	return 0;
 }

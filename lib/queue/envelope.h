@@ -18,10 +18,12 @@
 /* The record of an envelope with the most recipients is smaller than this. */
 #define ENVELOPE_RECORD_MAX ((size_t)256 << 20)
 
-#define SLOT_SIZE 256u
-#define SLOT_TEXT_MAX 160u
+/* Of the files that are made, and of those of before, which are read and updated as they are. */
+#define SLOT_SIZE 512u
+#define SLOT_SIZE_OLD 256u
+#define SLOT_TEXT_MAX 384u
 #define RCPT_TEXT_MAX 512u
-#define SLOT_REMOTE_MAX 56u
+#define SLOT_REMOTE_MAX 98u
 
 /* What is known of one recipient; the fixed-size part of a queue file. */
 struct rcpt_status {
@@ -77,9 +79,10 @@ void envelope_encode(const struct envelope *e, struct buf *out);
 /* Reads a record; slices point into it, rcpts lie in the arena. ERR_CORRUPT. */
 int envelope_decode(struct slice record, struct arena *a, struct envelope *out_r) CHECKED;
 
-/* One slot. A slot that fails its check is read as TODO: a repeat, never a loss. */
-void slot_encode(const struct rcpt_status *s, unsigned char out_r[SLOT_SIZE]);
-int slot_decode(const unsigned char in[SLOT_SIZE], struct rcpt_status *out_r) CHECKED;
+/* One slot of that size, one of the two. A slot that fails its check is read as TODO: a repeat,
+ * never a loss. */
+void slot_encode(const struct rcpt_status *s, size_t size, unsigned char *out_r);
+int slot_decode(const unsigned char *in, size_t size, struct rcpt_status *out_r) CHECKED;
 
 /* The digest of record and content: 64 bits against damage, not against an attacker. Never 0. */
 uint64_t queue_digest(struct slice s);

@@ -30,7 +30,7 @@ footer_add(struct buf *out, const struct queue_layout *l)
 	buf_add_u64(out, l->slots_offset);
 	buf_add_u64(out, l->record_digest);
 	buf_add_u64(out, l->file_size);
-	buf_add_u64(out, 0);
+	buf_add_u64(out, l->slot_size == SLOT_SIZE_OLD ? 0 : l->slot_size);
 	buf_add_u64(out, queue_digest(slice_sub(buf_slice(out), from, from + DIGEST_AT)));
 }
 
@@ -38,7 +38,9 @@ int
 queue_file_tail(
     const struct envelope *e, uint64_t content_size, struct buf *tail, struct queue_layout *out_r)
 {
-	struct queue_layout l = { .record_offset = content_size, .slots = (uint32_t)e->n_rcpts };
+	struct queue_layout l = {
+		.record_offset = content_size, .slots = (uint32_t)e->n_rcpts, .slot_size = SLOT_SIZE
+	};
 	size_t from = buf_len(tail), n;
 
 	if (e->n_rcpts == 0 || e->n_rcpts > ENVELOPE_RECIPIENTS_MAX ||
@@ -57,7 +59,7 @@ queue_file_tail(
 	for (size_t i = 0; i < e->n_rcpts; i++) {
 		unsigned char slot[SLOT_SIZE];
 
-		slot_encode(e->rcpts[i].status, slot);
+		slot_encode(e->rcpts[i].status, SLOT_SIZE, slot);
 		buf_add(tail, slice(slot, SLOT_SIZE));
 	}
 	l.file_size = l.slots_offset + (uint64_t)SLOT_SIZE * l.slots + QUEUE_FOOTER_SIZE;
@@ -72,6 +74,7 @@ queue_footer_decode(
 {
 	struct cursor c = cursor(slice(in, QUEUE_FOOTER_SIZE));
 	struct queue_layout l;
+	uint64_t slot_size;
 
 	if (memcmp(cursor_bytes(&c, sizeof(magic)).p, magic, sizeof(magic)) != 0)
 		return ERR_NOT_FOUND;
@@ -81,14 +84,16 @@ queue_footer_decode(
 	l.slots_offset = cursor_u64(&c);
 	l.record_digest = cursor_u64(&c);
 	l.file_size = cursor_u64(&c);
-	cursor_u64(&c);
-	if (cursor_u64(&c) != queue_digest(slice(in, DIGEST_AT)) || l.file_size != file_size)
+	slot_size = cursor_u64(&c);
+	l.slot_size = slot_size ? SLOT_SIZE : SLOT_SIZE_OLD;
+	if (cursor_u64(&c) != queue_digest(slice(in, DIGEST_AT)) || l.file_size != file_size ||
+	    (slot_size && slot_size != SLOT_SIZE))
 		return ERR_CORRUPT;
 	if (l.record_offset > file_size || l.record_length > ENVELOPE_RECORD_MAX || l.slots == 0 ||
 	    l.slots > ENVELOPE_RECIPIENTS_MAX || l.slots_offset > file_size ||
 	    l.slots_offset < l.record_offset + l.record_length ||
-	    l.slots_offset - l.record_offset - l.record_length >= SLOT_SIZE ||
-	    file_size - l.slots_offset != (uint64_t)SLOT_SIZE * l.slots + QUEUE_FOOTER_SIZE)
+	    l.slots_offset - l.record_offset - l.record_length >= l.slot_size ||
+	    file_size - l.slots_offset != (uint64_t)l.slot_size * l.slots + QUEUE_FOOTER_SIZE)
 		return ERR_CORRUPT;
 	*out_r = l;
 	return 0;
@@ -127,7 +132,7 @@ queue_tail_decode(
 	struct slice record = slice_sub(tail, 0, l->record_length);
 	const unsigned char *slots = tail.p + (l->slots_offset - l->record_offset);
 
-	if (tail.n != l->slots_offset - l->record_offset + (uint64_t)SLOT_SIZE * l->slots ||
+	if (tail.n != l->slots_offset - l->record_offset + (uint64_t)l->slot_size * l->slots ||
 	    queue_digest(record) != l->record_digest || envelope_decode(record, a, out_r) ||
 	    out_r->n_rcpts != l->slots)
 		return ERR_CORRUPT;
@@ -135,7 +140,8 @@ queue_tail_decode(
 		if (out_r->extents[i].offset + out_r->extents[i].length > l->record_offset)
 			return ERR_CORRUPT;
 	for (size_t i = 0; i < out_r->n_rcpts; i++)
-		if (slot_decode(slots + i * SLOT_SIZE, envelope_status(a, &out_r->rcpts[i])))
+		if (slot_decode(slots + i * l->slot_size, l->slot_size,
+			envelope_status(a, &out_r->rcpts[i])))
 			out_r->rcpts[i].status->state = RCPT_TODO;
 	return 0;
 }
@@ -212,12 +218,12 @@ queue_file_set_status(
     int fd, const struct queue_layout *l, size_t rcpt, const struct rcpt_status *s)
 {
 	unsigned char slot[SLOT_SIZE];
-	struct slice part = slice(slot, SLOT_SIZE);
+	struct slice part = slice(slot, l->slot_size);
 
 	if (rcpt >= l->slots)
 		return ERR_STATE;
-	slot_encode(s, slot);
-	return queue_write_all(fd, &part, 1, l->slots_offset + rcpt * SLOT_SIZE);
+	slot_encode(s, l->slot_size, slot);
+	return queue_write_all(fd, &part, 1, l->slots_offset + rcpt * l->slot_size);
 }
 
 int

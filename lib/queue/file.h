@@ -19,6 +19,7 @@ struct queue_layout {
 	uint64_t record_offset; /* where the content region ends */
 	uint32_t record_length;
 	uint32_t slots;
+	uint32_t slot_size;
 	uint64_t slots_offset;
 	uint64_t record_digest;
 	uint64_t file_size;

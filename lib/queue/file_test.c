@@ -193,36 +193,97 @@ test_long_texts(void **state)
 	(void)state;
 	memset(text, 'x', sizeof(text));
 	rcpt_status_set(&s, SLICE_LIT("4.2.0"), slice((unsigned char *)text, sizeof(text)),
-	    SLICE_LIT("mx.example.test[192.0.2.1]:25"));
+	    SLICE_LIT("mx.example.test.mail.protection.example.org[2001:db8:1010:c0e::1b]:25"));
 	assert_int_equal(strlen(s.text), RCPT_TEXT_MAX);
-	slot_encode(&s, slot);
-	assert_int_equal(slot_decode(slot, &back), 0);
+	slot_encode(&s, SLOT_SIZE, slot);
+	assert_int_equal(slot_decode(slot, SLOT_SIZE, &back), 0);
 	assert_int_equal(strlen(back.text), SLOT_TEXT_MAX);
 	assert_string_equal(back.text + SLOT_TEXT_MAX - 4, "x...");
 	assert_string_equal(back.remote, s.remote);
 	for (size_t n = SLOT_TEXT_MAX - 1; n <= SLOT_TEXT_MAX; n++) {
 		rcpt_status_set(
 		    &s, SLICE_LIT("4.2.0"), slice((unsigned char *)text, n), SLICE_NULL);
-		slot_encode(&s, slot);
-		assert_int_equal(slot_decode(slot, &back), 0);
+		slot_encode(&s, SLOT_SIZE, slot);
+		assert_int_equal(slot_decode(slot, SLOT_SIZE, &back), 0);
 		assert_string_equal(back.text, s.text);
 	}
 	/* Never within a UTF-8 sequence. */
-	for (size_t at = 150; at < 170; at++) {
+	for (size_t at = SLOT_TEXT_MAX - 10; at < SLOT_TEXT_MAX + 10; at++) {
 		memset(text, 'x', sizeof(text));
 		memcpy(text + at, "\xc3\xa4", 2);
 		rcpt_status_set(
-		    &s, SLICE_LIT("4.2.0"), slice((unsigned char *)text, 300), SLICE_NULL);
-		slot_encode(&s, slot);
-		assert_int_equal(slot_decode(slot, &back), 0);
+		    &s, SLICE_LIT("4.2.0"), slice((unsigned char *)text, 500), SLICE_NULL);
+		slot_encode(&s, SLOT_SIZE, slot);
+		assert_int_equal(slot_decode(slot, SLOT_SIZE, &back), 0);
 		assert_true(!strchr(back.text, 0xc3) || strstr(back.text, "\xc3\xa4"));
 	}
+}
+
+/* A file of the former format, with slots of half the size: read, and updated in its own slots. */
+static void
+test_small_slots(void **state)
+{
+	char path[] = "/tmp/queue_file_XXXXXX";
+	int fd = mkstemp(path);
+	struct arena a = { 0 };
+	struct envelope e, r;
+	struct queue_layout l, l2;
+	struct rcpt_status s = { .state = RCPT_DEFERRED };
+	struct buf file = { 0 };
+	unsigned char slot[SLOT_SIZE_OLD];
+	char text[300];
+
+	(void)state;
+	unlink(path);
+	sample(&e, &a, 2);
+	buf_add_str(&file, CONTENT);
+	assert_int_equal(queue_file_tail(&e, sizeof(CONTENT) - 1, &file, &l), 0);
+	/* the slots again, smaller, and a footer that says nothing of their size */
+	buf_truncate(&file, l.record_offset + l.record_length);
+	while (buf_len(&file) % SLOT_SIZE_OLD)
+		buf_add_byte(&file, 0);
+	l.slots_offset = buf_len(&file);
+	for (size_t i = 0; i < 2; i++) {
+		slot_encode(e.rcpts[i].status, SLOT_SIZE_OLD, slot);
+		buf_add(&file, slice(slot, sizeof(slot)));
+	}
+	l.file_size = buf_len(&file) + QUEUE_FOOTER_SIZE;
+	buf_add_str(&file, "BHQUEUE1");
+	buf_add_u64(&file, l.record_offset);
+	buf_add_u32(&file, l.record_length);
+	buf_add_u32(&file, 2);
+	buf_add_u64(&file, l.slots_offset);
+	buf_add_u64(&file, l.record_digest);
+	buf_add_u64(&file, l.file_size);
+	buf_add_u64(&file, 0);
+	buf_add_u64(&file, 0);
+	queue_footer_repair(file.data + file.head, buf_len(&file));
+	assert_int_equal(queue_write_all(fd, (struct slice[]){ buf_slice(&file) }, 1, 0), 0);
+	assert_int_equal(queue_file_read(fd, &a, &r, &l2), 0);
+	assert_int_equal(l2.slot_size, SLOT_SIZE_OLD);
+	assert_int_equal(r.rcpts[0].status->state, RCPT_DONE);
+	assert_string_equal(r.rcpts[0].status->text, "ok  x");
+
+	memset(text, 'y', sizeof(text));
+	rcpt_status_set(&s, SLICE_LIT("4.2.0"), slice((unsigned char *)text, sizeof(text)),
+	    SLICE_LIT("mx.example.net[192.0.2.1]:25"));
+	assert_int_equal(queue_file_set_status(fd, &l2, 1, &s), 0);
+	assert_int_equal(queue_file_read(fd, &a, &r, &l2), 0);
+	assert_int_equal(r.rcpts[0].status->state, RCPT_DONE);
+	assert_int_equal(r.rcpts[1].status->state, RCPT_DEFERRED);
+	assert_int_equal(strlen(r.rcpts[1].status->text), 160);
+	assert_string_equal(r.rcpts[1].status->text + 157, "...");
+	assert_string_equal(r.rcpts[1].status->remote, "mx.example.net[192.0.2.1]:25");
+	close(fd);
+	buf_free(&file);
+	arena_free(&a);
 }
 
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_small_slots),
 		cmocka_unit_test(test_long_texts),
 		cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_damage),
