@@ -1,1 +1,1 @@
-$(eval $(call program,master,master,tls db conf daemon ipc ev base))
+$(eval $(call program,master,master,tls db mail conf daemon ipc ev base))

@@ -47,6 +47,8 @@ BROKEN = [
     ("no-mailname", "main", "myorigin = /nowhere/name", MAIN + "myorigin = .*No such file or directory: create it, or write the domain"),
     ("no-mechanism", "main", "auth_mechanisms = PLAIN CRAM-MD5", MAIN + "auth_mechanisms = CRAM-MD5: 'CRAM-MD5' is not PLAIN, LOGIN, "
      "SCRAM-SHA-256"),
+    ("no-ascii", "main", "relay_domains = b\u00fccher.test", MAIN + "relay_domains = b\u00fccher.test: 'b\u00fccher.test' is not written "
+     "in ASCII, as xn--"),
     ("no-lock", "main", "mailbox_delivery_lock = flock", MAIN + "mailbox_delivery_lock = flock: 'flock' is not fcntl or dotlock"),
     ("no-way", "main", "allow_mail_to_commands = aliases", MAIN + "allow_mail_to_commands = aliases: 'aliases' is not alias, forward"),
     ("no-files", "main", "allow_mail_to_files = all", MAIN + "allow_mail_to_files = all: 'all' is not alias, forward or include"),

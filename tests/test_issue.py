@@ -4,6 +4,7 @@ import email
 import imaplib
 import json
 import os
+import poplib
 import re
 import shutil
 import signal
@@ -202,6 +203,24 @@ def test_sendmail_options(make_instance):
     assert sendmail(i, "-bogus", input="").returncode == 64
     assert sendmail(i, input="Subject: nobody\n\n").returncode == 64
     assert sendmail(i, "nobody-here@example.test").returncode == 67
+
+
+def test_sendmail_runs_the_queue(make_instance):
+    """-q tries what waits, -qRtext and the like what they name."""
+    i = make_instance(start=False, main={"minimal_backoff_time": "1h"})
+    i.set(relayhost=f"[127.0.0.1]:{i.port['sink']}")
+    i.start()
+    assert sendmail(i, "-f", U1, "far@far.test").returncode == 0
+    i.wait_log(r" delivery .*to=<far@far.test> status=deferred .*Connection refused")
+    for words in (("-bp",), ()):
+        listed = i.tool(*words, program="sendmail" if words else "mailq").stdout
+        assert U1 in listed and "Connection refused" in listed, listed
+    with Sink(i.port["sink"]) as sink:
+        assert sendmail(i, "-q").stdout == "1 message\n"
+        [m] = sink.wait()
+        assert m.recipients == ["far@far.test"]
+    i.wait_log(r" delivery .*to=<far@far.test> status=sent")
+    assert sendmail(i, "-bp").stdout == "The queue is empty.\n"
 
 
 # --- accounts ---
@@ -453,6 +472,41 @@ def test_log_file_is_rotated(make_instance):
     smtp(i, [U1])
     i.wait_log("smtp-disconnect .*messages=1")
     assert old.read_text().count("smtp-message") == 1 and i.log().count("smtp-message") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_peer_of_the_bench(make_instance, tmp_path):
+    """bench/peer-bulkhead: every port that it is told, and a login with and without the domain."""
+    port = make_instance(start=False).port  # in the order of peer-bulkhead
+    env = {**os.environ, "BIN": str(BIN), "SUBMITPORT": str(port["submission"]), "IMAPPORT": str(port["imap"])}
+    words = [ROOT / "bench/peer-bulkhead", "start", tmp_path / "peer", str(port["smtp"])]
+    subprocess.run(words, env=env, check=True, capture_output=True, timeout=120 * SLOW)
+    try:
+        context = ssl._create_unverified_context()
+        with smtplib.SMTP("127.0.0.1", port["smtp"]) as c, smtplib.LMTP("127.0.0.1", port["lmtp"]) as lmtp:
+            c.sendmail("a@far.test", ["u1@bench.test", "u100@bench.test"], TEXT)
+            lmtp.sendmail("a@far.test", ["u1@bench.test"], TEXT)
+        for c in (smtplib.SMTP("127.0.0.1", port["submission"]), smtplib.SMTP_SSL("127.0.0.1", port["submissions"], context=context)):
+            if not isinstance(c, smtplib.SMTP_SSL):
+                c.starttls(context=context)
+            c.login("u2", "pass")
+            c.sendmail("u2@bench.test", ["u1@bench.test"], TEXT)
+            c.quit()
+        for m in (imaplib.IMAP4("127.0.0.1", port["imap"]), imaplib.IMAP4_SSL("127.0.0.1", port["imaps"], ssl_context=context)):
+            if not isinstance(m, imaplib.IMAP4_SSL):
+                m.starttls(context)
+            m.login("u1", "pass")
+            assert m.select()[1] == [b"4"]
+            m.logout()
+        for p in (poplib.POP3("127.0.0.1", port["pop3"]), poplib.POP3_SSL("127.0.0.1", port["pop3s"], context=context)):
+            if not isinstance(p, poplib.POP3_SSL):
+                p.stls(context)
+            p.user("u100@bench.test"), p.pass_("pass")
+            assert p.stat()[0] == 1
+            p.quit()
+        assert len(list((tmp_path / "peer/mail/u100").rglob("[cn][ue][rw]/*"))) == 1
+    finally:
+        subprocess.run([words[0], "stop", words[2]], env=env, check=True, capture_output=True, timeout=120 * SLOW)
 
 
 # --- limits ---

@@ -157,6 +157,24 @@ def test_maildrop_limits(make_instance):
     assert len(i.messages(U1)) == 3
 
 
+@pytest.mark.parametrize("user", ["u1@xn--bcher-kva.test", "u1@b\u00fccher.test"])
+def test_a_domain_in_both_forms(make_instance, user):
+    """IDNA2008: whichever form of a domain the admin and the clients write, it is one."""
+    i = make_instance(users={user: "pass1"}, main={"virtual_mailbox_domains": "xn--bcher-kva.test"})
+    assert i.tool("user", "list").stdout.startswith("u1@xn--bcher-kva.test ")
+    forms = ("u1@xn--bcher-kva.test", "u1@b\u00fccher.test", "u1@B\u00dcCHER.test")
+    for to in forms:
+        with smtplib.SMTP("127.0.0.1", i.port["smtp"], timeout=60 * SLOW) as c:
+            c.ehlo("x")
+            c.command_encoding = "utf-8"
+            assert c.docmd("MAIL FROM:<a@far.test>" + " SMTPUTF8" * (not to.isascii()))[0] == 250
+            code, text = c.docmd(f"RCPT TO:<{to}>")
+            assert code == 250, (to, text)
+            assert c.data(TEXT)[0] == 250
+        assert i.tool("user", "check", to, input="pass1\n").returncode == 0
+    wait(lambda: len(list((i.mail / "xn--bcher-kva.test/u1/Maildir/new").iterdir())) == 3, 10, "three messages")
+
+
 # --- the log ---
 
 def test_log_level(make_instance):

@@ -149,6 +149,16 @@ host_ok(const char *value)
 	return s != value && label && s - value <= 253;
 }
 
+/* Domains are compared as A-labels. */
+static bool
+ascii_ok(const char *value)
+{
+	for (; *value; value++)
+		if ((unsigned char)*value > 127)
+			return false;
+	return true;
+}
+
 /* smtp-client opens no path: a next hop is never a unix socket. */
 static bool
 transport_ok(const char *value)
@@ -161,6 +171,8 @@ transport_ok(const char *value)
 #define TRANSPORT                                                                                  \
 	"local, smtp:NEXTHOP, lmtp:inet:HOST:PORT (a unix socket is out of reach), relay, error, " \
 	"retry, discard or hold"
+
+#define A_LABELS "written in ASCII, as xn--bcher-kva.example (idn2 prints it)"
 
 static const struct {
 	const char *name;
@@ -199,6 +211,11 @@ static const struct {
 	{ "local_transport", transport_ok, false, TRANSPORT },
 	{ "virtual_transport", transport_ok, false, TRANSPORT },
 	{ "mailbox_transport", transport_ok, true, TRANSPORT },
+	{ "mydestination", ascii_ok, true, A_LABELS },
+	{ "virtual_mailbox_domains", ascii_ok, true, A_LABELS },
+	{ "virtual_alias_domains", ascii_ok, true, A_LABELS },
+	{ "relay_domains", ascii_ok, true, A_LABELS },
+	{ "masquerade_domains", ascii_ok, true, A_LABELS },
 	{ "mailbox_delivery_lock", lock_ok, false, "fcntl or dotlock" },
 	{ "allow_mail_to_commands", way_ok, true, "alias, forward or include" },
 	{ "allow_mail_to_files", way_ok, true, "alias, forward or include" },

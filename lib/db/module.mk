@@ -1,3 +1,3 @@
-$(eval $(call lib,db,base,-llmdb -lpcre2-8 -lcrypto -lcrypt -lunistring))
+$(eval $(call lib,db,mail base,-llmdb -lpcre2-8 -lcrypto -lcrypt -lunistring))
 $(eval $(call fuzz,alias,db base))
 $(eval $(call fuzz,table,db base))

@@ -8,6 +8,7 @@
  * fork, because LMDB's locks are the process's.
  */
 #include "db/users_private.h"
+#include "mail/domain.h"
 
 #include "tls/openssl.h"
 
@@ -79,11 +80,19 @@ users_name_ok(struct slice name)
 	return ats <= 1;
 }
 
+/* A domain that is none goes as it came: nobody has it. */
 struct slice
 users_fold(struct arena *arena, struct slice name)
 {
-	struct slice copy = arena_dup(arena, name);
+	struct slice copy = arena_dup(arena, name), domain = copy,
+		     local = slice_split(&domain, '@');
 	unsigned char *p = (unsigned char *)(uintptr_t)copy.p;
+	char ascii[DOMAIN_BUF_SIZE];
+
+	if (!slice_is_ascii(domain) && !domain_to_ascii(domain, ascii)) {
+		copy = slice_str(arena_printf(arena, "%.*s@%s", SLICE_ARG(local), ascii));
+		p = (unsigned char *)(uintptr_t)copy.p;
+	}
 
 	for (size_t i = 0; i < copy.n; i++)
 		p[i] = ascii_lower(p[i]);

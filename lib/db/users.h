@@ -1,8 +1,8 @@
 /*
  * The store of the suite's own users: one LMDB file, whose only writer is auth while the suite runs
- * and bulkhead(8) while it does not. Names are kept in lower case; one name, one uid, never used
- * again. A lookup is a memory map read; a change is durable when its call returns (it blocks for an
- * fsync: workers and tools only).
+ * and bulkhead(8) while it does not. Names are kept in lower case, domains as A-labels; one name,
+ * one uid, never used again. A lookup is a memory map read; a change is durable when its call
+ * returns (it blocks for an fsync: workers and tools only).
  *
  * A handle may be used by several threads, and after a chroot or a change of uid; not after a fork.
  * A process opens a file once.
