@@ -191,8 +191,9 @@ class Traffic:
         nothing, as every client of SMTP does, so there may be second copies in the mailbox too."""
         near, far = self.near(), self.far()
         lost = {k: v for k, v in self.acked.items() if not (far if v.endswith("out.test") else near)[k]}
-        assert not lost, f"{len(lost)} of {len(self.acked)} lost:\n" + explain(self.i, self.sink, {k: (v, self.replies[k]) for k, v in lost.items()})
         foreign = [k for k in near + far if k not in self.sent]
+        assert not lost, f"{len(lost)} of {len(self.acked)} lost, {len(foreign)} that nobody sent {foreign[:5]}:\n" + explain(
+            self.i, self.sink, {k: (v, self.replies[k]) for k, v in lost.items()})
         assert not foreign, f"{len(foreign)} are not what was sent"
         for m in list(self.sink.messages) if self.sink else ():
             to = self.sent[digest(body_of(m.content))]
