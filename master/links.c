@@ -104,6 +104,8 @@ join_again(void *arg)
 {
 	struct pair *pair = arg;
 
+	if (!pair->a->chan || !pair->b->chan)
+		return; /* on its way out: its end is reaped, however long that takes */
 	if (!pair->a->service->m->stopping && join(pair))
 		log_event(LOG_link_renewed, "a=%s b=%s after_ms=%lld times=%u",
 		    pair->a->service->name, pair->b->service->name,
