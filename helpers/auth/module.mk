@@ -1,5 +1,5 @@
 $(eval $(call program,auth,helpers/auth,daemon queue db tls conf ipc ev mail base,-lsasl2 -lpthread))
 $(eval $(call fuzz,sasl,db mail ev base,-lsasl2 -lpthread))
-$(O)/fuzz/sasl: $(call objects,helpers/auth/sasl.c helpers/auth/sasl_client.c helpers/auth/cache.c)
+$(O)/fuzz/sasl: $(call objects,helpers/auth/sasl.c helpers/auth/sasl_users.c helpers/auth/sasl_client.c helpers/auth/cache.c)
 $(eval $(call fuzz,sasl_client,db mail ev base,-lsasl2 -lpthread))
-$(O)/fuzz/sasl_client: $(call objects,helpers/auth/sasl.c helpers/auth/sasl_client.c helpers/auth/cache.c)
+$(O)/fuzz/sasl_client: $(call objects,helpers/auth/sasl.c helpers/auth/sasl_users.c helpers/auth/sasl_client.c helpers/auth/cache.c)

@@ -58,9 +58,11 @@ struct imap_session {
 	const struct mime_part *root; /* NULL until all is parsed */
 };
 
-/* --- replies (session.c) --- */
+/* --- replies (reply.c) --- */
 void imap_put(struct imap_session *s, const char *text);
 void imap_putf(struct imap_session *s, const char *fmt, ...) PRINTF(2, 3);
+/* The tag of the present command, or "*" where none could be read. */
+void imap_put_tag(struct imap_session *s);
 /* "TAG OK text": ends the command; before it the mailbox is synchronised and changes are told,
  * expunges too when expunges is set. */
 void imap_ok(struct imap_session *s, bool expunges, const char *text);
@@ -72,6 +74,8 @@ void imap_bad(struct imap_session *s, const char *text);
 void imap_store_failed(struct imap_session *s, int err);
 /* Tells what changed in the selected mailbox. */
 void imap_sync(struct imap_session *s, bool expunges);
+
+/* --- the session (session.c) --- */
 void imap_deselect(struct imap_session *s);
 /* Forgets the message looked at last. */
 void imap_drop_content(struct imap_session *s);
