@@ -5,41 +5,10 @@
  * with CRLF and has its leading dot doubled, so that no message can end or forge an answer; only
  * QUIT removes.
  */
-#include "pop3/engine.h"
+#include "pop3/private.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-
-enum task {
-	TASK_NONE,
-	TASK_LIST,
-	TASK_UIDL,
-	TASK_MESSAGE, /* RETR, TOP */
-};
-
-enum { CHUNK = 16384 };
-
-struct pop3_engine {
-	const struct pop3_drop_ops *ops;
-	void *drop;
-	struct pop3_engine_limits limits;
-	uint32_t count;
-	unsigned char *marks;
-	struct buf line, out, mechanisms;
-	bool closed;
-	unsigned errors;
-	const char *why, *limit; /* of the end, for the log */
-
-	enum task task;
-	uint32_t at; /* LIST, UIDL: next message */
-	void *content;
-	uint64_t offset;
-	bool top;       /* only the header and .. */
-	uint64_t lines; /* .. so many lines of the body */
-	bool in_body;
-	unsigned char last; /* byte of the message that was written */
-	unsigned column;    /* bytes on this line so far, at most 2 */
-};
 
 struct pop3_engine *
 pop3_engine_new(
@@ -55,8 +24,8 @@ pop3_engine_new(
 	return e;
 }
 
-static void
-end_task(struct pop3_engine *e)
+void
+pop3_end_task(struct pop3_engine *e)
 {
 	if (e->content)
 		e->ops->close(e->content);
@@ -72,7 +41,7 @@ pop3_engine_free(struct pop3_engine **ep)
 	*ep = NULL;
 	if (!e)
 		return;
-	end_task(e);
+	pop3_end_task(e);
 	buf_free(&e->line);
 	buf_free(&e->out);
 	buf_free(&e->mechanisms);
@@ -98,8 +67,8 @@ pop3_engine_closed(const struct pop3_engine *e)
 	return e->closed;
 }
 
-static void
-put(struct pop3_engine *e, const char *text)
+void
+pop3_put(struct pop3_engine *e, const char *text)
 {
 	buf_add_str(&e->out, text);
 	buf_add_str(&e->out, "\r\n");
@@ -109,7 +78,7 @@ void
 pop3_engine_start(struct pop3_engine *e, struct slice mechanisms)
 {
 	buf_add(&e->mechanisms, mechanisms);
-	put(e, "+OK Logged in");
+	pop3_put(e, "+OK Logged in");
 }
 
 void
@@ -119,7 +88,7 @@ pop3_engine_bye(struct pop3_engine *e, const char *text)
 		return;
 	if (e->task == TASK_NONE)
 		buf_addf(&e->out, "-ERR %s\r\n", text);
-	end_task(e);
+	pop3_end_task(e);
 	e->why = text;
 	e->closed = true;
 }
@@ -177,110 +146,6 @@ totals(struct pop3_engine *e, uint32_t *n_r, uint64_t *octets_r)
 	}
 }
 
-/* --- long answers --- */
-
-static void
-step_list(struct pop3_engine *e)
-{
-	uint64_t size;
-
-	while (e->at < e->count && buf_len(&e->out) < POP3_WATERMARK) {
-		uint32_t i = e->at++;
-		if (e->marks[i] & POP3_MARK_DELETED)
-			continue;
-		if (e->task == TASK_UIDL) {
-			buf_addf(&e->out, "%u ", i + 1);
-			if (e->ops->uidl(e->drop, i, &e->out) < 0)
-				buf_add_str(&e->out, "gone");
-			buf_add_str(&e->out, "\r\n");
-		} else {
-			if (e->ops->size(e->drop, i, &size) < 0)
-				size = 0;
-			buf_addf(&e->out, "%u %llu\r\n", i + 1, (unsigned long long)size);
-		}
-	}
-	if (e->at >= e->count) {
-		put(e, ".");
-		end_task(e);
-	}
-}
-
-/* Writes a piece of the message: bare LF becomes CRLF, a dot that begins a line is doubled. False:
- * TOP has enough. */
-static bool
-put_piece(struct pop3_engine *e, struct slice s)
-{
-	while (s.n) {
-		if (e->column == 0 && s.p[0] == '.')
-			buf_add_byte(&e->out, '.');
-		ptrdiff_t lf = slice_find(s, '\n');
-		size_t n = lf < 0 ? s.n : (size_t)lf;
-		if (n) {
-			buf_add(&e->out, slice_sub(s, 0, n));
-			e->last = s.p[n - 1];
-			e->column = n > 1 || e->column ? 2 : 1;
-		}
-		if (lf < 0)
-			return true;
-		bool empty = e->column == 0 || (e->column == 1 && e->last == '\r');
-		if (e->last != '\r')
-			buf_add_byte(&e->out, '\r');
-		buf_add_byte(&e->out, '\n');
-		e->last = '\n';
-		e->column = 0;
-		s = slice_sub(s, n + 1, SIZE_MAX);
-		if (!e->top)
-			continue;
-		if (e->in_body)
-			e->lines--;
-		e->in_body |= empty;
-		if (e->in_body && e->lines == 0)
-			return false;
-	}
-	return true;
-}
-
-static void
-end_message(struct pop3_engine *e)
-{
-	if (e->last == '\r')
-		buf_add_byte(&e->out, '\n');
-	else if (e->last != '\n')
-		buf_add_str(&e->out, "\r\n");
-	put(e, ".");
-	end_task(e);
-}
-
-static void
-step_message(struct pop3_engine *e)
-{
-	unsigned char chunk[CHUNK];
-
-	while (buf_len(&e->out) < POP3_WATERMARK) {
-		ptrdiff_t n = e->ops->read(e->content, e->offset, chunk, sizeof(chunk));
-		if (n <
-		    0) { /* the answer cannot be taken back: the client must not take it as whole */
-			end_task(e);
-			e->closed = true;
-			return;
-		}
-		e->offset += (uint64_t)n;
-		if (n == 0 || !put_piece(e, slice(chunk, (size_t)n))) {
-			end_message(e);
-			return;
-		}
-	}
-}
-
-static void
-step(struct pop3_engine *e)
-{
-	if (e->task == TASK_MESSAGE)
-		step_message(e);
-	else if (e->task != TASK_NONE)
-		step_list(e);
-}
-
 /* --- commands; args is what stands behind the keyword and one space --- */
 
 static void
@@ -304,7 +169,7 @@ start_list(struct pop3_engine *e, enum task task)
 	buf_addf(&e->out, "+OK %u messages\r\n", n);
 	e->task = task;
 	e->at = 0;
-	step(e);
+	pop3_step(e);
 }
 
 static void
@@ -372,7 +237,7 @@ cmd_retr(struct pop3_engine *e, struct slice args)
 		size = 0;
 	buf_addf(&e->out, "+OK %llu octets\r\n", (unsigned long long)size);
 	e->marks[i] |= POP3_MARK_RETRIEVED;
-	step(e);
+	pop3_step(e);
 }
 
 static void
@@ -388,10 +253,10 @@ cmd_top(struct pop3_engine *e, struct slice args)
 	}
 	if (!get_message(e, number, &i) || !start_message(e, i))
 		return;
-	put(e, "+OK");
+	pop3_put(e, "+OK");
 	e->top = true;
 	e->lines = lines;
-	step(e);
+	pop3_step(e);
 }
 
 static void
@@ -402,14 +267,14 @@ cmd_dele(struct pop3_engine *e, struct slice args)
 	if (!get_message(e, args, &i))
 		return;
 	e->marks[i] |= POP3_MARK_DELETED;
-	put(e, "+OK Marked for deletion");
+	pop3_put(e, "+OK Marked for deletion");
 }
 
 static void
 cmd_noop(struct pop3_engine *e, struct slice args)
 {
 	(void)args;
-	put(e, "+OK");
+	pop3_put(e, "+OK");
 }
 
 static void
@@ -431,9 +296,9 @@ cmd_quit(struct pop3_engine *e, struct slice args)
 {
 	(void)args;
 	if (e->ops->update(e->drop, e->marks) < 0)
-		put(e, "-ERR [SYS/TEMP] Some deleted messages were not removed");
+		pop3_put(e, "-ERR [SYS/TEMP] Some deleted messages were not removed");
 	else
-		put(e, "+OK Good bye");
+		pop3_put(e, "+OK Good bye");
 	e->closed = true;
 }
 
@@ -447,13 +312,13 @@ cmd_capa(struct pop3_engine *e, struct slice args)
 		bad(e, "CAPA takes no argument");
 		return;
 	}
-	put(e, "+OK Capability list follows");
-	put(e, "TOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING");
+	pop3_put(e, "+OK Capability list follows");
+	pop3_put(e, "TOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING");
 	if (slice_search(sasl, SLICE_LIT("PLAIN")) >= 0)
-		put(e, "USER");
+		pop3_put(e, "USER");
 	if (sasl.n)
 		buf_addf(&e->out, "SASL %.*s\r\n", SLICE_ARG(sasl));
-	put(e, "EXPIRE NEVER\r\nIMPLEMENTATION Bulkhead\r\n.");
+	pop3_put(e, "EXPIRE NEVER\r\nIMPLEMENTATION Bulkhead\r\n.");
 }
 
 static const struct command {
@@ -518,7 +383,7 @@ pop3_engine_feed(struct pop3_engine *e, struct slice in)
 
 	while (!e->closed && buf_len(&e->out) < POP3_WATERMARK) {
 		if (e->task != TASK_NONE)
-			step(e);
+			pop3_step(e);
 		else if (taken < in.n)
 			taken += feed_line(e, slice_sub(in, taken, SIZE_MAX));
 		else
