@@ -7,7 +7,6 @@
  */
 #include "pop3/private.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 struct pop3_engine *
