@@ -163,7 +163,10 @@ def test_newaliases(idle):
     (idle.etc / "aliases").write_text("root: a\n")
     idle.set(alias_maps=f"lmdb:{idle.etc}/aliases")
     assert f"{idle.etc}/aliases.lmdb: 1 entries" in idle.tool("aliases").stdout
-    assert idle.tool("map", "query", f"lmdb:{idle.etc}/aliases", "root").stdout == "a\n"
+    for table in (f"lmdb:{idle.etc}/aliases", f"hash:{idle.etc}/aliases"):
+        assert idle.tool("map", "query", table, "root").stdout == "a\n"
+        done = idle.tool("map", "query", table, "nobody-there", check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
 # --- users while the suite is down ---

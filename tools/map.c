@@ -74,14 +74,15 @@ query_user(const char *key)
 }
 
 static int
-query(const char *spec, const char *key)
+query_as(const char *spec, const char *key, unsigned flags)
 {
 	struct db_list list = { 0 };
 	struct buf why = { 0 }, value = { 0 };
 	size_t nss = 0;
-	int err = db_list_open(&list, slice_str(spec), 0, &why), status = 0;
+	int err = db_list_open(&list, slice_str(spec), flags, &why), status = 0;
 
-	say_lines(&why);
+	if (!flags)
+		say_lines(&why);
 	if (!err)
 		err = db_list_get(&list, 0, slice_str(key), true, &value, &nss);
 	while (err == -EAGAIN) {
@@ -91,7 +92,7 @@ query(const char *spec, const char *key)
 	}
 	if (!err)
 		printf("%.*s\n", SLICE_ARG(buf_slice(&value)));
-	else if (err != ERR_NOT_FOUND)
+	else if (err != ERR_NOT_FOUND && !flags)
 		tool_say("%s: %s", spec, err_str(err));
 	status = err == 0 ? 0 : err == ERR_NOT_FOUND ? 1 : 75;
 out:
@@ -99,6 +100,15 @@ out:
 	buf_free(&why);
 	buf_free(&value);
 	return status;
+}
+
+/* A text of aliases(5) names the key with a colon: it is not found as "key value" lines. */
+static int
+query(const char *spec, const char *key)
+{
+	int status = query_as(spec, key, 0);
+
+	return status == 1 && query_as(spec, key, DB_ALIASES) == 0 ? 0 : status;
 }
 
 static int
