@@ -135,6 +135,22 @@ want_write(struct conn *c)
 		event_add(c->writable, NULL);
 }
 
+/* The peer takes no more; what it said before it went may tell why. The engine has it then, and the
+ * end of the connection. */
+static bool
+last_words(struct conn *c)
+{
+	unsigned char bytes[READ_SIZE];
+	ssize_t n = c->tls ? 0 : recv(c->fd, bytes, sizeof(bytes), 0);
+
+	if (n <= 0)
+		return false;
+	client_feed(c->client, slice(bytes, (size_t)n));
+	client_eof(c->client);
+	buf_clear(client_output(c->client));
+	return true;
+}
+
 bool
 conn_flush(struct conn *c)
 {
@@ -150,6 +166,8 @@ conn_flush(struct conn *c)
 		if (n == TLS_WANT_READ)
 			return true;
 		if (n < 0) {
+			if (last_words(c))
+				return true;
 			session_lost(c, "4.4.2", "lost connection with %s while sending %s: %s",
 			    c->remote, client_command_str(client_waiting(c->client)),
 			    err_str((int)n));

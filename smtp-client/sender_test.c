@@ -884,6 +884,26 @@ test_auth_refusals(void **state)
 	world_free(w);
 }
 
+/* A server that says why and goes, in the middle of the content: what it said counts, whether the
+ * end is met by a read or by a write. */
+static void
+test_refused_in_content(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 20; i++) {
+		struct world *w = world_new("");
+		int fd = memfd_create("content", MFD_CLOEXEC);
+
+		assert_int_equal(ftruncate(fd, 20 << 20), 0);
+		START(w, GROUP, "C:MAIL", "C:RCPT", "C:DATA", "S:250 ok", "S:250 ok", "S:354 go",
+		    "W:20", "S:552 5.3.4 too large", "X");
+		send_one(w, (struct job_opts){ .fd = fd, .length = 20 << 20 });
+		check(w, 0, RESULT_FAILED, "5.3.4", "552 5.3.4 too large");
+		server_join(&w->server);
+		world_free(w);
+	}
+}
+
 static void
 test_large_from_descriptor(void **state)
 {
@@ -1149,6 +1169,7 @@ main(void)
 		cmocka_unit_test(test_auth),
 		cmocka_unit_test(test_auth_refusals),
 		cmocka_unit_test(test_large_from_descriptor),
+		cmocka_unit_test(test_refused_in_content),
 		cmocka_unit_test(test_lmtp),
 		cmocka_unit_test(test_8bit),
 		cmocka_unit_test(test_many_recipients),

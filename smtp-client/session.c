@@ -250,10 +250,13 @@ failed_by_reply(struct conn *c, const struct client_event *ev)
 static void
 failed_in_content(struct conn *c, const struct client_event *ev)
 {
+	struct client_event each = *ev;
 	struct job *j = c->job;
 
-	for (size_t i = 0; i < j->message.n; i++)
-		job_result(j, i, ev, c->remote);
+	for (size_t i = 0; i < j->message.n; i++) {
+		each.address = j->message.rcpts[i].address;
+		job_result(j, i, &each, c->remote);
+	}
 	job_finish(give_up(c));
 }
 
