@@ -85,8 +85,7 @@ static void
 add(struct service *s, struct listener *l)
 {
 	l->used = true;
-	if (s->nlisteners < sizeof(s->listeners) / sizeof(s->listeners[0]))
-		s->listeners[s->nlisteners++] = l;
+	s->listeners[s->nlisteners++] = l;
 }
 
 static int
@@ -113,6 +112,15 @@ add_inet(struct master *m, struct service *s, const struct conf_service *row, co
 		if (getnameinfo(ai->ai_addr, ai->ai_addrlen, address, sizeof(address), number,
 			sizeof(number), NI_NUMERICHOST | NI_NUMERICSERV))
 			continue;
+		if (s->nlisteners == DAEMON_LISTENERS) {
+			err = ERR_LIMIT;
+			log_event(LOG_listen_failed,
+			    "file=%s line=%u service=%s address=%s port=%s reason=\"a service has "
+			    "no more than %d addresses\" remedy=\"give the others a row of their "
+			    "own\"",
+			    row->file, row->line, s->name, address, number, DAEMON_LISTENERS);
+			continue;
+		}
 		snprintf(name, sizeof(name), "inet:%s:%s", address, number);
 		l = find(m, name);
 		if (!l) {
@@ -182,7 +190,7 @@ listeners_for(struct master *m, struct service *s, const struct conf_service *ro
 	const struct conf_list *interfaces = &s->conf->inet_interfaces;
 	char host[256];
 	const char *port;
-	int err = 0;
+	int err = 0, rc;
 
 	if (s->role == ROLE_METRICS) {
 		split_name(s->conf->metrics_listen, host, sizeof(host), &port);
@@ -195,17 +203,18 @@ listeners_for(struct master *m, struct service *s, const struct conf_service *ro
 	split_name(row->name, host, sizeof(host), &port);
 	if (host[0])
 		return add_inet(m, s, row, host, port);
-	for (size_t i = 0; i < interfaces->n && !err; i++) {
+	for (size_t i = 0; i < interfaces->n; i++) {
 		const char *word = interfaces->v[i];
 		if (!strcmp(word, "all"))
-			err = add_inet(m, s, row, NULL, port);
+			rc = add_inet(m, s, row, NULL, port);
 		else if (!strcmp(word, "loopback-only"))
-			err = add_inet(m, s, row, "localhost", port);
+			rc = add_inet(m, s, row, "localhost", port);
 		else if (word[0] == '[' &&
 			 !slice_copy(slice(word + 1, strlen(word) - 2), host, sizeof(host)))
-			err = add_inet(m, s, row, host, port); /* [v6] */
+			rc = add_inet(m, s, row, host, port); /* [v6] */
 		else
-			err = add_inet(m, s, row, word, port);
+			rc = add_inet(m, s, row, word, port);
+		err = err ? err : rc;
 	}
 	return err;
 }

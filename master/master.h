@@ -10,6 +10,7 @@
 #define MASTER_MASTER_H
 
 #include "conf/conf.h"
+#include "daemon/daemon.h"
 #include "daemon/log.h"
 #include "ipc/chan.h"
 
@@ -45,10 +46,11 @@ struct service {
 	const struct conf *conf; /* of the present conf_set */
 	int64_t process_limit;   /* of children, or of processes for roles that may have several */
 	size_t wanted;           /* processes of its own */
-	struct listener *listeners[16];
+	struct listener *listeners[DAEMON_LISTENERS];
 	size_t nlisteners;
-	bool on_demand;           /* runs from the first client until it has been idle */
-	struct event *demand[16]; /* on the listeners while it does not run; NULL: not watched */
+	bool on_demand; /* runs from the first client until it has been idle */
+	struct event *demand[DAEMON_LISTENERS]; /* on the listeners while it does not run; NULL: not
+						   watched */
 	TAILQ_HEAD(, process) processes;
 	size_t nprocesses;
 	unsigned failures; /* in a row */

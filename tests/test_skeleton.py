@@ -189,3 +189,18 @@ def test_graceful_stop_leaves_nothing(make_instance):
     assert len(i.processes()) >= len(DAEMONS)
     i.stop()  # asserts that no process is left and none died
     assert not (i.run / "control").exists()
+
+
+def test_a_service_has_so_many_addresses(make_instance):
+    """Each address of inet_interfaces answers; one too many is told, and not left to clients that nobody serves."""
+    i = make_instance(start=False, main={"inet_interfaces": ", ".join(f"127.0.0.{n}" for n in range(1, 34))})
+    i.extra_rows = [f"{i.port['sink']} inet n - n - - smtpd"]
+    i.write()
+    i.start()
+    for n in range(1, 33):
+        with smtplib.SMTP(f"127.0.0.{n}", i.port["sink"], timeout=20 * SLOW) as s:
+            assert s.noop()[0] == 250
+    with pytest.raises(ConnectionRefusedError):
+        smtplib.SMTP("127.0.0.33", i.port["sink"], timeout=20 * SLOW)
+    said = [line for line in ((i.folder / "stderr").read_text() + i.log()).splitlines() if " listen-failed " in line]
+    assert len(said) == 1 and "address=127.0.0.33" in said[0] and "a row of their own" in said[0]

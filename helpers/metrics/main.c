@@ -16,7 +16,6 @@
 #define CLIENTS_MAX 32
 #define CLIENT_MS 10000
 #define GATHER_MS 3000 /* master answers within one second */
-#define LISTENERS_MAX 16
 
 struct client {
 	TAILQ_ENTRY(client) next;
@@ -31,7 +30,7 @@ struct client {
 
 struct metrics {
 	struct daemon *d;
-	struct event *listeners[LISTENERS_MAX];
+	struct event *listeners[DAEMON_LISTENERS];
 	size_t nlisteners, nclients;
 	TAILQ_HEAD(, client) clients;
 	struct families families;
@@ -208,7 +207,7 @@ on_connection(evutil_socket_t sock, short what, void *arg)
 static void
 add_listener(struct metrics *m, struct msg *msg)
 {
-	if (m->nlisteners == LISTENERS_MAX || ev_nonblock(msg->fd))
+	if (m->nlisteners == DAEMON_LISTENERS || ev_nonblock(msg->fd))
 		return;
 	m->listeners[m->nlisteners] =
 	    event_new(m->d->base, msg->fd, EV_READ | EV_PERSIST, on_connection, m);

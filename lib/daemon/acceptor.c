@@ -170,7 +170,7 @@ add_listener(struct acceptor_state *a, struct msg *m)
 {
 	struct listener *l = &a->listeners[a->nlisteners];
 
-	if (a->nlisteners == LISTENERS || ev_nonblock(m->fd)) {
+	if (a->nlisteners == DAEMON_LISTENERS || ev_nonblock(m->fd)) {
 		log_event(LOG_listener_refused,
 		    "name=%s reason=\"too many listeners of one service\"",
 		    log_value(m->listener.name));

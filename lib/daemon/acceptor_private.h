@@ -7,8 +7,6 @@
 #include "daemon/acceptor.h"
 #include "daemon/private.h"
 
-#define LISTENERS 32
-
 struct client;
 
 struct listener {
@@ -39,7 +37,7 @@ struct worker {
 struct acceptor_state {
 	const struct acceptor_desc *desc;
 	struct daemon *d;
-	struct listener listeners[LISTENERS];
+	struct listener listeners[DAEMON_LISTENERS];
 	size_t nlisteners;
 	struct hash clients, sessions;
 	TAILQ_HEAD(, client) quiet; /* quiet longest first */

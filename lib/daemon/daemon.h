@@ -42,6 +42,8 @@ struct daemon {
 
 #define NICE_RECEIVER 5 /* what has come in goes before what still comes */
 
+#define DAEMON_LISTENERS 32 /* listening sockets that a service may have */
+
 struct daemon_desc {
 	enum role role;
 	int nice; /* is added to that of master */
