@@ -7,18 +7,12 @@
 #include "helpers/bounce/compose.h"
 
 #include "mail/mime.h"
+#include "fuzz/must.h"
 #include "smtp/line.h"
 
 #include <stdlib.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void
-must(bool ok)
-{
-	if (!ok)
-		abort();
-}
 
 /* What qmgr hands on: text fields of messages (no NUL, CR, LF). */
 static struct slice

@@ -4,19 +4,13 @@
  * format, JSON is JSON; the page of metrics ends as it must and no label breaks a line.
  */
 #include "helpers/log/format.h"
+#include "fuzz/must.h"
 #include "helpers/metrics/metrics.h"
 
 #include <jansson.h>
 #include <stdlib.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void
-must(bool ok)
-{
-	if (!ok)
-		abort();
-}
 
 static void
 one_line(struct buf *b, bool newline)

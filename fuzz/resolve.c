@@ -4,6 +4,7 @@
  * the final addresses fit into one message and are the canonical form of themselves, no route names
  * a user below first_valid_uid.
  */
+#include "fuzz/must.h"
 #include "helpers/maps/resolve.h"
 
 #include <errno.h>
@@ -15,13 +16,6 @@ struct run {
 	struct slice answers;
 	unsigned asked, fail;
 };
-
-static void
-must(bool ok)
-{
-	if (!ok)
-		abort();
-}
 
 static int
 lookup(void *ctx, enum resolve_table table, struct slice key, bool whole, struct buf *value)

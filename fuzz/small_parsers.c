@@ -7,18 +7,12 @@
 #include "db/mailbox.h"
 #include "mail/base64.h"
 #include "queue/id.h"
+#include "fuzz/must.h"
 #include "smtp/params.h"
 
 #include <stdlib.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void
-must(bool ok)
-{
-	if (!ok)
-		abort();
-}
 
 static void
 try_base64(struct slice in)

@@ -4,6 +4,7 @@
  * operation is never started while another waits, content arrives only inside a transaction with
  * recipients and in CRLF lines unless it is BINARYMIME, every transaction ends once.
  */
+#include "fuzz/must.h"
 #include "smtp/server.h"
 
 #include <stdlib.h>
@@ -19,13 +20,6 @@ struct run {
 	bool at_once, in_tx, closed, auth;
 	unsigned char last; /* octet of content */
 };
-
-static void
-must(bool ok)
-{
-	if (!ok)
-		abort();
-}
 
 static bool
 next_bit(struct run *r)

@@ -6,18 +6,12 @@
  */
 #include "smtp/line.h"
 #include "smtp/maildrop.h"
+#include "fuzz/must.h"
 #include "smtp/reply.h"
 
 #include <stdlib.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void
-must(bool ok)
-{
-	if (!ok)
-		abort();
-}
 
 static void
 read_lines(struct slice text, size_t limit, size_t step, struct buf *log)
