@@ -125,11 +125,16 @@ def seqpacket_fds(pid):
     return sorted(out)
 
 
-def spoil(pid):
-    """Writes on every channel of a process what is no message."""
-    for fd in seqpacket_fds(pid):
-        with socket.socket(fileno=steal_socket(pid, fd)) as mine:
-            mine.send(b"\xff\xff not a message")
+def spoil(i, pid):
+    """Writes on every channel of a process, but to its own children, what is no message."""
+    from test_ipc import peer_inodes, sockets
+    peers = peer_inodes()
+    children = {inode for p, _ in i.processes() if parent(p) == pid for inode in sockets(p)}
+    channels = set(seqpacket_fds(pid))
+    for inode, fd in sockets(pid).items():
+        if fd in channels and peers.get(inode) not in children:
+            with socket.socket(fileno=steal_socket(pid, fd)) as mine:
+                mine.send(b"\xff\xff not a message")
 
 
 def partners(program):
@@ -149,7 +154,7 @@ def test_malformed_message_is_followed_by_a_new_channel(make_instance, program):
     pid = min(before[program])
     count = sum(parent(p) == i.process.pid for name in partners(program) for p in before.get(name, []))
     assert count
-    spoil(pid)
+    spoil(i, pid)
     lines = i.wait_log("master.* link-renewed ", count=count)
     assert len(lines) == count, lines
     assert max(map(after, lines)) < 1000 * SECOND, lines
