@@ -111,6 +111,8 @@ int spool_open(
 struct spool_op *spool_op(const struct spool *s, enum spool_kind kind, queue_id id,
     void (*done)(struct pool_op *), void *owner, void *ctx);
 void spool_op_free(struct spool_op *op);
+/* spool_walk.c, for the operation WALK. */
+int spool_walk(struct spool_op *o) CHECKED;
 
 #define QUEUE_MODE_HELD ((mode_t)0700) /* valid, and held */
 
