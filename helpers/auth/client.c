@@ -77,6 +77,18 @@ run(struct job *job)
 }
 
 static void
+expired(struct talk *talk)
+{
+	struct login *l = CONTAINER(talk, struct login, talk);
+
+	log_event(LOG_auth_expired,
+	    "service=smarthost mechanism=%s host=%s user=%s "
+	    "limit=auth_exchange_timeout",
+	    log_cstr(l->x.mechanism), log_cstr(l->host), log_cstr(l->user));
+	login_free(l);
+}
+
+static void
 done(struct job *job)
 {
 	struct login *l = CONTAINER(job, struct login, job);
@@ -95,6 +107,7 @@ done(struct job *job)
 	if (l->result == SASL_STEP_OK || l->result == SASL_STEP_CONTINUE) {
 		answer(ch, l->talk.id, STEP_SEND, l->first ? l->x.mechanism : "", data, "");
 		l->first = false;
+		talk_waits(&l->talk, expired);
 		return;
 	}
 	log_event(LOG_smarthost_login,
@@ -109,6 +122,7 @@ done(struct job *job)
 static void
 submit(struct login *l, struct slice in, bool has_in)
 {
+	talk_goes_on(&l->talk);
 	buf_wipe(&l->in);
 	buf_add(&l->in, in);
 	l->has_in = has_in;
@@ -212,6 +226,9 @@ client_response(struct auth *a, struct ipc_chan *ch, const struct msg *m)
 	(void)a;
 	if (l && !l->running)
 		submit(l, m->sasl_client_response.challenge, true);
+	else if (!l)
+		answer(ch, m->id, STEP_TEMPORARY, "", SLICE_NULL,
+		    "no such login, or it took too long");
 }
 
 void

@@ -322,6 +322,17 @@ run(struct job *job)
 }
 
 static void
+expired(struct talk *talk)
+{
+	struct exchange *e = CONTAINER(talk, struct exchange, talk);
+
+	log_event(LOG_auth_expired,
+	    "sid=%s service=%s mechanism=%s client=%s limit=auth_exchange_timeout",
+	    log_cstr(e->session), e->x.service, log_cstr(e->x.mechanism), log_cstr(e->client));
+	exchange_free(e);
+}
+
+static void
 send_challenge(struct exchange *e)
 {
 	struct msg m = MSG_INIT(MSG_AUTH_CHALLENGE, e->talk.id);
@@ -330,6 +341,8 @@ send_challenge(struct exchange *e)
 	e->phase = PHASE_IDLE;
 	if (ipc_send(e->talk.peer->chan, &m) < 0)
 		exchange_free(e);
+	else
+		talk_waits(&e->talk, expired);
 }
 
 static void
@@ -367,6 +380,7 @@ stepped(struct job *job)
 static void
 submit(struct exchange *e, struct slice in, bool has_in)
 {
+	talk_goes_on(&e->talk);
 	buf_wipe(&e->in);
 	buf_add(&e->in, in);
 	e->has_in = has_in;
@@ -485,10 +499,16 @@ exchange_response(struct auth *a, struct ipc_chan *ch, const struct msg *m)
 {
 	struct talk *talk = talk_find(ch, m->id);
 	struct exchange *e = talk ? CONTAINER(talk, struct exchange, talk) : NULL;
+	struct msg done = MSG_INIT(MSG_AUTH_DONE, m->id);
 
 	(void)a;
 	if (e && e->phase == PHASE_IDLE)
 		submit(e, m->auth_response.response, true);
+	if (talk)
+		return;
+	done.auth_done.status = DONE_TEMPORARY;
+	done.auth_done.text = SLICE_LIT("no such login, or it took too long");
+	(void)ipc_send(ch, &done);
 }
 
 void

@@ -249,7 +249,13 @@ test_ids_belong_to_their_channel(void **state)
 	assert_int_equal(answer(&a).type, MSG_AUTH_CHALLENGE);
 	m.auth_response.response = GOOD;
 	assert_int_equal(ipc_send_fd(b.fd, &m), 0); /* somebody else's exchange */
-	assert_true(silent(&b, 50) && silent(&a, 5));
+	m = answer(&b);
+	assert_int_equal(m.type, MSG_AUTH_DONE);
+	assert_int_equal(m.auth_done.status, 2);
+	assert_int_equal(m.auth_done.token.n, 0);
+	assert_true(silent(&a, 5));
+	m = (struct msg)MSG_INIT(MSG_AUTH_RESPONSE, 1);
+	m.auth_response.response = GOOD;
 	assert_int_equal(ipc_send_fd(a.fd, &m), 0);
 	m = answer(&a);
 	assert_int_equal(m.type, MSG_AUTH_DONE);
@@ -269,6 +275,45 @@ test_ids_belong_to_their_channel(void **state)
 		turn(50);
 	assert_int_equal(bench.a.exchanges, 0);
 	assert_int_equal(pool_busy(bench.a.pool), 0);
+}
+
+/* Exchanges that wait for their clients: so many, not one more, and not for ever. */
+static void
+test_idle_exchanges(void **state)
+{
+	struct end login = open_end(ROLE_LOGIN_CHILD), other = open_end(ROLE_SUBMISSION_CHILD);
+	struct msg m = MSG_INIT(MSG_AUTH_CANCEL, 1);
+	unsigned char token[TOKEN_SIZE];
+
+	(void)state;
+	for (uint32_t id = 1; id <= EXCHANGES_PER_PEER; id += 100) {
+		for (uint32_t i = 0; i < 100; i++)
+			start(&login, id + i, "imap", "PLAIN", SLICE_NULL, true);
+		for (uint32_t i = 0; i < 100; i++)
+			assert_int_equal(answer(&login).type, MSG_AUTH_CHALLENGE);
+	}
+	assert_int_equal(bench.a.exchanges, EXCHANGES_PER_PEER);
+	assert_int_equal(
+	    status_of(&login, EXCHANGES_PER_PEER + 1, "imap", "PLAIN", SLICE_NULL, true), 2);
+	log_in(&other, 1, "smtp", token); /* another front end is not in the way */
+	assert_int_equal(ipc_send_fd(login.fd, &m), 0);
+	bench.conf.auth_exchange_timeout = 100;
+	start(&login, 1, "imap", "PLAIN", SLICE_NULL, true);
+	assert_int_equal(answer(&login).type, MSG_AUTH_CHALLENGE);
+	for (int i = 0; i < 500 && bench.a.exchanges == EXCHANGES_PER_PEER; i++)
+		turn(10);
+	assert_int_equal(bench.a.exchanges, EXCHANGES_PER_PEER - 1); /* that one alone */
+	m = (struct msg)MSG_INIT(MSG_AUTH_RESPONSE, 1);
+	m.auth_response.response = GOOD;
+	assert_int_equal(ipc_send_fd(login.fd, &m), 0);
+	m = answer(&login);
+	assert_int_equal(m.type, MSG_AUTH_DONE);
+	assert_int_equal(m.auth_done.status, 2);
+	assert_int_equal(m.auth_done.token.n, 0);
+	bench.conf.auth_exchange_timeout = 600000;
+	close_end(&login);
+	close_end(&other);
+	assert_int_equal(bench.a.exchanges, 0);
 }
 
 static void
@@ -345,6 +390,7 @@ make_conf(struct conf *conf)
 	conf->smtpd_sasl_local_domain = "";
 	conf->auth_user_store = "users";
 	conf->auth_token_lifetime = 60000;
+	conf->auth_exchange_timeout = 600000;
 	conf->smtpd_client_ipv6_prefix_length = 64;
 }
 
@@ -414,6 +460,7 @@ main(void)
 		cmocka_unit_test(test_mailbox_token),
 		cmocka_unit_test(test_submission_token),
 		cmocka_unit_test(test_ids_belong_to_their_channel),
+		cmocka_unit_test(test_idle_exchanges),
 		cmocka_unit_test(test_failures_wait),
 		cmocka_unit_test(test_users_for_maps),
 		cmocka_unit_test(test_smarthost_without_credentials),

@@ -1,7 +1,7 @@
 /*
  * Channels of auth (bh-auth) and the conversations on them. Hostile: front ends that are taken
  * over; ids are theirs, and mean nothing on another channel. Invariant: a conversation is found by
- * its own channel only, and their number is bounded per channel and in all.
+ * its own channel only, and their number is bounded per channel and in all; one that is idle ends.
  */
 #include "helpers/auth/peer.h"
 
@@ -51,11 +51,35 @@ talk_open(struct auth *a, struct ipc_chan *ch, uint32_t id, struct talk *talk,
 	return 0;
 }
 
+static void
+on_idle(void *ctx)
+{
+	struct talk *talk = ctx;
+
+	talk->expired(talk);
+}
+
+void
+talk_waits(struct talk *talk, void (*expired)(struct talk *))
+{
+	struct daemon *d = talk->peer->auth->d;
+
+	talk->expired = expired;
+	ev_timer_set(d->base, &talk->idle, d->conf->auth_exchange_timeout, on_idle, talk);
+}
+
+void
+talk_goes_on(struct talk *talk)
+{
+	ev_timer_clear(&talk->idle);
+}
+
 void
 talk_close(struct auth *a, struct talk *talk)
 {
 	if (!talk->peer)
 		return;
+	ev_timer_free(&talk->idle);
 	hash_remove(&talk->peer->talks, &talk->node);
 	talk->peer = NULL;
 	a->exchanges--;

@@ -10,6 +10,8 @@ struct talk {
 	uint32_t id;
 	struct peer *peer; /* NULL: the channel has gone */
 	void (*gone)(struct talk *talk);
+	void (*expired)(struct talk *talk);
+	struct ev_timer idle;
 };
 
 struct peer {
@@ -22,6 +24,10 @@ struct peer {
 int talk_open(struct auth *a, struct ipc_chan *ch, uint32_t id, struct talk *talk,
     void (*gone)(struct talk *)) CHECKED;
 struct talk *talk_find(struct ipc_chan *ch, uint32_t id);
+/* It is the other side's turn: expired is called when auth_exchange_timeout has passed, unless
+ * talk_goes_on or talk_close came before. */
+void talk_waits(struct talk *talk, void (*expired)(struct talk *));
+void talk_goes_on(struct talk *talk);
 /* Unlinks; the memory is the caller's. */
 void talk_close(struct auth *a, struct talk *talk);
 
