@@ -77,7 +77,7 @@ print_json(
 	buf_addf(b, "{\"id\":\"%s\",\"kbytes\":%u,", name, (unsigned int)sm->kbytes);
 	add_json(b, "sender", slice(sm->sender->text, sm->sender->n));
 	buf_add_str(b, ",\"arrival\":\"");
-	add_time(b, (int64_t)sm->arrival * 1000);
+	add_time(b, wall(q, (int64_t)sm->arrived * 1000));
 	buf_addf(b, "\",\"held\":%s,\"jobs\":[", sm->held ? "true" : "false");
 	for (const struct sched_job *j = sm->jobs; j; j = j->sibling) {
 		buf_addf(b, "%s{", j == sm->jobs ? "" : ",");
@@ -130,7 +130,7 @@ control_print(const struct qmgr *q, struct control_list *l, const struct sched_m
 		return;
 	}
 	buf_addf(b, "%s %6u KiB ", name, (unsigned int)sm->kbytes);
-	add_time(b, (int64_t)sm->arrival * 1000);
+	add_time(b, wall(q, (int64_t)sm->arrived * 1000));
 	buf_addf(b, " <%s>%s\n",
 	    sm->sender->n ? log_value(slice(sm->sender->text, sm->sender->n)) : "",
 	    sm->held ? " held" : "");

@@ -147,8 +147,8 @@ deliver_schedule(struct qmgr *q, struct message *m)
 
 	if (!m->sm) {
 		m->sm = sched_add(q->sched, m->env.id, m->env.sender, m->env.size,
-		    message_expires(q, m->env.arrival, m->env.flags, !m->env.sender.n));
-		m->sm->arrival = (uint32_t)(m->env.arrival / 1000000);
+		    message_expires(q, m->arrived, m->env.flags, !m->env.sender.n));
+		m->sm->arrived = (uint32_t)(m->arrived / 1000);
 	}
 	if (m->holding && m->state == MSG_QUEUED)
 		message_event(q, m, MSG_HOLD);

@@ -342,6 +342,7 @@ message_bare(struct qmgr *q, queue_id id)
 	m->sm = sched_find(q->sched, id);
 	m->state = m->sm && m->sm->held ? MSG_HELD : MSG_QUEUED;
 	m->holding = m->state == MSG_HELD;
+	m->arrived = m->sm ? (int64_t)m->sm->arrived * 1000 : m->born_ms;
 	return m;
 }
 

@@ -193,6 +193,7 @@ make_child(struct qmgr *q, struct expansion_job *x, queue_id id)
 	e->sender = arena_dup(&m->arena, owner && owner->run == RUN_ALIAS && owner->argument.n
 					     ? owner->argument
 					     : p->env.sender);
+	m->arrived = p->arrived;
 	e->envid = arena_dup(&m->arena, p->env.envid);
 	e->session = arena_dup(&m->arena, p->env.session);
 	e->client = arena_dup(&m->arena, p->env.client);

@@ -248,9 +248,9 @@ void
 job_wait(struct qmgr *q, struct message *m, struct sched_job *sj, bool soon, const char *reason)
 {
 	const struct conf *conf = q->d->conf;
-	int64_t now = qmgr_now(q), age = ev_wall_us() / 1000 - (int64_t)(m->env.arrival / 1000);
-	int64_t due =
-	    now + sched_backoff(age, conf->minimal_backoff_time, conf->maximal_backoff_time);
+	int64_t now = qmgr_now(q);
+	int64_t due = now + sched_backoff(now - m->arrived, conf->minimal_backoff_time,
+				conf->maximal_backoff_time);
 
 	sched_job_wait(q->sched, sj, soon ? now + SOON_MS : due, slice_str(reason));
 	m->set_mtime = true;

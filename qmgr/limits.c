@@ -9,10 +9,30 @@
 
 #define CLOCK_AHEAD_UNITS ((uint64_t)60 * 500000) /* a minute of IDs is reserved at a time */
 #define SPACE_EVERY_MS 1000
+#define CLOCK_STEP_MS 10000
 
 static void on_timer(void *ctx);
 
 /* --- time --- */
+
+int64_t
+qmgr_past(const struct qmgr *q, int64_t wall_ms)
+{
+	int64_t age = ev_wall_us() / 1000 - wall_ms;
+
+	return qmgr_now(q) - (age > 0 ? age : 0);
+}
+
+/* A step of the wall clock is told: it explains what the log, the mtimes and a later start show. */
+static void
+watch_clock(struct qmgr *q)
+{
+	int64_t offset = ev_wall_us() / 1000 - ev_now_us() / 1000, step = offset - q->clock_seen;
+
+	q->clock_seen = offset;
+	if (step > CLOCK_STEP_MS || step < -CLOCK_STEP_MS)
+		log_event(LOG_clock_stepped, "by=%+.3fs", (double)step / 1000);
+}
 
 void
 qmgr_arm(struct qmgr *q, int64_t at)
@@ -68,6 +88,7 @@ on_timer(void *ctx)
 	int budget = 200;
 
 	q->timer_at = 0;
+	watch_clock(q);
 	pool_collect(q->pool);
 	deliver_timeouts(q, now);
 	while (budget-- > 0 && (sm = sched_tick(q->sched, now)))

@@ -168,7 +168,7 @@ start(struct daemon *d)
 	TAILQ_INIT(&q->senders);
 	TAILQ_INIT(&q->agents);
 	TAILQ_INIT(&q->lists);
-	q->clock_offset = ev_wall_us() / 1000 - ev_now_us() / 1000;
+	q->clock_seen = q->clock_offset = ev_wall_us() / 1000 - ev_now_us() / 1000;
 	q->open_limit = open_limit;
 	rate_init(&q->rates, RATE_CLIENTS, d->conf->anvil_rate_time_unit);
 	rate_init(&q->user_rates, RATE_CLIENTS, HOUR_MS);

@@ -209,7 +209,7 @@ message_due_notices(const struct qmgr *q, const struct message *m, size_t i)
 	else if (s->state == RCPT_DONE)
 		due = wanted & NOTIFY_SUCCESS;
 	else if (conf->delay_warning_time > 0 && s->state == RCPT_DEFERRED &&
-		 ev_wall_us() / 1000 - (int64_t)(m->env.arrival / 1000) >= conf->delay_warning_time)
+		 qmgr_now(q) - m->arrived >= conf->delay_warning_time)
 		due = wanted & NOTIFY_DELAY;
 	return due & ~s->notices;
 }
@@ -386,12 +386,11 @@ message_hold(struct qmgr *q, struct message *m, bool hold)
 }
 
 int64_t
-message_expires(const struct qmgr *q, uint64_t arrival, unsigned int flags, bool null_sender)
+message_expires(const struct qmgr *q, int64_t arrived, unsigned int flags, bool null_sender)
 {
 	const struct conf *conf = q->d->conf;
 	int64_t life = (flags & MAIL_NOTICE) || null_sender ? conf->bounce_queue_lifetime
 							    : conf->maximal_queue_lifetime;
-	int64_t age = ev_wall_us() / 1000 - (int64_t)(arrival / 1000);
 
-	return qmgr_now(q) - age + life;
+	return arrived + life;
 }

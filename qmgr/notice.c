@@ -102,7 +102,7 @@ send_job(struct qmgr *q, struct message *m, unsigned int bit, struct msg_list rc
 	const struct envelope *e = &m->env;
 	struct msg x = MSG_INIT(MSG_BOUNCE_JOB, ++q->next_id);
 	struct buf extents = { 0 };
-	int64_t left = message_expires(q, e->arrival, e->flags, !e->sender.n) - qmgr_now(q);
+	int64_t left = message_expires(q, m->arrived, e->flags, !e->sender.n) - qmgr_now(q);
 	int err;
 
 	x.bounce_job = (struct msg_bounce_job){ .queue_id = slice_str(m->name),

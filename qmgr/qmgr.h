@@ -72,7 +72,8 @@ struct message {
 	struct buf content; /* small, as it lies on the disk */
 	bool has_content;
 	int read_fd;     /* large: -1 unless open */
-	int64_t born_ms; /* of the internal clock */
+	int64_t born_ms; /* of the internal clock: in memory since */
+	int64_t arrived; /* likewise, where env.arrival is what the wall clock said */
 	/* the client */
 	struct transaction *waits;
 	/* direct */
@@ -183,6 +184,7 @@ struct qmgr {
 	struct queue_id_source ids;
 	queue_id first_id;    /* of this start */
 	int64_t clock_offset; /* internal clock - monotonic, ms */
+	int64_t clock_seen;   /* wall clock - monotonic, when last looked at */
 	struct hash messages, transactions, routes, questions, sites, groups, tokens, children;
 	struct messages idle, direct, replies, noticing;
 	LIST_HEAD(, expansion_job) expansions;
@@ -216,6 +218,9 @@ struct qmgr {
 	bool pumping, pump_again;
 };
 
+/* The internal clock: what the wall clock said at the start, and from then on by the monotonic one.
+ * All that is waited for is reckoned in it, so a step of the wall clock moves nothing; only what
+ * stands on the disk is the wall clock's. */
 static inline int64_t
 qmgr_now(const struct qmgr *q)
 {
@@ -223,6 +228,8 @@ qmgr_now(const struct qmgr *q)
 }
 
 /* limits.c */
+/* A time of the wall clock (ms), as it is now, in the internal clock; never after now. */
+int64_t qmgr_past(const struct qmgr *q, int64_t wall_ms);
 /* on_timer runs at that time at the latest. */
 void qmgr_arm(struct qmgr *q, int64_t at);
 /* Ends the daemon, after a stop, when nothing is under way. */
@@ -278,7 +285,7 @@ void message_answered(struct qmgr *q, struct message *m, int err);
 /* Notices that are due for recipient i: NOTIFY_* bits. */
 unsigned int message_due_notices(const struct qmgr *q, const struct message *m, size_t i);
 int64_t message_expires(
-    const struct qmgr *q, uint64_t arrival, unsigned int flags, bool null_sender);
+    const struct qmgr *q, int64_t arrived, unsigned int flags, bool null_sender);
 void message_evict(struct qmgr *q);
 /* The in-memory form of a waiting message; loads it if need be and then goes on with what waits. */
 struct message *message_need(struct qmgr *q, queue_id id);

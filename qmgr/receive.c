@@ -242,7 +242,8 @@ add_extents(struct message *m, struct msg_list list)
 }
 
 static bool
-take_envelope(struct message *m, struct transaction *t, const struct msg_mail_commit *c)
+take_envelope(
+    struct qmgr *q, struct message *m, struct transaction *t, const struct msg_mail_commit *c)
 {
 	struct envelope *e = &m->env;
 
@@ -251,6 +252,7 @@ take_envelope(struct message *m, struct transaction *t, const struct msg_mail_co
 	if (c->arrival && c->arrival < e->arrival &&
 	    e->arrival - c->arrival < (uint64_t)86400 * 1000000)
 		e->arrival = c->arrival;
+	m->arrived = qmgr_past(q, (int64_t)(e->arrival / 1000));
 	e->size = c->size;
 	e->flags = c->flags & allowed_flags(ipc_chan_peer(t->chan));
 	e->ret = c->ret <= RET_HDRS ? c->ret : RET_NONE;
@@ -399,7 +401,7 @@ on_commit(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 		else
 			code = 451;
 	}
-	if (!code && !take_envelope(m, t, c)) {
+	if (!code && !take_envelope(q, m, t, c)) {
 		log_event(LOG_mail_commit,
 		    "qid=%s peer=%s reason=\"envelope and content do not fit together\"", m->name,
 		    role_table[ipc_chan_peer(ch)].name);

@@ -46,16 +46,24 @@ put_aside(struct qmgr *q, const struct spool_found *f)
 static void
 take(struct qmgr *q, const struct spool_found *f)
 {
+	const struct conf *conf = q->d->conf;
 	int64_t now = qmgr_now(q), due = now + f->mtime_ms - ev_wall_us() / 1000;
-	int64_t latest = now + q->d->conf->maximal_backoff_time;
+	int64_t latest = now + conf->maximal_backoff_time;
+	int64_t arrived = qmgr_past(q, (int64_t)(f->arrival / 1000));
+	int64_t expires = message_expires(q, arrived, f->flags, !f->sender[0]);
 	struct sched_msg *sm;
 	struct sched_job *sj;
 
 	if (sched_find(q->sched, f->id) || message_find(q, f->id))
 		return;
-	sm = sched_add(q->sched, f->id, slice_str(f->sender), f->size,
-	    message_expires(q, f->arrival, f->flags, !f->sender[0]));
-	sm->arrival = (uint32_t)(f->arrival / 1000000);
+	/* Its life may have ended because the machine was down, or because the clock was wrong when
+	 * it came: it is tried once more before it goes back. */
+	if (expires <= now && f->open_rcpts) {
+		due = now;
+		expires = now + conf->minimal_backoff_time;
+	}
+	sm = sched_add(q->sched, f->id, slice_str(f->sender), f->size, expires);
+	sm->arrived = (uint32_t)(arrived / 1000);
 	if (f->held)
 		sched_hold(q->sched, sm);
 	sj = sched_job(q->sched, sm,

@@ -24,7 +24,7 @@ result_log(const struct qmgr *q, const struct message *m, size_t i, const char *
 
 	rcpt_status_enhanced(s, code);
 	advice = advice_for(code, s->text);
-	total = (double)ev_wall_us() / 1e6 - (double)m->env.arrival / 1e6;
+	total = (now - (double)m->arrived) / 1e3;
 	if (j)
 		in_queue = ((double)j->started - (double)m->born_ms) / 1e3;
 	log_event(LOG_delivery,

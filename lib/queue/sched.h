@@ -69,7 +69,7 @@ struct sched_msg {
 	struct sched_text *sender;
 	struct sched_job *jobs;
 	int64_t expires;
-	uint32_t arrival; /* seconds since the epoch */
+	uint32_t arrived; /* seconds of the same clock */
 	uint32_t kbytes : 31, held : 1;
 };
 
