@@ -475,6 +475,10 @@ conn_open(struct job *j, const struct candidate *to)
 			    "connect to %s: the jail of smtp-client has no port %u; add it to "
 			    "smtp_client_ports and restart",
 			    c->remote, port_of(j));
+		else if (err == -EMFILE || err == -ENFILE || err == -ENOMEM || err == -ENOBUFS)
+			session_lost(c, "4.3.0",
+			    "connect to %s: %s here; raise the limits of open files and memory",
+			    c->remote, err_str(err));
 		else
 			session_lost(c, "4.4.1", "connect to %s: %s", c->remote, err_str(err));
 		return;

@@ -376,6 +376,47 @@ def deliver(i):
     wait(there, 30, "the message")
 
 
+def test_a_zygote_cannot_use_up_the_descriptors(make_instance):
+    """Its children have at most half of them; the rest is for the others, and mail goes on."""
+    i = make_instance(start=False, allow_deaths=True)
+    i.command = ["prlimit", "--nofile=256"]
+    i.start()
+    r = Receiver("qmgr", pid_of(i, "qmgr"))
+    held = []
+    with r.link("submission") as zygote:
+        for n in range(300):
+            mine, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            send(zygote, struct.pack("<HI", BY_NAME["child"].number, n), far.fileno())
+            far.close()
+            held.append(mine)
+        [line] = i.wait_log("error: children-limited ", 30)
+        assert re.search(r"qmgr\[.* peer=submission children=128 remedy=.*open files", line)
+        assert is_closed(held[-1])
+        deliver(i)
+        assert [closed_now(s) for s in held] == [False] * 128 + [True] * 172
+        open_files = len(os.listdir(f"/proc/{r.pid}/fd"))
+        held[0].close()  # one that leaves makes room
+        wait(lambda: len(os.listdir(f"/proc/{r.pid}/fd")) < open_files, 30, "its end")
+        mine, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        send(zygote, struct.pack("<HI", BY_NAME["child"].number, 999), far.fileno())
+        far.close()
+        wait(lambda: len(os.listdir(f"/proc/{r.pid}/fd")) >= open_files, 30, "the new one")
+        assert not closed_now(mine) and r.lives()
+        for s in [mine, *held]:
+            s.close()
+    deliver(i)
+
+
+def closed_now(sock):
+    sock.settimeout(0)
+    try:
+        return sock.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
 def test_the_log_counts_and_lives(busy):
     """Records are shared by all: one that does not decode is counted, and the next is written."""
     pid = pid_of(busy, "log")

@@ -101,8 +101,12 @@ read_content(struct arena *a, const struct msg *m, size_t max)
 
 			if (got < 0 && errno == EINTR)
 				continue;
-			if (got <= 0)
+			if (got <= 0) {
+				log_event(LOG_notice_content, "qid=%s reason=\"%s\"",
+				    log_value(m->bounce_job.queue_id),
+				    got ? err_str(err_errno()) : "the file is too short");
 				return slice(p, n);
+			}
 			n += (size_t)got;
 			at += (uint64_t)got;
 		}

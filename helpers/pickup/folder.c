@@ -2,7 +2,8 @@
  * maildrop/ as a folder in which every local user may create files. Runs in pickup, as bh-pickup,
  * with that folder as its root. Hostile: names, types, sizes, links, owners, numbers of files.
  * Invariants: no link is followed and no file with a second name is read; a name that begins with a
- * dot is not looked at (it is being written, or was set aside).
+ * dot is not looked at (it is being written, or was set aside); a file whose message is in the
+ * queue is not taken again by this process, be it that it cannot be removed.
  */
 #include "helpers/pickup/pickup.h"
 
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 #define WAITING_MAX 10000u /* names kept in memory; the rest waits for the next scan */
+#define TAKEN_MAX 1000u
 #define OWNERS 1024u
 
 static void
@@ -89,6 +91,61 @@ over_limit(struct owners *o, uint32_t uid, int64_t limit, bool *first_r)
 	return limit && o->v[i].files > limit;
 }
 
+static int64_t
+mtime_ns(const struct stat *st)
+{
+	return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+}
+
+static int
+try_unlink(struct pickup *p, const char *name)
+{
+	int err = unlinkat(p->dir, name, 0) ? err_errno() : 0;
+
+	if (err == -ENOENT)
+		err = 0;
+	if (err)
+		log_event(LOG_maildrop_unlink, "file=%s reason=\"%s\" remedy=\"%s\"",
+		    log_cstr(name), err_str(err), folder_remedy(err));
+	return err;
+}
+
+/* The next try to remove it, if it is still the same file. */
+static bool
+was_taken(struct pickup *p, const char *name, const struct stat *st)
+{
+	struct taken *t;
+
+	STAILQ_FOREACH(t, &p->taken, next)
+		if (strcmp(t->name, name) == 0)
+			break;
+	if (!t)
+		return false;
+	bool same = t->inode == st->st_ino && t->mtime_ns == mtime_ns(st);
+	if (same && try_unlink(p, name))
+		return true;
+	STAILQ_REMOVE(&p->taken, t, taken, next);
+	p->n_taken--;
+	free(t);
+	return same;
+}
+
+void
+folder_remove(struct pickup *p, const char *name, int fd)
+{
+	struct taken *t;
+	struct stat st;
+
+	if (!try_unlink(p, name) || fstat(fd, &st))
+		return;
+	t = xcalloc(1, sizeof(*t));
+	snprintf(t->name, sizeof(t->name), "%s", name);
+	t->inode = st.st_ino;
+	t->mtime_ns = mtime_ns(&st);
+	STAILQ_INSERT_TAIL(&p->taken, t, next);
+	p->n_taken++;
+}
+
 static void
 add(struct pickup *p, const char *name, struct owners *owners)
 {
@@ -96,8 +153,16 @@ add(struct pickup *p, const char *name, struct owners *owners)
 	struct stat st;
 	bool first;
 
-	if (!is_candidate(name) || p->waiting >= WAITING_MAX ||
-	    fstatat(p->dir, name, &st, AT_SYMLINK_NOFOLLOW))
+	if (!is_candidate(name) || p->waiting >= WAITING_MAX)
+		return;
+	if (fstatat(p->dir, name, &st, AT_SYMLINK_NOFOLLOW)) {
+		int err = err_errno();
+		if (err != -ENOENT)
+			log_event(LOG_maildrop_postponed, "file=%s reason=\"%s\" remedy=\"%s\"",
+			    log_cstr(name), err_str(err), folder_remedy(err));
+		return;
+	}
+	if (was_taken(p, name, &st))
 		return;
 	if (over_limit(owners, st.st_uid, p->d->conf->maildrop_owner_limit, &first)) {
 		if (first)
@@ -122,14 +187,17 @@ folder_scan(struct pickup *p)
 	int err = dir_open(p->dir, ".", 0, &dir);
 
 	if (err) {
-		log_event(LOG_maildrop_unreadable,
-		    "reason=\"%s\" remedy=\"correct the owner of maildrop in queue_directory\"",
-		    err_str(err));
+		log_event(LOG_maildrop_unreadable, "reason=\"%s\" remedy=\"%s\"", err_str(err),
+		    err == -EACCES ? "correct the owner of maildrop in queue_directory"
+				   : folder_remedy(err));
 		return;
 	}
 	owners = xcalloc(1, sizeof(*owners));
-	while ((e = readdir(dir)))
+	while ((errno = 0, e = readdir(dir)))
 		add(p, e->d_name, owners);
+	if (errno)
+		log_event(LOG_maildrop_unreadable, "reason=\"%s\" remedy=\"%s\"",
+		    err_str(err_errno()), folder_remedy(err_errno()));
 	free(owners);
 	closedir(dir);
 }
@@ -139,7 +207,8 @@ folder_next(struct pickup *p, char name_r[PICKUP_NAME])
 {
 	struct waiting *w = STAILQ_FIRST(&p->files);
 
-	if (!w)
+	/* Where nothing can be removed, no more is taken than can be remembered. */
+	if (!w || p->n_taken >= TAKEN_MAX)
 		return false;
 	snprintf(name_r, PICKUP_NAME, "%s", w->name);
 	STAILQ_REMOVE_HEAD(&p->files, next);
@@ -148,8 +217,26 @@ folder_next(struct pickup *p, char name_r[PICKUP_NAME])
 	return true;
 }
 
+bool
+folder_is_odd(int err)
+{
+	return err <= ERR_TRUNCATED || err == -ELOOP || err == -ENXIO || err == -EACCES ||
+	       err == -EPERM;
+}
+
+const char *
+folder_remedy(int err)
+{
+	return err == -EMFILE || err == -ENFILE || err == -ENOMEM
+		   ? "raise the limits of open files and memory; it is tried again in a minute"
+	       : err == -EROFS ? "mount the file system of queue_directory for writing; it is "
+				 "tried again in a minute"
+			       : "check the disk of queue_directory and the kernel log; it is "
+				 "tried again in a minute";
+}
+
 int
-folder_take(struct pickup *p, const char *name, uint32_t *uid_r, uint64_t *size_r, int64_t *time_r)
+folder_take(struct pickup *p, const char *name, uint32_t *uid_r, uint64_t *size_r)
 {
 	int64_t limit = p->d->conf->maildrop_file_limit;
 	struct stat st;
@@ -159,12 +246,12 @@ folder_take(struct pickup *p, const char *name, uint32_t *uid_r, uint64_t *size_
 	if (fd < 0)
 		return err_errno();
 	if (fstat(fd, &st)) {
+		int err = err_errno();
 		close(fd);
-		return err_errno();
+		return err;
 	}
 	*uid_r = st.st_uid;
 	*size_r = (uint64_t)st.st_size;
-	*time_r = st.st_mtim.tv_sec;
 	if (!S_ISREG(st.st_mode) || st.st_nlink != 1 ||
 	    (limit && st.st_size > limit + (int64_t)MAILDROP_HEAD_MAX)) {
 		close(fd);
@@ -179,9 +266,9 @@ folder_set_aside(struct pickup *p, const char *name, uint32_t uid, const char *w
 	char aside[PICKUP_NAME + 8];
 
 	snprintf(aside, sizeof(aside), ".bad.%s", name);
+	if (renameat(p->dir, name, p->dir, aside)) /* it stays, and is refused at the next scan */
+		snprintf(aside, sizeof(aside), "%s", name);
 	log_event(LOG_maildrop_refused,
 	    "uid=%u file=%s reason=%s remedy=\"look at %s in maildrop, then remove it\"", uid,
 	    log_cstr(name), log_cstr(why), aside);
-	if (renameat(p->dir, name, p->dir, aside))
-		(void)unlinkat(p->dir, name, 0); /* a directory or the like stays where it is */
 }

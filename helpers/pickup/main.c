@@ -43,6 +43,7 @@ start(struct daemon *d)
 	p->d = d;
 	d->ctx = p;
 	STAILQ_INIT(&p->files);
+	STAILQ_INIT(&p->taken);
 	receiver_init(&p->receiver, d);
 	mail_init(&p->mail, &p->receiver, &take_mail_ops, p);
 	err = folder_open(p);

@@ -16,6 +16,14 @@ struct waiting {
 	char name[PICKUP_NAME];
 };
 
+/* A file whose message is in the queue, and that could not be removed: not to be taken again. */
+struct taken {
+	STAILQ_ENTRY(taken) next;
+	char name[PICKUP_NAME];
+	uint64_t inode;
+	int64_t mtime_ns;
+};
+
 struct final_list {
 	struct slice list; /* of final_addr */
 	uint32_t count;
@@ -29,7 +37,8 @@ struct pickup {
 	struct event *changed;
 	struct ev_timer rescan, patience;
 	STAILQ_HEAD(, waiting) files;
-	size_t waiting;
+	STAILQ_HEAD(, taken) taken;
+	size_t waiting, n_taken;
 	bool again; /* something came while a message was under way */
 	/* users that may submit */
 	bool anyone;
@@ -67,10 +76,15 @@ void folder_scan(struct pickup *p);
 /* The next file that may be taken, or false. */
 bool folder_next(struct pickup *p, char name_r[PICKUP_NAME]);
 /* Opens a file if it is one that a user can have left: regular, one link, not too large. */
-int folder_take(
-    struct pickup *p, const char *name, uint32_t *uid_r, uint64_t *size_r, int64_t *time_r);
+int folder_take(struct pickup *p, const char *name, uint32_t *uid_r, uint64_t *size_r);
+/* Whether a failure of folder_take says something of the file, not of the disk or of what this
+ * process has. */
+bool folder_is_odd(int err);
+const char *folder_remedy(int err);
 /* Puts a file that can never be taken out of the way; nothing is deleted. */
 void folder_set_aside(struct pickup *p, const char *name, uint32_t uid, const char *why);
+/* The message of this file, fd, is in the queue: removes it, now or at a later scan. */
+void folder_remove(struct pickup *p, const char *name, int fd);
 
 /* take.c */
 extern const struct mail_ops take_mail_ops;

@@ -71,13 +71,18 @@ rest_later(struct pickup *p)
 
 /* Not now: the file stays, and the others have their turn. */
 static void
-postpone(struct pickup *p, const char *why)
+postpone_for(struct pickup *p, const char *why, const char *remedy)
 {
-	log_event(LOG_maildrop_postponed,
-	    "uid=%u file=%s reason=%s remedy=\"tried again in a minute\"", p->uid,
-	    log_cstr(p->name), log_cstr(why));
+	log_event(LOG_maildrop_postponed, "uid=%u file=%s reason=%s remedy=\"%s\"", p->uid,
+	    log_cstr(p->name), log_cstr(why), remedy);
 	finish(p);
 	rest_later(p);
+}
+
+static void
+postpone(struct pickup *p, const char *why)
+{
+	postpone_for(p, why, "see the lines of that daemon; it is tried again in a minute");
 }
 
 static void
@@ -102,6 +107,13 @@ not_taken(struct pickup *p)
 	} else {
 		postpone(p, "the queue does not take it now");
 	}
+}
+
+/* The disk or the lack of descriptors, not the file, is in the way. */
+static void
+cannot_read(struct pickup *p, int err)
+{
+	postpone_for(p, err_str(err), folder_remedy(err));
 }
 
 static bool
@@ -356,7 +368,7 @@ read_content(struct pickup *p)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0) {
-			postpone(p, err_str(err_errno()));
+			cannot_read(p, err_errno());
 			return;
 		}
 		if (!n) {
@@ -405,10 +417,7 @@ on_result(void *ctx, const struct reply *r, struct slice queue_id, const struct 
 		return;
 	}
 	count(COUNT_messages_received, 1);
-	if (unlinkat(p->dir, p->name, 0))
-		log_event(LOG_maildrop_unlink,
-		    "file=%s reason=\"%s\" remedy=\"remove it, or it is sent again\"",
-		    log_cstr(p->name), err_str(err_errno()));
+	folder_remove(p, p->name, p->fd);
 	finish(p);
 	rest_later(p);
 }
@@ -417,20 +426,11 @@ const struct mail_ops take_mail_ops = { .ready = on_ready, .result = on_result }
 
 /* --- the next file --- */
 
-/* Trouble of the machine, not of the file. */
-static bool
-is_passing(int err)
-{
-	return err == -EMFILE || err == -ENFILE || err == -ENOMEM || err == -EIO || err == -EINTR ||
-	       err == -EAGAIN;
-}
-
 static void
 begin(struct pickup *p)
 {
 	const struct conf *c = p->d->conf;
-	int64_t mtime = 0;
-	int err;
+	int err = 0;
 
 	p->busy = true;
 	ev_timer_set(p->d->base, &p->patience, PATIENCE_MS, out_of_patience, p);
@@ -442,22 +442,21 @@ begin(struct pickup *p)
 		.count_limit = (unsigned)c->header_count_limit };
 	p->content = (struct content_reader){ 0 };
 	receiver_session_id(&p->receiver, p->id);
-	p->fd = folder_take(p, p->name, &p->uid, &p->size, &mtime);
+	p->fd = folder_take(p, p->name, &p->uid, &p->size);
 	if (p->fd == -ENOENT) {
 		finish(p);
 		rest_later(p);
-	} else if (is_passing(p->fd)) {
-		postpone(p, err_str(p->fd));
+	} else if (p->fd < 0 && !folder_is_odd(p->fd)) {
+		cannot_read(p, p->fd);
 	} else if (p->fd < 0) {
 		refuse(p, p->fd == ERR_LIMIT ? "it is larger than maildrop_file_limit"
 					     : "not a regular file of one name");
 	} else if (!may_submit(p, p->uid)) {
 		refuse(p, "its owner may not submit mail: authorized_submit_users");
-	} else if ((err = read_head(p))) {
-		if (is_passing(err))
-			postpone(p, err_str(err));
-		else
-			refuse(p, "not a file of sendmail(1)");
+	} else if ((err = read_head(p)) < 0 && err > ERR_TRUNCATED) {
+		cannot_read(p, err);
+	} else if (err) {
+		refuse(p, "not a file of sendmail(1)");
 	} else if (p->envelope.sender.n && canonical(p, p->envelope.sender, &p->sender)) {
 		refuse(p, "bad sender address");
 	} else {

@@ -433,7 +433,9 @@ keep_memory(void)
 int
 daemon_run_with(int argc, char **argv, const struct daemon_desc *desc, const void *acceptor)
 {
-	struct daemon_private p = { .log_fd = FD_LOG, .acceptor = acceptor };
+	struct daemon_private p = {
+		.log_fd = FD_LOG, .acceptor = acceptor, .children_max = links_children_max()
+	};
 	struct daemon d = { .role = desc->role, .desc = desc, .private = &p };
 	char why[512] = "see the lines before";
 	int status;

@@ -3,11 +3,15 @@
  * peers' children. Runs in every process. Hostile: the peers; a zygote is trusted with no more than
  * its own children. Invariants: a link that ends is reported once and forgotten; who still lives
  * after it tells its parent, which makes another one if the peer lives too; who only asks and does
- * not read the answers costs this process a bounded memory.
+ * not read the answers costs this process a bounded memory; the children of one zygote never have
+ * more than half of the descriptors.
  */
 #include "daemon/private.h"
 
 #include <stdlib.h>
+#include <sys/resource.h>
+
+#define CHILDREN_MAX 32768 /* of one zygote, with however many descriptors */
 
 /* ---------------------------------------------------------------- who asks whom */
 
@@ -96,18 +100,46 @@ report_lost(struct daemon *d, uint32_t pair, enum role peer)
 	(void)ipc_send(d->master, &m);
 }
 
+static struct link *
+find_link(struct daemon *d, const struct ipc_chan *ch)
+{
+	struct link *l;
+
+	LIST_FOREACH(l, &d->private->links, next)
+		if (l->chan == ch)
+			return l;
+	return NULL;
+}
+
+/* A zygote's own link, or that of one of its children, is about to go. */
+static void
+uncount(struct daemon *d, struct link *gone)
+{
+	struct link *l;
+
+	if (gone->from) {
+		gone->from->children--;
+		if (gone->from->children < d->private->children_max * 3 / 4)
+			gone->from->limited = false;
+	}
+	if (!gone->children)
+		return;
+	LIST_FOREACH(l, &d->private->links, next)
+		if (l->from == gone)
+			l->from = NULL;
+}
+
 void
 links_forget(struct daemon *d, struct ipc_chan *ch)
 {
 	enum role peer = ipc_chan_peer(ch);
 	struct link *l;
 
-	LIST_FOREACH(l, &d->private->links, next)
-		if (l->chan == ch)
-			break;
+	l = find_link(d, ch);
 	if (!l)
 		return;
 	LIST_REMOVE(l, next);
+	uncount(d, l);
 	if (d->peers[peer] == ch)
 		d->peers[peer] = NULL;
 	if (d->desc->link_down)
@@ -170,12 +202,41 @@ child_role(enum role zygote)
 	return zygote;
 }
 
+size_t
+links_children_max(void)
+{
+	struct rlimit r;
+
+	if (getrlimit(RLIMIT_NOFILE, &r) || r.rlim_cur / 2 > CHILDREN_MAX)
+		return CHILDREN_MAX;
+	return (size_t)r.rlim_cur / 2;
+}
+
+/* One zygote's children take no more than half of the descriptors. One too many finds its channel
+ * closed, as when there was no link: its clients hear of a temporary failure. */
+static bool
+has_room(struct daemon *d, struct link *zygote)
+{
+	if (zygote->children < d->private->children_max)
+		return true;
+	if (!zygote->limited)
+		log_event(LOG_children_limited, "peer=%s children=%zu",
+		    role_table[ipc_chan_peer(zygote->chan)].name, zygote->children);
+	zygote->limited = true;
+	return false;
+}
+
 int
 links_take_child(struct daemon *d, const struct ipc_chan *from, struct msg *m)
 {
+	struct link *zygote = find_link(d, from);
+
 	if (!ipc_is_channel(m->fd))
 		return ERR_SYNTAX;
-	add_link(d, take_fd(m), child_role(ipc_chan_peer(from)), false);
+	if (!zygote || !has_room(d, zygote))
+		return 0;
+	add_link(d, take_fd(m), child_role(ipc_chan_peer(from)), false)->from = zygote;
+	zygote->children++;
 	return 0;
 }
 

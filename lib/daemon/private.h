@@ -14,7 +14,10 @@ enum { FD_CONTROL = 3, FD_CONFIG = 4, FD_LOG = 5 };
 struct link {
 	LIST_ENTRY(link) next;
 	struct ipc_chan *chan;
-	uint32_t pair; /* master's name of it; 0: not of master */
+	struct link *from; /* the zygote's over which it came, while that is there */
+	size_t children;   /* that came over this one */
+	bool limited;      /* one too many was refused, and said so */
+	uint32_t pair;     /* master's name of it; 0: not of master */
 	bool
 	    standing; /* made by the parent; else a child of a peer's, or one of the daemon's own */
 };
@@ -44,6 +47,7 @@ struct daemon_private {
 	struct event *on_child, *on_term;
 	struct ev_timer flush;
 	int log_fd;
+	size_t children_max; /* of one zygote */
 	bool flush_armed, leave;
 	struct lag lag;
 	bool lingers; /* replaced by an upgrade, and still asked by others that were */
@@ -65,6 +69,9 @@ void links_forget(struct daemon *d, struct ipc_chan *ch);
 /* MSG_LINK of the parent; MSG_CHILD of a zygote (an error: it handed on what is no channel). */
 void links_take(struct daemon *d, struct msg *m);
 int links_take_child(struct daemon *d, const struct ipc_chan *from, struct msg *m) CHECKED;
+/* How many children of one zygote there is room for. Before the jail, which refuses the question.
+ */
+size_t links_children_max(void);
 /* A helper that an upgrade replaced answers, as if nothing were, those that were replaced with it:
  * a receiver in its transaction, a client that logs in. */
 bool links_ask(const struct daemon *d);

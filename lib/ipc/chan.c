@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #define BATCH 8 /* messages taken by one system call */
+#define AGAIN_MS 10
 
 struct queued {
 	STAILQ_ENTRY(queued) next;
@@ -48,8 +49,11 @@ struct ipc_chan {
 	size_t queued;
 	bool busy, dead, reading, credited, crediting;
 	bool asked, held, choked; /* reading unless held (by its owner) or choked (answers wait) */
-	int64_t credit;           /* bytes that may still be sent (credited) */
-	uint32_t owed;            /* bytes handled and not yet granted again (crediting) */
+	bool starved;             /* or the kernel had no memory for it just now */
+	bool broken; /* a message was lost: what is under way with the peer never ends by itself */
+	struct ev_timer again; /* after a shortage */
+	int64_t credit;        /* bytes that may still be sent (credited) */
+	uint32_t owed;         /* bytes handled and not yet granted again (crediting) */
 };
 
 struct ipc_io *
@@ -118,6 +122,7 @@ ipc_chan_free(struct ipc_chan **chp)
 	if (ch->fd >= 0) {
 		event_free(ch->readable);
 		event_free(ch->writable);
+		ev_timer_free(&ch->again);
 		close(ch->fd);
 		ch->fd = -1;
 	}
@@ -144,7 +149,7 @@ shut_out(struct ipc_chan *ch, int err, const char *why)
 static void
 set_reading(struct ipc_chan *ch)
 {
-	bool now = !ch->held && !ch->choked;
+	bool now = !ch->held && !ch->choked && !ch->starved;
 
 	if (ch->fd < 0 || ch->reading == now)
 		return;
@@ -164,6 +169,49 @@ set_choked(struct ipc_chan *ch)
 	else if (ch->queued <= IPC_ANSWERS_MAX / 2)
 		ch->choked = false;
 	set_reading(ch);
+}
+
+/* The kernel has nothing to spare just now: the peer is there, and the message is not lost. */
+static bool
+is_short(int err)
+{
+	return err == -ENOMEM || err == -ENOBUFS || err == -ETOOMANYREFS;
+}
+
+static void flush_queue(struct ipc_chan *ch);
+
+static void
+on_again(void *arg)
+{
+	struct ipc_chan *ch = arg;
+
+	if (ch->broken) {
+		shut_out(ch, ERR_CLOSED, "cannot be written to");
+		return;
+	}
+	ch->starved = false;
+	flush_queue(ch);
+}
+
+static void
+try_again(struct ipc_chan *ch, int err)
+{
+	if (err == -EAGAIN)
+		event_add(ch->writable, NULL);
+	else
+		ev_timer_set(ch->io->base, &ch->again, AGAIN_MS, on_again, ch);
+}
+
+/* Not from inside a send: its caller may be in the midst of what closed() undoes. A peer that is
+ * gone is left to the reader, which first takes what it said before. */
+static void
+give_up(struct ipc_chan *ch, int err)
+{
+	drop_queue(ch);
+	if (err == -EPIPE || err == -ECONNRESET)
+		return;
+	ch->broken = true;
+	ev_timer_set(ch->io->base, &ch->again, 0, on_again, ch);
 }
 
 static bool
@@ -189,10 +237,10 @@ flush_queue(struct ipc_chan *ch)
 		STAILQ_REMOVE_HEAD(&ch->queue, next);
 		queued_free(q);
 	}
-	if (err == -EAGAIN)
-		event_add(ch->writable, NULL);
+	if (err == -EAGAIN || is_short(err))
+		try_again(ch, err);
 	else if (err)
-		drop_queue(ch); /* the reader sees the end of the channel */
+		give_up(ch, err);
 	set_choked(ch);
 }
 
@@ -233,13 +281,14 @@ send_encoded(struct ipc_chan *ch, int fd)
 	if (!STAILQ_EMPTY(&ch->queue) || !has_credit(ch, buf_len(out)))
 		return enqueue(ch, buf_slice(out), fd);
 	err = ipc_transmit(ch->fd, buf_slice(out).p, buf_len(out), fd);
-	if (err == -EAGAIN) {
-		err = enqueue(ch, buf_slice(out), fd);
-		event_add(ch->writable, NULL);
-		return err;
+	if (err == -EAGAIN || is_short(err)) {
+		try_again(ch, err);
+		return enqueue(ch, buf_slice(out), fd);
 	}
-	if (err)
+	if (err) {
+		give_up(ch, err);
 		return ERR_CLOSED;
+	}
 	ch->credit -= (int64_t)buf_len(out);
 	return 0;
 }
@@ -250,7 +299,7 @@ ipc_send(struct ipc_chan *ch, const struct msg *m)
 	struct buf *out;
 	int err, rule = msg_fd_rule(m->type);
 
-	if (ch->fd < 0)
+	if (ch->fd < 0 || ch->broken)
 		return ERR_CLOSED;
 	if (!msg_allowed(m->type, ch->io->self, ch->peer) || (rule == 1 && m->fd < 0) ||
 	    (rule == 0 && m->fd >= 0))
@@ -358,6 +407,12 @@ on_readable(evutil_socket_t fd, short what, void *arg)
 	n = recvmmsg(fd, io->heads, BATCH, MSG_DONTWAIT | MSG_CMSG_CLOEXEC, NULL);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
+	if (n < 0 && is_short(err_errno())) {
+		ch->starved = true;
+		set_reading(ch);
+		try_again(ch, -ENOMEM);
+		return;
+	}
 	ch->busy = true;
 	for (i = 0; i < n && !ch->dead && io->heads[i].msg_len > 0; i++)
 		handle(ch, slice(io->iov[i].iov_base, io->heads[i].msg_len), &io->heads[i].msg_hdr);

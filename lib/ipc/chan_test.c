@@ -7,9 +7,36 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <fcntl.h>
+#include <errno.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <cmocka.h>
+
+static int send_fails, recv_fails; /* how often, and with which errno */
+static int send_errno = ENOBUFS;
+
+ssize_t
+send(int fd, const void *data, size_t n, int flags)
+{
+	if (send_fails > 0) {
+		send_fails--;
+		errno = send_errno;
+		return -1;
+	}
+	return syscall(SYS_sendto, fd, data, n, flags, NULL, 0);
+}
+
+int
+recvmmsg(int fd, struct mmsghdr *heads, unsigned int n, int flags, struct timespec *t)
+{
+	if (recv_fails > 0) {
+		recv_fails--;
+		errno = ENOMEM;
+		return -1;
+	}
+	return (int)syscall(SYS_recvmmsg, fd, heads, n, flags, t);
+}
 
 /* Every type with all fields empty or zero: decodes whole, fails at every shorter length and with a
  * byte more. */
@@ -282,6 +309,59 @@ test_credit(void **state)
 	pair_close(&p, false);
 }
 
+/* The kernel is short of memory: nothing is lost, nothing overtakes, nobody is shut out. */
+static void
+test_shortage(void **state)
+{
+	static const int errors[] = { ENOBUFS, ENOMEM, ETOOMANYREFS };
+	struct pair p;
+	struct msg m = MSG_INIT(MSG_MAIL_COMMIT, 1);
+
+	(void)state;
+	for (size_t e = 0; e < sizeof(errors) / sizeof(errors[0]); e++) {
+		pair_open(&p, ROLE_SMTPD_CHILD, ROLE_QMGR, false);
+		send_errno = errors[e];
+		send_fails = 3;
+		recv_fails = 2;
+		for (unsigned i = 0; i < 10; i++)
+			assert_int_equal(ipc_send(p.left.chan, &m), 0);
+		assert_true(ipc_chan_queued(p.left.chan) > 0);
+		for (int i = 0; i < 500 && p.right.messages < 10; i++) {
+			turn(&p);
+			usleep(2000);
+		}
+		assert_int_equal(p.right.messages, 10);
+		assert_int_equal(p.left.closed + p.right.closed, 0);
+		assert_int_equal(ipc_chan_queued(p.left.chan), 0);
+		assert_int_equal(send_fails + recv_fails, 0);
+		pair_close(&p, false);
+	}
+	/* What cannot be sent at all is not lost in silence: both ends see the end. */
+	pair_open(&p, ROLE_SMTPD_CHILD, ROLE_QMGR, false);
+	send_errno = EIO;
+	send_fails = 1;
+	assert_int_equal(ipc_send(p.left.chan, &m), ERR_CLOSED);
+	assert_int_equal(p.left.closed, 0); /* not from inside the call */
+	assert_int_equal(ipc_send(p.left.chan, &m), ERR_CLOSED);
+	for (int i = 0; i < 500 && p.right.closed == 0; i++) {
+		turn(&p);
+		usleep(2000);
+	}
+	assert_int_equal(p.left.closed, 1);
+	assert_int_equal(p.right.closed, 1);
+	assert_int_equal(p.right.messages, 0);
+	pair_close(&p, false);
+	send_errno = ENOBUFS;
+	/* One that goes while it waits. */
+	pair_open(&p, ROLE_SMTPD_CHILD, ROLE_QMGR, false);
+	send_fails = 1;
+	assert_int_equal(ipc_send(p.left.chan, &m), 0);
+	recv_fails = 1;
+	turn(&p);
+	pair_close(&p, false);
+	recv_fails = send_fails = 0;
+}
+
 static void
 test_end_is_seen(void **state)
 {
@@ -520,6 +600,7 @@ main(void)
 		cmocka_unit_test(test_lying_lengths),
 		cmocka_unit_test(test_text_refuses_line_ends),
 		cmocka_unit_test(test_limit_and_one_past),
+		cmocka_unit_test(test_shortage),
 		cmocka_unit_test(test_descriptor_travels),
 		cmocka_unit_test(test_wrong_role_is_refused_on_both_ends),
 		cmocka_unit_test(test_only_the_parent_links_and_stops),

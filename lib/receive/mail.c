@@ -93,6 +93,20 @@ mail_failure(const struct mail *m)
 /* --- the spool file --- */
 
 static void
+write_failed(struct mail *m, int err)
+{
+	bool full = err == -ENOSPC || err == -EDQUOT;
+
+	log_event(LOG_queue_write, "qid=%s reason=\"%s\" remedy=\"%s\"", m->queue_id, err_str(err),
+	    full ? "free space in queue_directory, or raise the quota"
+		 : "check the disk of queue_directory and the kernel log");
+	if (full)
+		fail(m, 452, SLICE_LIT("4.3.1"), SLICE_LIT("Error: queue is full"));
+	else
+		fail_temporary(m, "Error: queue file write error");
+}
+
+static void
 write_out(struct mail *m, size_t keep)
 {
 	while (m->state == MAIL_FILE && buf_len(&m->content) > keep) {
@@ -104,17 +118,10 @@ write_out(struct mail *m, size_t keep)
 			return;
 		}
 		n = buf_write(&m->content, m->fd);
-		if (n == -ENOSPC || n == -EDQUOT) {
-			fail(m, 452, SLICE_LIT("4.3.1"), SLICE_LIT("Error: queue is full"));
-		} else if (n <= 0) {
-			log_event(LOG_queue_write,
-			    "qid=%s reason=\"%s\" remedy=\"look at the file system of "
-			    "queue_directory\"",
-			    m->queue_id, err_str((int)n));
-			fail_temporary(m, "Error: queue file write error");
-		} else {
+		if (n > 0)
 			m->written += (uint64_t)n;
-		}
+		else
+			write_failed(m, (int)n);
 	}
 }
 

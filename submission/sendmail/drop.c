@@ -27,6 +27,16 @@ write_all(int fd, struct buf *b)
 	return 0;
 }
 
+/* What was not synced is taken back; where pickup was faster it is in the queue, which is as good.
+ */
+static int
+take_back(const char *folder, const char *name, int err)
+{
+	if (unlink(name))
+		return EX_OK;
+	return complain(EX_TEMPFAIL, "%s: %s", folder, err_str(err));
+}
+
 /* The folder may not be readable for us: then its sync is left to the file system, which orders the
  * rename behind the file. */
 static void
@@ -86,10 +96,11 @@ drop_write(struct job *job)
 	}
 	/* fsync after the rename makes the name durable too (ext4, XFS) */
 	fd = open(name, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd >= 0) {
-		(void)!fsync(fd);
+	err = fd < 0 || fsync(fd) ? err_errno() : 0;
+	if (fd >= 0)
 		close(fd);
-	}
+	if (err && err != -ENOENT)
+		return take_back(folder, name, err);
 	sync_folder(folder);
 	if (job->options.verbose)
 		printf("the mail system is down: the message waits in maildrop\n");
