@@ -121,6 +121,8 @@ class Traffic:
     kinds: {name: (recipient, size)}. A kind whose recipient is of out.test is looked for at the sink, the others in the
     mailbox of u1@example.test."""
 
+    patience = 60  # seconds of a client
+
     def __init__(self, i, sink=None, kinds=None, port="smtp", sender="s@example.test"):
         self.i, self.sink, self.port, self.sender = i, sink, port, sender
         self.kinds = kinds or {"small": ("u1@example.test", 100)}
@@ -150,7 +152,7 @@ class Traffic:
         return code
 
     def hand_in(self, to, text):
-        with smtplib.SMTP("127.0.0.1", self.i.port[self.port], timeout=60 * SLOW) as s:
+        with smtplib.SMTP("127.0.0.1", self.i.port[self.port], timeout=self.patience * SLOW) as s:
             s.ehlo("client.test")
             for answer in (lambda: s.mail(self.sender), lambda: s.rcpt(to), lambda: s.data(text)):
                 code, said = answer()

@@ -51,7 +51,9 @@ class Errors:
 
     def one(self, traffic, call, error, told):
         pid, before, log = self.process(), traffic.codes.copy(), len(self.i.log())
-        s = Strace(pid, f"{call}:error={error}:syscall=getpid", trace=str(self.tmp / "trace"))
+        # Who cannot hear at all for want of memory takes nothing, and its clients wait: a shortage passes.
+        passing = ":when=1..3" if call == "recvmmsg" else ""
+        s = Strace(pid, f"{call}:error={error}:syscall=getpid{passing}", trace=str(self.tmp / "trace"))
 
         def hit():
             return "(INJECTED)" in (self.tmp / "trace").read_text(errors="replace")
@@ -98,7 +100,7 @@ CLIENT = [
     ("recvfrom", "ECONNRESET EIO", r" delivery .*status=deferred dsn=4\.4\.2 .*lost connection.*remedy="),
     ("write", "EPIPE ECONNRESET EIO", None),
     ("epoll_ctl", "ENOMEM ENOSPC", None),
-    ("recvmmsg", "ENOMEM EIO", None),
+    ("recvmmsg", "ENOMEM ENOBUFS", None),
     ("sendto", "ENOBUFS EIO", None),
 ]
 
@@ -127,7 +129,7 @@ def test_smtp_client(relaying, tmp_path):  # noqa: F811
 
 BOUNCE = [
     ("pread64", "EIO", LINE),
-    ("recvmmsg", "ENOMEM EIO", None),
+    ("recvmmsg", "ENOMEM ENOBUFS", None),
     ("sendto", "ENOBUFS ENOMEM EIO", None),
 ]
 
@@ -161,7 +163,7 @@ RECEIVER = [
     ("read", "ECONNRESET EIO", None),
     ("write", "EPIPE ECONNRESET EIO ENOSPC EDQUOT", None),
     ("epoll_ctl", "ENOMEM ENOSPC", None),
-    ("recvmmsg", "ENOMEM EIO", None),
+    ("recvmmsg", "ENOMEM ENOBUFS", None),
     ("sendto", "ENOBUFS EIO", None),
 ]
 
@@ -170,6 +172,7 @@ def test_smtpd(relaying, tmp_path):  # noqa: F811
     """The client hears 4xx, or its connection ends; then it tries again, as this one does."""
     i, traffic = relaying(**QUICK)
     traffic.kinds = {"small": ("u1@example.test", 100), "large": ("u1@example.test", 40000)}
+    traffic.patience = 8  # while the error lasts, some hear nothing
 
     def child():
         return child_of(i, "smtpd", f":{i.port['smtp']}")
@@ -198,7 +201,7 @@ PICKUP = [
     ("read", "EIO", LINE),
     ("write", "EIO ENOSPC EDQUOT EROFS", LINE),
     ("unlinkat", "EIO EROFS", LINE),
-    ("recvmmsg", "ENOMEM EIO", None),
+    ("recvmmsg", "ENOMEM ENOBUFS", None),
     ("sendto", "ENOBUFS EIO", None),
 ]
 

@@ -53,7 +53,7 @@ def stepping(make_instance, tmp_path):
         shutil.copytree(BIN, programs, symlinks=True)
         clock = Clock(tmp_path, programs, "qmgr")
         i = make_instance(start=False, direct=False, allow_deaths=True)
-        i.set(**{**relay_to(i), "daemon_directory": programs, "minimal_backoff_time": "1s", "maximal_backoff_time": "2s",
+        i.set(**{**relay_to(i), "daemon_directory": programs, "minimal_backoff_time": "1s", "maximal_backoff_time": "1s",
                  "default_destination_concurrency_failed_cohort_limit": "1000", "service_throttle_time": "100ms", **main})
         sinks.append(NextHop(i.port["sink"]))
         sinks[-1].usual = "450 4.2.0 not now"

@@ -107,7 +107,7 @@ def restart_at(i, point, traffic, trace, inject=()):
     says."""
     recovered = i.log().count(" queue-recovered ")
     folder = os.open(i.spool / "queue", os.O_RDONLY)
-    [old] = i.pids("qmgr")
+    [old] = faults.wait(lambda: i.pids("qmgr"), 30, "qmgr")  # it may be dying of the last point
     os.kill(old, signal.SIGKILL)
     fcntl.flock(folder, fcntl.LOCK_EX)  # the walk waits for it
     [pid] = faults.wait(lambda: [p for p in i.pids("qmgr") if p != old], 30, "qmgr")

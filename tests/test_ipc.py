@@ -122,7 +122,10 @@ def sockets(pid):
     """{inode: fd}"""
     out = {}
     for fd in os.listdir(f"/proc/{pid}/fd"):
-        m = re.match(r"socket:\[(\d+)\]", os.readlink(f"/proc/{pid}/fd/{fd}"))
+        try:
+            m = re.match(r"socket:\[(\d+)\]", os.readlink(f"/proc/{pid}/fd/{fd}"))
+        except FileNotFoundError:
+            continue  # it has just been closed
         if m:
             out[int(m[1])] = int(fd)
     return out

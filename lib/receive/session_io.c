@@ -40,16 +40,21 @@ session_io_stop(struct session *s)
 	s->fd = -1;
 }
 
+/* Where the kernel does not watch the connection any more (no memory, fs.epoll.max_user_watches),
+ * it ends: without its events it would hang until the client gives up. */
 static void
-set_event(struct event *ev, bool *now, bool wanted)
+set_event(struct session *s, struct event *ev, bool *now, bool wanted)
 {
 	if (*now == wanted)
 		return;
 	*now = wanted;
-	if (wanted)
-		event_add(ev, NULL);
-	else
+	if (!wanted) {
 		event_del(ev);
+	} else if (event_add(ev, NULL)) {
+		log_event(LOG_session_unwatched, "sid=%s client=%s", s->id, s->client);
+		(void)shutdown(s->fd, SHUT_RDWR);
+		event_active(s->readable, EV_READ, 0);
+	}
 }
 
 /* While the engine waits, a client may send ahead a little: the event stays, which saves two system
@@ -62,9 +67,9 @@ session_events(struct session *s)
 
 	if (s->io == IO_HANDSHAKE)
 		return; /* set by the handshake */
-	set_event(s->readable, &s->reading,
+	set_event(s, s->readable, &s->reading,
 	    !s->eof && (room || s->io == IO_LINGER) && (!s->closing || s->io == IO_LINGER));
-	set_event(s->writable, &s->writing, output);
+	set_event(s, s->writable, &s->writing, output);
 	/* what OpenSSL holds raises no event of its own */
 	if (s->inside && s->reading && s->io == IO_TLS) {
 		s->inside = false;
@@ -194,8 +199,8 @@ handshake_step(struct session *s)
 	int rc = tls_handshake(s->tls);
 
 	if (rc == TLS_WANT_READ || rc == TLS_WANT_WRITE) {
-		set_event(s->readable, &s->reading, rc == TLS_WANT_READ);
-		set_event(s->writable, &s->writing, rc == TLS_WANT_WRITE);
+		set_event(s, s->readable, &s->reading, rc == TLS_WANT_READ);
+		set_event(s, s->writable, &s->writing, rc == TLS_WANT_WRITE);
 	} else if (rc) {
 		handshake_failed(s);
 	} else {
