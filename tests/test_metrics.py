@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from instance import SLOW, wait
+from instance import BIN, SLOW, wait
 
 ROW = "metrics unix n - y - 1 metrics"
 
@@ -90,6 +90,7 @@ def switches(i):
     return found
 
 
+@pytest.mark.skipif("tsan" in str(BIN), reason="TSan's runtime has a thread of its own, which wakes up")
 def test_who_has_nothing_to_do_sleeps(instance):
     send(instance, 3)
     instance.wait_messages("u1@example.test", 3)
