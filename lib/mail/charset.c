@@ -244,6 +244,19 @@ utf8_repair(struct slice in, struct buf *out)
 	buf_add(out, slice_sub(in, from, in.n));
 }
 
+/* Some decoders (WINDOWS-1255, WINDOWS-1258, BIG5-HKSCS) hold a letter back, because a mark to
+ * combine with it may follow. */
+static void
+flush(iconv_t cd, struct buf *out)
+{
+	char last[64];
+	char *to = last;
+	size_t room = sizeof(last);
+
+	(void)iconv(cd, NULL, NULL, &to, &room);
+	buf_add(out, slice(last, sizeof(last) - room));
+}
+
 static void
 convert(iconv_t cd, struct slice in, struct buf *out)
 {
@@ -269,6 +282,7 @@ convert(iconv_t cd, struct slice in, struct buf *out)
 			break;
 		from++, left--;
 	}
+	flush(cd, out);
 }
 
 int

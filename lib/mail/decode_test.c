@@ -179,6 +179,17 @@ test_charsets(void **state)
 	assert_true(slice_eq_str(buf_slice(&out), "a\xef\xbf\xbd\xef\xbf\xbd"
 						  "b\xef\xbf\xbd"));
 	buf_clear(&out);
+	/* A last letter that a mark could have followed. */
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(charset_decode(charsets, SLICE_LIT("windows-1255"),
+				     SLICE_LIT("\xf9\xec\xe5\xe9"), &out),
+		    0);
+		assert_int_equal(
+		    charset_decode(charsets, SLICE_LIT("windows-1258"), SLICE_LIT("na"), &out), 0);
+	}
+	assert_true(slice_eq_str(buf_slice(&out), "\xd7\xa9\xd7\x9c\xd7\x95\xd7\x99na"
+						  "\xd7\xa9\xd7\x9c\xd7\x95\xd7\x99na"));
+	buf_clear(&out);
 	for (int i = 0; i < 1000; i++)
 		assert_int_equal(charset_decode(charsets, SLICE_LIT("latin1"),
 				     SLICE_LIT("\xe4\xe4\xe4\xe4\xe4\xe4\xe4\xe4\xe4\xe4"), &out),
