@@ -47,6 +47,7 @@ net_matches(const struct rule *r, const unsigned char addr[16], int family)
 static const char *
 net_parse(struct slice s, struct rule *r)
 {
+	bool sized = slice_find(s, '/') >= 0;
 	struct slice addr = slice_split(&s, '/');
 	struct rule whole;
 	uint64_t bits;
@@ -54,7 +55,7 @@ net_parse(struct slice s, struct rule *r)
 	if (address_parse(addr, r->net, &r->family))
 		return "is not an address or network: write it as 192.0.2.0/24 or 2001:db8::/32";
 	bits = r->family == AF_INET ? 32 : 128;
-	if (s.n && slice_u64(s, bits, &bits))
+	if (sized && slice_u64(s, bits, &bits))
 		return "has a bad length of prefix";
 	r->bits = (unsigned)bits;
 	whole = *r;

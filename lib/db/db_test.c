@@ -184,6 +184,7 @@ test_cidr(void **state)
 	db_free(&db);
 	refused("cidr", "c2", "192.0.2.1/24 x\n", 0, "bits set behind the prefix");
 	refused("cidr", "c2", "192.0.2.0/33 x\n", 0, "length of prefix");
+	refused("cidr", "c2", "192.0.2.0/ x\n", 0, "length of prefix");
 	refused("cidr", "c2", "192.0.2.0/24\n", 0, "no value");
 	refused("cidr", "c2", "host x\n", 0, "not an address");
 	refused("cidr", "c2", "if 192.0.2.0/24\n", 0, "without endif");
@@ -217,6 +218,26 @@ test_regexp(void **state)
 	refused("regexp", "r2", "/a/ $x\n", 0, "neither $1");
 	refused("regexp", "r2", "/(a)/ |run $1\n", DB_NO_EXPAND, "commands or files");
 	refused("pcre", "r2", "if /a/\n/b/ c\n", 0, "without endif");
+}
+
+/* Numbers of two digits, and patterns with more groups than a match can tell. */
+static void
+test_many_groups(void **state)
+{
+	char text[512] = "/^";
+	struct db *db;
+
+	(void)state;
+	put("g", "/^(1)(2)(3)(4)(5)(6)(7)(8)(9)(a)(b)(c)$/ $12${11}$1\n");
+	db = opened("pcre", path("g"), 0);
+	assert_string_equal(get(db, "123456789abc"), "cb1");
+	db_free(&db);
+	refused("pcre", "g2", "/^(1)(2)$/ $12\n", 0, "group that the pattern does not have");
+	refused("pcre", "g2", "/^(1)$/ $1234\n", 0, "neither $1");
+	for (int i = 0; i < 100; i++)
+		strcat(text, "(a)");
+	strcat(text, "/ x$1\n");
+	refused("pcre", "g2", text, 0, "more than 99 groups");
 }
 
 /* A pattern that explodes must end in a temporary error, soon. */
@@ -380,6 +401,7 @@ main(void)
 		cmocka_unit_test(test_inline_static_unix),
 		cmocka_unit_test(test_cidr),
 		cmocka_unit_test(test_regexp),
+		cmocka_unit_test(test_many_groups),
 		cmocka_unit_test(test_match_limit),
 		cmocka_unit_test(test_refresh),
 		cmocka_unit_test(test_lmdb),

@@ -16,6 +16,7 @@ enum {
 	HEAP_LIMIT = 4096,     /* KiB of one match */
 	PATTERN_LIMIT = 65536, /* bytes of one pattern, compiled from a file of the admin */
 	RESULT_LIMIT = 65536,  /* bytes of one value after expansion */
+	GROUPS_LIMIT = 99,     /* of one pattern: more would leave every $1 empty */
 };
 
 struct rule {
@@ -58,7 +59,8 @@ flag_bit(unsigned char c)
 	}
 }
 
-/* The length of a $reference at the head of s and its number; 0 if it is none. */
+/* The length of a $reference at the head of s and its number; 0 if it is none. All digits count:
+ * $12 is group 12, as elsewhere, not group 1 and a 2. */
 static size_t
 reference(struct slice s, unsigned *number_r)
 {
@@ -66,9 +68,9 @@ reference(struct slice s, unsigned *number_r)
 	size_t from = close ? 2 : 1, at = from;
 	unsigned n = 0;
 
-	while (at < s.n && ascii_is_digit(s.p[at]) && at < from + (close ? 3 : 1))
+	while (at < s.n && ascii_is_digit(s.p[at]) && at < from + 3)
 		n = n * 10 + (unsigned)(s.p[at++] - '0');
-	if (at == from || !n)
+	if (at == from || !n || (at < s.n && ascii_is_digit(s.p[at])))
 		return 0;
 	if (close && (at == s.n || s.p[at++] != close))
 		return 0;
@@ -118,7 +120,7 @@ compile(struct rule *r, struct slice pattern, uint32_t options)
 	if (!r->code)
 		return "has a pattern that PCRE2 does not accept";
 	pcre2_pattern_info(r->code, PCRE2_INFO_CAPTURECOUNT, &r->groups);
-	return NULL;
+	return r->groups > GROUPS_LIMIT ? "has a pattern with more than 99 groups" : NULL;
 }
 
 /* Reads [!]/pattern/flags off the line. */
@@ -207,7 +209,7 @@ patterns_load(const struct db_source *src, void **state_r, struct buf *why, bool
 	t->pcre = pcre;
 	t->no_expand = src->flags & DB_NO_EXPAND;
 	t->limits = pcre2_match_context_create(NULL);
-	t->match = pcre2_match_data_create(100, NULL);
+	t->match = pcre2_match_data_create(GROUPS_LIMIT + 1, NULL);
 	if (!t->limits || !t->match)
 		die("out of memory in PCRE2");
 	pcre2_set_match_limit(t->limits, MATCH_LIMIT);
