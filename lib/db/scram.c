@@ -14,6 +14,7 @@
 #include <crypt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unictype.h>
 #include <uninorm.h>
 #include <unistr.h>
 
@@ -52,15 +53,47 @@ maps_to_space(uint32_t c)
 	       c == 0x205f || c == 0x3000;
 }
 
-/* RFC 3454, tables C.2 to C.9 in the ranges that matter */
+/* RFC 3454, tables C.2 to C.9; what NFKC leaves of them */
 static bool
 is_prohibited(uint32_t c)
 {
 	return c < 0x20 || (c >= 0x7f && c <= 0x9f) || c == 0x06dd || c == 0x070f || c == 0x180e ||
 	       (c >= 0x200e && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) ||
-	       (c >= 0x2061 && c <= 0x206f) || (c >= 0xd800 && c <= 0xf8ff) ||
+	       (c >= 0x2061 && c <= 0x206f) || (c >= 0x2ff0 && c <= 0x2ffb) ||
+	       (c >= 0xd800 && c <= 0xf8ff) || (c >= 0x1d173 && c <= 0x1d17a) ||
 	       (c >= 0xfff9 && c <= 0xfffd) || (c & 0xfffe) == 0xfffe ||
 	       (c >= 0xfdd0 && c <= 0xfdef) || (c >= 0xe0000 && c <= 0xe007f) || c >= 0xf0000;
+}
+
+static bool
+is_rtl(uint32_t c)
+{
+	int class = uc_bidi_class(c);
+
+	return class == UC_BIDI_R || class == UC_BIDI_AL;
+}
+
+/* RFC 3454, section 6: with a right-to-left letter the text begins and ends with one and holds no
+ * left-to-right letter. */
+static bool
+bidi_ok(const uint32_t *points, size_t n)
+{
+	bool rtl = false, ltr = false;
+
+	for (size_t i = 0; i < n; i++) {
+		rtl |= is_rtl(points[i]);
+		ltr |= uc_bidi_class(points[i]) == UC_BIDI_L;
+	}
+	return !rtl || (!ltr && is_rtl(points[0]) && is_rtl(points[n - 1]));
+}
+
+static bool
+is_allowed(const uint32_t *points, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (is_prohibited(points[i]))
+			return false;
+	return bidi_ok(points, n);
 }
 
 int
@@ -69,7 +102,7 @@ scram_prepare(struct slice password, struct buf *out)
 	uint32_t *points;
 	uint8_t *text = NULL;
 	size_t n = 0, m = 0, size = 0;
-	int err = 0;
+	int err;
 
 	if (password.n == 0 || password.n > PASSWORD_MAX)
 		return password.n ? ERR_LIMIT : ERR_SYNTAX;
@@ -84,10 +117,7 @@ scram_prepare(struct slice password, struct buf *out)
 	if (m > 0) {
 		size_t k = 0;
 		uint32_t *normal = u32_normalize(UNINORM_NFKC, points, m, NULL, &k);
-		for (size_t i = 0; normal && i < k; i++)
-			if (is_prohibited(normal[i]))
-				err = ERR_SYNTAX;
-		if (normal && !err)
+		if (normal && is_allowed(normal, k))
 			text = u32_to_u8(normal, k, NULL, &size);
 		if (normal)
 			OPENSSL_cleanse(normal, k * sizeof(*normal));
@@ -230,6 +260,7 @@ scram_check(const char *verifier, struct slice password)
 		err = ERR_DENIED;
 	buf_wipe(&prepared);
 	OPENSSL_cleanse(&have, sizeof(have));
+	OPENSSL_cleanse(&want, sizeof(want));
 	return err;
 }
 
@@ -237,8 +268,10 @@ unsigned
 scram_rounds(const char *verifier)
 {
 	struct verifier v;
+	unsigned rounds = parse(verifier, &v) < 0 ? 0 : v.rounds;
 
-	return parse(verifier, &v) < 0 ? 0 : v.rounds;
+	OPENSSL_cleanse(&v, sizeof(v));
+	return rounds;
 }
 
 void

@@ -63,6 +63,16 @@ test_saslprep(void **state)
 		  "b",
 		    "a b" },
 		{ "\xff", NULL },
+		{ "\xd8\xa7"
+		  "1",
+		    NULL },
+		{ "\xd8\xa7"
+		  "1\xd8\xa8",
+		    "\xd8\xa7"
+		    "1\xd8\xa8" },
+		{ "\xd7\xa9x\xd7\xa9", NULL },
+		{ "\xe2\xbf\xb0", NULL },
+		{ "\xf0\x9d\x85\xb3", NULL },
 		{ "\xc2\xad", NULL },
 		{ "", NULL },
 	};
