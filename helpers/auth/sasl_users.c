@@ -156,6 +156,6 @@ sasl_check_password(sasl_conn_t *conn, void *context, const char *user, const ch
 	}
 	cache_put(x->shared->cache, x->user.name, verifier, password, ev_now_us() / 1000);
 	if (x->user.scram256.n == 0) /* an imported hash has done its service */
-		(void)!users_set_password(x->shared->users, x->user.name, password);
+		(void)!users_upgrade(x->shared->users, &x->user, password);
 	return SASL_OK;
 }

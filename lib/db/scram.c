@@ -299,6 +299,29 @@ scram_fake(enum scram_hash hash, struct slice name, unsigned rounds, const unsig
 	format(&v, out);
 }
 
+static const char *
+crypt_text(const char *hash)
+{
+	return strncasecmp(hash, "{CRYPT}", 7) == 0 ? hash + 7 : hash;
+}
+
+/* A hash is whole if hashing anything by it gives one as long. */
+int
+scram_crypt_accept(const char *hash, bool *weak_r)
+{
+	struct crypt_data *data = xcalloc(1, sizeof(*data));
+	const char *got;
+	int err = 0;
+
+	hash = crypt_text(hash);
+	*weak_r = crypt_checksalt(hash) != CRYPT_SALT_OK;
+	got = crypt_rn("", hash, data, sizeof(*data));
+	if (!got || got[0] == '*' || strlen(got) != strlen(hash))
+		err = ERR_SYNTAX;
+	free(data);
+	return err;
+}
+
 int
 scram_crypt_check(const char *hash, struct slice password)
 {
@@ -307,8 +330,7 @@ scram_crypt_check(const char *hash, struct slice password)
 	const char *got;
 	int err;
 
-	if (strncasecmp(hash, "{CRYPT}", 7) == 0)
-		hash += 7;
+	hash = crypt_text(hash);
 	if (password.n > PASSWORD_MAX || slice_cstr(password, &phrase) < 0)
 		return ERR_DENIED;
 	data = xcalloc(1, sizeof(*data));

@@ -35,6 +35,9 @@ unsigned scram_rounds(const char *verifier);
  */
 void scram_fake(enum scram_hash hash, struct slice name, unsigned rounds,
     const unsigned char secret[32], char out[SCRAM_VERIFIER_MAX]);
+/* Whether the text is a whole hash of a method that crypt(3) knows (ERR_SYNTAX: not), and whether
+ * that is one that it would no longer choose: DES, MD5, too few rounds. As slow as a check. */
+int scram_crypt_accept(const char *hash, bool *weak_r) CHECKED;
 /* 0 if the password fits a hash of crypt(3), optionally with a prefix {CRYPT}; ERR_DENIED;
  * ERR_CORRUPT: no such method. */
 int scram_crypt_check(const char *hash, struct slice password) CHECKED;

@@ -119,7 +119,7 @@ record_decode(struct slice in, struct arena *arena, struct user *user)
 	user->mailbox = cursor_counted(&c, 4096);
 	user->scram256 = cursor_counted(&c, SCRAM_VERIFIER_MAX);
 	user->scram1 = cursor_counted(&c, SCRAM_VERIFIER_MAX);
-	user->crypt = cursor_counted(&c, 512);
+	user->crypt = cursor_counted(&c, USERS_CRYPT_MAX);
 	user->sender_count = cursor_u16(&c);
 	if (user->sender_count > USERS_SENDERS_MAX)
 		return ERR_CORRUPT;
@@ -207,6 +207,18 @@ open_databases(struct users *u, bool create)
 	return users_finish(txn, err);
 }
 
+/* A copy that was put back with wider rights would show the verifiers to everybody. */
+static int
+narrow(MDB_env *env)
+{
+	struct stat st;
+	int fd;
+
+	if (mdb_env_get_fd(env, &fd) != 0 || fstat(fd, &st) < 0)
+		return err_errno();
+	return (st.st_mode & 07177) && fchmod(fd, 0600) < 0 ? err_errno() : 0;
+}
+
 int
 users_open(const char *path, bool create, const struct users_opts *opts, struct users **users_r,
     char *why, size_t size)
@@ -230,6 +242,8 @@ users_open(const char *path, bool create, const struct users_opts *opts, struct 
 		err = users_from_lmdb(mdb_env_open(u->env, path, MDB_NOSUBDIR, 0600));
 		umask(mask);
 	}
+	if (!err)
+		err = narrow(u->env);
 	if (!err) {
 		mdb_reader_check(u->env, &dead);
 		err = open_databases(u, create);
@@ -336,7 +350,7 @@ users_each(struct users *u, int (*each)(void *ctx, const struct user *user), voi
 	MDB_cursor *walk = NULL;
 	MDB_val key, data;
 	MDB_txn *txn;
-	int err = users_begin(u, false, &txn);
+	int err = users_begin(u, false, &txn), damaged = 0;
 
 	if (err)
 		return err;
@@ -344,8 +358,9 @@ users_each(struct users *u, int (*each)(void *ctx, const struct user *user), voi
 	while (!err && (err = users_from_lmdb(mdb_cursor_get(walk, &key, &data, MDB_NEXT))) == 0) {
 		struct user user = { 0 };
 		user.name = arena_dup(&arena, users_from_val(key));
-		err = record_decode(users_from_val(data), &arena, &user);
-		if (!err)
+		if (record_decode(users_from_val(data), &arena, &user) < 0)
+			damaged = ERR_CORRUPT;
+		else
 			err = each(ctx, &user);
 		arena_reset(&arena);
 	}
@@ -353,7 +368,7 @@ users_each(struct users *u, int (*each)(void *ctx, const struct user *user), voi
 		mdb_cursor_close(walk);
 	mdb_txn_abort(txn);
 	arena_free(&arena);
-	return err == ERR_NOT_FOUND ? 0 : err;
+	return err == ERR_NOT_FOUND ? damaged : err;
 }
 
 uint64_t

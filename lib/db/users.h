@@ -16,6 +16,7 @@
 
 #define USERS_NAME_MAX 255
 #define USERS_SENDERS_MAX 64
+#define USERS_CRYPT_MAX 512
 
 struct users;
 
@@ -41,8 +42,8 @@ struct user {
 	size_t sender_count;
 };
 
-/* create: makes the file (mode 0600) where it is missing. why (may be NULL) gets a line for the
- * admin. */
+/* create: makes the file where it is missing. Its mode is 0600 afterwards. why (may be NULL) gets a
+ * line for the admin. */
 int users_open(const char *path, bool create, const struct users_opts *opts, struct users **users_r,
     char *why, size_t size) CHECKED;
 /* Only at the end of the process. */
@@ -57,7 +58,8 @@ int users_get(
 /* The user that has this address as its name or among its senders (whole addresses only). */
 int users_find_address(
     struct users *users, struct slice address, struct arena *arena, struct user *user_r) CHECKED;
-/* Calls each in order of names until it returns something else than 0, which is returned. */
+/* Calls each in order of names until it returns something else than 0, which is returned.
+ * ERR_CORRUPT: records that cannot be read were passed over. */
 int users_each(
     struct users *users, int (*each)(void *ctx, const struct user *user), void *ctx) CHECKED;
 /* Adds 1 at each change of the store, by anyone. */
@@ -66,13 +68,15 @@ uint64_t users_generation(struct users *users);
 void users_secret(struct users *users, unsigned char out[32]);
 
 /*
- * Adds (ERR_STATE: is there already) or replaces (ERR_NOT_FOUND). uid 0 in a new user: the next of
+ * Adds (ERR_STATE: is there already) or replaces what was seen by users_get (ERR_NOT_FOUND;
+ * ERR_STATE: somebody has changed it since). uid 0 in a new user: the next of
  * the range; gid 0: the uid; an empty home: mailbox_base/DOMAIN/LOCAL or mailbox_base/NAME; an
  * empty mailbox: "maildir:HOME/Maildir". What was filled in stands in *user afterwards, in the
  * arena. ERR_SYNTAX: name, home or mailbox are not usable, ERR_LIMIT: the uid range is used up.
  */
 int users_add(struct users *users, struct arena *arena, struct user *user) CHECKED;
-int users_replace(struct users *users, struct arena *arena, struct user *user) CHECKED;
+int users_replace(
+    struct users *users, struct arena *arena, const struct user *seen, struct user *user) CHECKED;
 int users_remove(struct users *users, struct slice name) CHECKED;
 /* Fills in the verifiers of *user (in the arena) for a password; stores nothing. */
 int users_make_verifiers(const struct users *users, struct slice password, struct arena *arena,
@@ -80,6 +84,9 @@ int users_make_verifiers(const struct users *users, struct slice password, struc
 /* New verifiers for the password; drops a crypt hash. ERR_SYNTAX: the password cannot be prepared.
  */
 int users_set_password(struct users *users, struct slice name, struct slice password) CHECKED;
+/* The same in place of the crypt hash that was seen, whose password this is. ERR_STATE: the user
+ * has another credential by now, which stays. */
+int users_upgrade(struct users *users, const struct user *seen, struct slice password) CHECKED;
 /* The password against scram256, or if there is none crypt. 0, ERR_DENIED, ERR_CORRUPT. Slow on
  * purpose. */
 int users_check(const struct user *user, struct slice password) CHECKED;

@@ -146,6 +146,8 @@ fill_in(struct users *u, MDB_txn *txn, struct arena *arena, struct user *user)
 	if (user->mailbox.n == 0)
 		user->mailbox =
 		    slice_str(arena_printf(arena, "maildir:%.*s/Maildir", SLICE_ARG(user->home)));
+	if (user->crypt.n > USERS_CRYPT_MAX) /* the record could not be read */
+		return ERR_SYNTAX;
 	if (!path_ok(user->home) || mailbox_parse(user->mailbox, &mailbox) < 0 ||
 	    !path_ok(mailbox.path))
 		return ERR_SYNTAX;
@@ -219,8 +221,22 @@ users_add(struct users *u, struct arena *arena, struct user *user)
 	return users_finish(txn, err);
 }
 
+static bool
+same_record(const struct user *a, const struct user *b)
+{
+	struct buf x = { 0 }, y = { 0 };
+	bool same;
+
+	record_encode(a, &x);
+	record_encode(b, &y);
+	same = slice_eq(buf_slice(&x), buf_slice(&y));
+	buf_wipe(&x);
+	buf_wipe(&y);
+	return same;
+}
+
 int
-users_replace(struct users *u, struct arena *arena, struct user *user)
+users_replace(struct users *u, struct arena *arena, const struct user *seen, struct user *user)
 {
 	struct user old;
 	MDB_txn *txn;
@@ -229,6 +245,8 @@ users_replace(struct users *u, struct arena *arena, struct user *user)
 	if (err)
 		return err;
 	err = users_read(u, txn, user->name, arena, &old);
+	if (!err && !same_record(seen, &old))
+		err = ERR_STATE;
 	if (!err)
 		err = drop_references(u, txn, &old);
 	if (!err)
@@ -286,8 +304,9 @@ users_make_verifiers(
 	return 0;
 }
 
-int
-users_set_password(struct users *u, struct slice name, struct slice password)
+/* crypt: the hash that must still be the user's only credential; NULL: whatever it is. */
+static int
+set_password(struct users *u, struct slice name, const struct slice *crypt, struct slice password)
 {
 	struct arena arena = { 0 };
 	struct user user, fresh = { 0 };
@@ -298,6 +317,8 @@ users_set_password(struct users *u, struct slice name, struct slice password)
 		err = users_begin(u, true, &txn);
 	if (!err) {
 		err = users_read(u, txn, name, &arena, &user);
+		if (!err && crypt && (user.scram256.n || !slice_eq(user.crypt, *crypt)))
+			err = ERR_STATE;
 		if (!err) {
 			user.scram256 = fresh.scram256;
 			user.scram1 = fresh.scram1;
@@ -309,6 +330,18 @@ users_set_password(struct users *u, struct slice name, struct slice password)
 	}
 	arena_free(&arena);
 	return err;
+}
+
+int
+users_set_password(struct users *u, struct slice name, struct slice password)
+{
+	return set_password(u, name, NULL, password);
+}
+
+int
+users_upgrade(struct users *u, const struct user *seen, struct slice password)
+{
+	return set_password(u, seen->name, &seen->crypt, password);
 }
 
 int

@@ -129,6 +129,29 @@ options(struct call *c, struct user *user, size_t from)
 	return DONE;
 }
 
+/* A hash of no known method would lock the user out without a word. */
+static int
+check_crypt(struct call *c, const struct user *user)
+{
+	char hash[USERS_CRYPT_MAX + 1];
+	bool weak;
+
+	if (user->crypt.n == 0)
+		return DONE;
+	if (slice_copy(user->crypt, hash, sizeof(hash)) < 0 ||
+	    scram_crypt_accept(hash, &weak) < 0) {
+		buf_addf(c->out, "user %.*s: crypt= is no hash that crypt(3) knows\n",
+		    SLICE_ARG(user->name));
+		return FAILED;
+	}
+	if (weak)
+		buf_addf(c->out,
+		    "user %.*s: crypt= is a hash of a weak method; it is replaced at the next "
+		    "login, or by bulkhead user passwd\n",
+		    SLICE_ARG(user->name));
+	return DONE;
+}
+
 /* --- verbs --- */
 
 static int
@@ -138,7 +161,7 @@ verb_add(struct call *c)
 	struct slice password = c->words[2];
 	int status = options(c, &user, 3), err = 0;
 
-	if (status)
+	if (status || (status = check_crypt(c, &user)) != DONE)
 		return status;
 	if (password.n == 0 && user.crypt.n == 0) {
 		buf_addf(c->out, "user %.*s: the password is empty\n", SLICE_ARG(user.name));
@@ -174,14 +197,20 @@ verb_passwd(struct call *c)
 static int
 verb_change(struct call *c)
 {
-	struct user user;
-	int err = users_get(c->users, c->words[1], c->arena, &user), status;
+	struct user seen, user;
+	int err, status;
 
-	if (!err) {
+	do {
+		err = users_get(c->users, c->words[1], c->arena, &seen);
+		if (err)
+			break;
+		user = seen;
 		if ((status = options(c, &user, 2)) != DONE)
 			return status;
-		err = users_replace(c->users, c->arena, &user);
-	}
+		if (!slice_eq(user.crypt, seen.crypt) && (status = check_crypt(c, &user)) != DONE)
+			return status;
+		err = users_replace(c->users, c->arena, &seen, &user);
+	} while (err == ERR_STATE); /* changed meanwhile, by a login or another call */
 	if (err)
 		return complain(c, err, c->words[1], "change");
 	buf_addf(c->out, "user %.*s changed\n", SLICE_ARG(user.name));

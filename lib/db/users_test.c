@@ -1,5 +1,5 @@
 /* Unit tests of password verifiers and the user store. */
-#include "db/users.h"
+#include "db/users_private.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -297,10 +297,109 @@ test_change(void **state)
 	store_close(&s);
 }
 
+/* Between reading a user and writing it, somebody else may have changed it: that change stays. */
+static void
+test_change_meanwhile(void **state)
+{
+	struct user seen, user;
+	struct store s;
+
+	(void)state;
+	store_open(&s);
+	assert_int_equal(run(&s, "add a old", NULL), 0);
+	assert_int_equal(users_get(s.users, SLICE_LIT("a"), &s.arena, &seen), 0);
+	user = seen;
+	user.flags |= USER_DISABLED;
+	assert_int_equal(run(&s, "passwd a new", NULL), 0);
+	assert_int_equal(users_replace(s.users, &s.arena, &seen, &user), ERR_STATE);
+	assert_int_equal(run(&s, "check a new", NULL), 0);
+	/* a login with an imported hash, while the admin sets a password */
+	assert_int_equal(run(&s, "add b - crypt=$1$saltsalt$vgH4geits1dO97n9gC6X10", NULL), 0);
+	assert_int_equal(users_get(s.users, SLICE_LIT("b"), &s.arena, &seen), 0);
+	assert_int_equal(run(&s, "passwd b new", NULL), 0);
+	assert_int_equal(users_upgrade(s.users, &seen, SLICE_LIT("old")), ERR_STATE);
+	assert_int_equal(run(&s, "check b new", NULL), 0);
+	assert_int_equal(run(&s, "change b crypt=$1$saltsalt$d7LNQ2MbR/sz/hgJ/B94y/", NULL), 0);
+	assert_int_equal(users_upgrade(s.users, &seen, SLICE_LIT("old")), ERR_STATE);
+	assert_int_equal(users_get(s.users, SLICE_LIT("b"), &s.arena, &seen), 0);
+	assert_int_equal(users_upgrade(s.users, &seen, SLICE_LIT("other")), 0);
+	assert_int_equal(run(&s, "check b other", NULL), 0);
+	store_close(&s);
+}
+
+static void
+test_imported_hashes(void **state)
+{
+	static const char *const bad[] = { "secret", "*", "!", "{CRYPT}", "$9$x$y", "{SSHA}abcd",
+		"$1$saltsalt$cut" };
+	struct store s;
+	char text[700];
+
+	(void)state;
+	store_open(&s);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		snprintf(text, sizeof(text), "add a - crypt=%s", bad[i]);
+		assert_int_equal(run(&s, text, NULL), 1);
+		assert_true(said(&s, "no hash that crypt(3) knows"));
+	}
+	assert_int_equal(
+	    run(&s, "add md5 - crypt={CRYPT}$1$saltsalt$vgH4geits1dO97n9gC6X10", NULL), 0);
+	assert_true(said(&s, "weak method"));
+	assert_int_equal(run(&s, "add des - crypt=abNANd1rDfiNc", NULL), 0);
+	assert_true(said(&s, "weak method"));
+	assert_int_equal(
+	    run(&s,
+		"add sha512 - crypt=$6$saltsalt$TVLlQcbpFVof5W3Yz4DTP6gRstiNuHwwTt6GLc1E5n0U0aDehy0"
+		"S5knV8wiOQSpT0Y77vwPZN.Pq.H91p5hVO1",
+		NULL),
+	    0);
+	assert_false(said(&s, "weak"));
+	assert_int_equal(run(&s, "change sha512 crypt=plain", NULL), 1);
+	store_close(&s);
+}
+
+/* What a record cannot hold is refused, and not written for nobody to read. */
+static void
+test_sizes(void **state)
+{
+	static unsigned char hash[USERS_CRYPT_MAX + 1];
+	struct user user = { .name = SLICE_LIT("a"), .crypt = slice(hash, sizeof(hash)) };
+	struct store s;
+
+	(void)state;
+	store_open(&s);
+	assert_int_equal(users_add(s.users, &s.arena, &user), ERR_SYNTAX);
+	user.crypt.n--;
+	assert_int_equal(users_add(s.users, &s.arena, &user), 0);
+	assert_int_equal(users_get(s.users, SLICE_LIT("a"), &s.arena, &user), 0);
+	store_close(&s);
+}
+
+/* One record that cannot be read hides no other. */
+static void
+test_damaged_record(void **state)
+{
+	MDB_val key = { 1, (void *)(uintptr_t) "b" }, data = { 3, (void *)(uintptr_t) "\1xx" };
+	struct store s;
+	MDB_txn *txn;
+
+	(void)state;
+	store_open(&s);
+	assert_int_equal(run(&s, "add a x", NULL), 0);
+	assert_int_equal(run(&s, "add c x", NULL), 0);
+	assert_int_equal(users_begin(s.users, true, &txn), 0);
+	assert_int_equal(mdb_put(txn, s.users->names, &key, &data, 0), 0);
+	assert_int_equal(users_finish(txn, 0), 0);
+	assert_int_equal(run(&s, "list", NULL), 1);
+	assert_true(said(&s, "a uid=") && said(&s, "c uid=") && said(&s, "cannot list"));
+	store_close(&s);
+}
+
 static void
 test_reopened(void **state)
 {
 	unsigned char a[32], b[32];
+	struct stat st;
 	struct user user;
 	struct store s;
 	char why[200];
@@ -309,14 +408,18 @@ test_reopened(void **state)
 	(void)state;
 	store_open(&s);
 	users_secret(s.users, a);
-	assert_int_equal(run(&s, "add imported - crypt=$1$salt$hash", NULL), 0);
+	assert_int_equal(
+	    run(&s, "add imported - crypt=$1$saltsalt$vgH4geits1dO97n9gC6X10", NULL), 0);
 	users_close(&s.users);
+	assert_int_equal(chmod(s.path, 0644), 0);
 	assert_int_equal(users_open(s.path, false, &opts, &s.users, NULL, 0), 0);
+	assert_int_equal(stat(s.path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0600);
 	users_secret(s.users, b);
 	assert_memory_equal(a, b, 32);
 	assert_int_equal(users_get(s.users, SLICE_LIT("imported"), &s.arena, &user), 0);
 	assert_int_equal(user.scram256.n, 0);
-	assert_true(slice_eq_str(user.crypt, "$1$salt$hash"));
+	assert_true(slice_eq_str(user.crypt, "$1$saltsalt$vgH4geits1dO97n9gC6X10"));
 	assert_int_equal(
 	    users_open("/nonexistent/users.lmdb", false, &opts, &none, why, sizeof(why)), -ENOENT);
 	assert_non_null(strstr(why, "bulkhead user add"));
@@ -361,6 +464,10 @@ main(void)
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_uids_are_never_given_twice),
 		cmocka_unit_test(test_change),
+		cmocka_unit_test(test_change_meanwhile),
+		cmocka_unit_test(test_imported_hashes),
+		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_damaged_record),
 		cmocka_unit_test(test_reopened),
 		cmocka_unit_test(test_make_home),
 	};
