@@ -203,17 +203,16 @@ address_quote_local(struct slice local, struct buf *out)
 	buf_add_byte(out, '"');
 }
 
-static void
-add_canonical_local(const struct address *a, struct buf *out)
+/* NFC may give more octets than there were, and what is taken must still be an address then. */
+static int
+canonical_local(const struct address *a, struct buf *out)
 {
 	struct buf plain;
 	size_t n;
 	uint8_t *nfc = NULL;
 
-	if (!a->quoted && !a->utf8) {
-		buf_add(out, a->local);
-		return;
-	}
+	if (!a->quoted && !a->utf8)
+		return buf_add(out, a->local);
 	buf_init(&plain, 0);
 	address_local(a, &plain);
 	if (a->utf8)
@@ -221,12 +220,14 @@ add_canonical_local(const struct address *a, struct buf *out)
 	address_quote_local(nfc ? slice(nfc, n) : buf_slice(&plain), out);
 	free(nfc);
 	buf_free(&plain);
+	return buf_len(out) > ADDRESS_LOCAL_MAX ? ERR_LIMIT : 0;
 }
 
 int
 address_canonical(const struct address *a, struct buf *out)
 {
 	char domain[DOMAIN_BUF_SIZE] = "";
+	struct buf local = { 0 };
 	int err;
 
 	if (a->literal) {
@@ -237,12 +238,13 @@ address_canonical(const struct address *a, struct buf *out)
 		if (err)
 			return err;
 	}
-	add_canonical_local(a, out);
-	if (a->domain.n) {
-		buf_add_byte(out, '@');
-		buf_add_str(out, domain);
-	}
-	return 0;
+	err = canonical_local(a, &local);
+	if (!err)
+		err = buf_add(out, buf_slice(&local));
+	if (!err && a->domain.n)
+		err = buf_addf(out, "@%s", domain);
+	buf_free(&local);
+	return err;
 }
 
 int

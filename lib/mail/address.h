@@ -52,8 +52,8 @@ void address_quote_local(struct slice local, struct buf *out);
 
 /*
  * The form in which an address travels inside the suite: local-part with least quoting (NFC),
- * lower-case A-label domain. The null path gives nothing. Errors as domain_to_ascii; then nothing
- * is appended.
+ * lower-case A-label domain. The null path gives nothing. Errors as domain_to_ascii, and ERR_LIMIT
+ * for a local-part that NFC makes too long; then nothing is appended.
  */
 int address_canonical(const struct address *a, struct buf *out) CHECKED;
 

@@ -283,6 +283,11 @@ check_canonical(const char *in, unsigned flags, const char *expected)
 static void
 canonical_forms(void **state)
 {
+	char long_local[ADDRESS_LOCAL_MAX + sizeof("@example.org")] = "";
+	struct buf out = { 0 };
+	struct address a;
+
+	memcpy(long_local + ADDRESS_LOCAL_MAX, "@example.org", sizeof("@example.org"));
 	(void)state;
 	check_canonical("User@EXAMPLE.Org", 0, "User@example.org");
 	check_canonical("\"user\"@example.org", 0, "user@example.org");
@@ -291,6 +296,13 @@ canonical_forms(void **state)
 	check_canonical("\"a\\\"b\"@example.org", 0, "\"a\\\"b\"@example.org");
 	check_canonical("\"a..b\"@example.org", 0, "\"a..b\"@example.org");
 	check_canonical("\"\"@example.org", 0, "\"\"@example.org");
+	/* NFC makes a semicolon of U+037E, and three times the octets of U+1D160. */
+	check_canonical("a\xcd\xbe@example.org", ADDRESS_UTF8, "\"a;\"@example.org");
+	for (size_t i = 0; i < ADDRESS_LOCAL_MAX; i += 4)
+		memcpy(long_local + i, "\xf0\x9d\x85\xa0", 4);
+	assert_int_equal(address_parse(slice_str(long_local), ADDRESS_UTF8, &a), 0);
+	assert_int_equal(address_canonical(&a, &out), ERR_LIMIT);
+	assert_int_equal(buf_len(&out), 0);
 	check_canonical("a@[IPV6:2001:DB8::1]", 0, "a@[ipv6:2001:db8::1]");
 	check_canonical("a@under_score.example", 0, "a@under_score.example");
 	check_canonical("postmaster", 0, NULL);
