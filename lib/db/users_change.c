@@ -7,6 +7,7 @@
 #include "db/users_private.h"
 
 #include "db/mailbox.h"
+#include "mail/address.h"
 #include "tls/openssl.h"
 
 #include <stdlib.h>
@@ -48,6 +49,30 @@ path_ok(struct slice path)
 	return path.n > 1 && path.n < 4096 && path.p[0] == '/' && slice_find(path, 0) < 0 &&
 	       slice_find(path, '\n') < 0 && slice_search(path, SLICE_LIT("/../")) < 0 &&
 	       !slice_has_suffix(path, "/..");
+}
+
+/* A new name: its domain becomes a directory, "." as well. */
+static bool
+new_name_ok(struct slice name)
+{
+	struct slice domain = name;
+
+	slice_split(&domain, '@');
+	return users_name_ok(name) && utf8_valid(name) && !utf8_has_control(name) &&
+	       (domain.n == 0 || domain_check(domain, true) == 0);
+}
+
+/* "x@y", where x may be quoted, or "@y" */
+static bool
+sender_ok(struct slice sender)
+{
+	struct address address;
+
+	if (sender.n > USERS_NAME_MAX)
+		return false;
+	if (sender.n && sender.p[0] == '@')
+		return domain_check(slice_sub(sender, 1, sender.n), true) == 0;
+	return address_parse(sender, ADDRESS_UTF8, &address) == 0;
 }
 
 static struct slice
@@ -153,7 +178,7 @@ fill_in(struct users *u, MDB_txn *txn, struct arena *arena, struct user *user)
 		return ERR_SYNTAX;
 	for (size_t i = 0; i < user->sender_count; i++) {
 		user->senders[i] = users_fold(arena, user->senders[i]);
-		if (slice_find(user->senders[i], '@') < 0 || user->senders[i].n > USERS_NAME_MAX)
+		if (!sender_ok(user->senders[i]))
 			return ERR_SYNTAX;
 	}
 	return 0;
@@ -212,6 +237,8 @@ users_add(struct users *u, struct arena *arena, struct user *user)
 		return err;
 	err = users_read(u, txn, user->name, arena, &old);
 	err = err == ERR_NOT_FOUND ? 0 : err == 0 ? ERR_STATE : err;
+	if (!err && !new_name_ok(user->name))
+		err = ERR_SYNTAX;
 	if (!err)
 		err = fill_in(u, txn, arena, user);
 	if (!err && user->created == 0)

@@ -229,11 +229,13 @@ test_add_and_check(void **state)
 static void
 test_refusals(void **state)
 {
-	static const char *const bad[] = { "add a/b x", "add .. x", "add a@b@c x", "add -x x",
-		"add a*b x", "add ok x uid=0", "add ok x uid=-1", "add ok x home=relative",
-		"add ok x home=/a/../b", "add ok x colour=red", "add ok -",
-		"add ok x sender=nodomain", "add ok x mailbox=what:ever", "add ok", "frobnicate",
-		"check nobody x" };
+	static const char *const bad[] = { "add a/b x", "add a@. x", "add a@.org x", "add a@-x x",
+		"add a\xff x", "add a\xc2\x85 x", "add a@b\xff.org x", "add ok x sender=@",
+		"add ok x sender=a@", "add ok x sender=a@b..c", "add ok x sender=@a@b", "add .. x",
+		"add a@b@c x", "add -x x", "add a*b x", "add ok x uid=0", "add ok x uid=-1",
+		"add ok x home=relative", "add ok x home=/a/../b", "add ok x colour=red",
+		"add ok -", "add ok x sender=nodomain", "add ok x mailbox=what:ever", "add ok",
+		"frobnicate", "check nobody x" };
 	struct store s;
 
 	(void)state;
