@@ -8,10 +8,8 @@
 
 #include <stdlib.h>
 
-#define SLICE 400u         /* messages looked at in one turn */
+#define SLICE 400u         /* messages, or rows of a table of counts, looked at in one turn */
 #define QUEUED_MAX 400000u /* bytes that the asker has not read yet */
-
-enum group { BY_NONE, BY_DESTINATION, BY_SENDER, BY_REASON };
 
 static const struct {
 	const char *name;
@@ -122,6 +120,13 @@ step(struct qmgr *q, struct control_list *l)
 		return finish(q, l);
 	if (ipc_chan_queued(l->chan) > QUEUED_MAX)
 		return true;
+	if (l->by != BY_NONE) {
+		bool more = control_print_counts(q, l, SLICE);
+
+		if (buf_len(&l->out) || !more)
+			control_send(l, more, 0);
+		return more;
+	}
 	for (unsigned int i = 0; i < SLICE && buf_len(&l->out) < CONTROL_CHUNK - 8192; i++) {
 		sm = sched_each(q->sched, &l->cursor);
 		if (!sm)
@@ -213,36 +218,7 @@ show(struct qmgr *q, struct control_list *l)
 	message_unpin(q, m);
 }
 
-/* --- counts --- */
-
-static void
-counts(struct qmgr *q, struct control_list *l, enum group by)
-{
-	const struct sched_text *t = NULL;
-
-	if (by == BY_DESTINATION)
-		for (struct sched_site *x = NULL; (x = sched_each_site(q->sched, x));) {
-			if (!x->jobs && !x->running)
-				continue;
-			buf_addf(&l->out,
-			    "%7zu %s: waiting=%zu ready=%zu running=%u window=%u average_ms=%lld "
-			    "sent=%llu failed=%llu%s\n",
-			    x->jobs, log_cstr(x->key + 1), x->waiting, x->ready, x->running,
-			    (unsigned int)x->window, (long long)x->average_ms,
-			    (unsigned long long)x->done, (unsigned long long)x->failed,
-			    x->resting ? " resting" : "");
-			if (buf_len(&l->out) > CONTROL_CHUNK)
-				control_send(l, true, 0);
-		}
-	while (by != BY_DESTINATION && (t = by == BY_SENDER ? sched_each_sender(q->sched, t)
-							    : sched_each_reason(q->sched, t))) {
-		buf_addf(&l->out, "%7u %s\n", t->refs, log_value(slice(t->text, t->n)));
-		if (buf_len(&l->out) > CONTROL_CHUNK)
-			control_send(l, true, 0);
-	}
-	control_send(l, false, 0);
-	list_free(q, l);
-}
+/* --- what is asked --- */
 
 static void
 trust(struct qmgr *q, struct control_list *l, uint32_t uid)
@@ -255,18 +231,18 @@ trust(struct qmgr *q, struct control_list *l, uint32_t uid)
 }
 
 static bool
-option(struct control_list *l, struct slice w, enum group *by)
+option(struct control_list *l, struct slice w)
 {
 	if (slice_eq_str(w, "-a") || slice_eq_str(w, "ALL"))
 		l->all = true;
 	else if (slice_eq_str(w, "-j"))
 		l->json = true;
 	else if (slice_eq_str(w, "-d"))
-		*by = BY_DESTINATION;
+		l->by = BY_DESTINATION;
 	else if (slice_eq_str(w, "-s"))
-		*by = BY_SENDER;
+		l->by = BY_SENDER;
 	else if (slice_eq_str(w, "-r"))
-		*by = BY_REASON;
+		l->by = BY_REASON;
 	else
 		return false;
 	return true;
@@ -292,13 +268,12 @@ control_request(struct daemon *d, struct ipc_chan *ch, uint32_t id, uint32_t uid
 	struct qmgr *q = d->ctx;
 	struct control_list *l = xcalloc(1, sizeof(*l));
 	struct slice verb = n > 1 ? words[1] : SLICE_NULL;
-	enum group by = BY_NONE;
 
 	l->chan = ch;
 	l->id = id;
 	TAILQ_INSERT_TAIL(&q->lists, l, link);
 	for (size_t i = 2; i < n; i++)
-		if (!option(l, words[i], &by))
+		if (!option(l, words[i]))
 			l->words[l->n++] = arena_dup(&l->arena, words[i]);
 	if (slice_eq_str(verb, "show")) {
 		show(q, l);
@@ -309,14 +284,12 @@ control_request(struct daemon *d, struct ipc_chan *ch, uint32_t id, uint32_t uid
 		return;
 	}
 	for (size_t i = 0; i < sizeof(verbs) / sizeof(*verbs); i++)
-		if (slice_eq_str(verb, verbs[i].name) && (!verbs[i].needs_word || l->n || l->all)) {
+		if (slice_eq_str(verb, verbs[i].name) && (!verbs[i].needs_word || l->n || l->all) &&
+		    (l->by == BY_NONE || verbs[i].verb == VERB_LIST)) {
 			l->verb = verbs[i].verb;
 			if (l->verb == VERB_REQUEUE)
 				route_changed(q);
-			if (by != BY_NONE)
-				counts(q, l, by);
-			else
-				control_turn(q);
+			control_turn(q);
 			return;
 		}
 	usage(q, l);

@@ -8,6 +8,7 @@
  * message) has less than the rest. */
 #define CONTROL_CHUNK 45000u
 
+enum group { BY_NONE, BY_DESTINATION, BY_SENDER, BY_REASON };
 enum verb { VERB_LIST, VERB_FLUSH, VERB_HOLD, VERB_RELEASE, VERB_DELETE, VERB_REQUEUE };
 
 struct control_list {
@@ -15,6 +16,8 @@ struct control_list {
 	struct ipc_chan *chan;
 	uint32_t id;
 	enum verb verb;
+	enum group by; /* counts instead of messages */
+	uint64_t scan;
 	bool all, json, show;
 	bool waits; /* all is said, not all of it is durable */
 	size_t cursor, n, matched;
@@ -27,6 +30,8 @@ struct control_list {
 void control_send(struct control_list *l, bool more, int status);
 /* Of a list; in parts, if it has many destinations. */
 void control_print(const struct qmgr *q, struct control_list *l, const struct sched_msg *sm);
+/* The next counts of l->by, less than a part. False: those were the last. */
+bool control_print_counts(const struct qmgr *q, struct control_list *l, unsigned int steps);
 /* All of a message that was loaded; the last part stays in l->out. */
 void control_print_whole(const struct qmgr *q, struct control_list *l, const struct message *m);
 

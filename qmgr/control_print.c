@@ -155,6 +155,45 @@ control_print(const struct qmgr *q, struct control_list *l, const struct sched_m
 }
 
 static void
+count_site(void *ctx, const struct sched_site *x)
+{
+	struct control_list *l = ctx;
+
+	if (!x->jobs && !x->running)
+		return;
+	buf_addf(&l->out,
+	    "%7zu %s: waiting=%zu ready=%zu running=%u window=%u average_ms=%lld sent=%llu "
+	    "failed=%llu%s\n",
+	    x->jobs, log_cstr(x->key + 1), x->waiting, x->ready, x->running,
+	    (unsigned int)x->window, (long long)x->average_ms, (unsigned long long)x->done,
+	    (unsigned long long)x->failed, x->resting ? " resting" : "");
+	send_full(l);
+}
+
+static void
+count_text(void *ctx, const struct sched_text *t)
+{
+	struct control_list *l = ctx;
+
+	buf_addf(&l->out, "%7u %s\n", t->refs, log_value(slice(t->text, t->n)));
+	send_full(l);
+}
+
+bool
+control_print_counts(const struct qmgr *q, struct control_list *l, unsigned int steps)
+{
+	do {
+		if (l->by == BY_DESTINATION)
+			sched_scan_sites(q->sched, &l->scan, count_site, l);
+		else if (l->by == BY_SENDER)
+			sched_scan_senders(q->sched, &l->scan, count_text, l);
+		else
+			sched_scan_reasons(q->sched, &l->scan, count_text, l);
+	} while (l->scan && --steps && buf_len(&l->out) < CONTROL_CHUNK / 2);
+	return l->scan;
+}
+
+static void
 print_rcpt(struct buf *b, const struct envelope_rcpt *r)
 {
 	char code[16];

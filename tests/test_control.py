@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from instance import BIN, DAEMONS
+from instance import BIN, DAEMONS, wait
 
 
 def test_start_status_stop(make_instance):
@@ -176,6 +176,10 @@ def test_queue_verbs_lose_nothing(instance):
         listed = instance.tool("queue", "list").stdout
         assert qid in listed and re.search(text, listed), (words, listed)
     assert instance.tool("queue", "show", qid).stdout.startswith(f"id: {qid}\n")
+    for option, text in (("-d", r"      1 remote\.test: waiting=1 ready=0 running=0 .*\n"), ("-s", r"      1 u1@example\.test\n"),
+                         ("-r", r'      1 "4\.4\.3 no answer from DNS.*"\n')):
+        wait(lambda: re.search(text, instance.tool("queue", "list", option).stdout), 20, f"queue list {option}")
+    assert instance.tool("queue", "delete", "-s", qid, check=False).returncode == 64  # counts are of a list
     assert instance.tool("queue", "delete", qid).stdout == "1 message\n"
     assert instance.tool("queue", "list").stdout == "The queue is empty.\n"
     assert instance.tool("queue", "delete", qid, check=False).returncode == 1

@@ -133,3 +133,33 @@ hash_next(const struct hash *h, const struct hash_node *node)
 			return h->buckets[i];
 	return NULL;
 }
+
+static uint64_t
+reverse(uint64_t v)
+{
+	uint64_t r = 0;
+
+	for (unsigned i = 0; i < 64; i++)
+		r |= (v >> i & 1) << (63 - i);
+	return r;
+}
+
+/* Buckets in the order of their reversed numbers: when the table doubles, a bucket becomes two that
+ * follow each other in this order, so all before the cursor stays before it. */
+size_t
+hash_scan_bucket(size_t size, uint64_t *cursor)
+{
+	size_t bucket = (size_t)*cursor & (size - 1);
+
+	*cursor = reverse(reverse(*cursor | ~(uint64_t)(size - 1)) + 1);
+	return bucket;
+}
+
+struct hash_node *
+hash_scan(const struct hash *h, uint64_t *cursor)
+{
+	if (h->size)
+		return h->buckets[hash_scan_bucket(h->size, cursor)];
+	*cursor = 0;
+	return NULL;
+}

@@ -36,5 +36,11 @@ void hash_free(struct hash *h);
 /* Iteration: start with i = 0 and node NULL; the current node may be removed if next was fetched
  * before. */
 struct hash_node *hash_next(const struct hash *h, const struct hash_node *node);
+/* Iteration that may pause while elements come and go: *cursor starts with 0 and is 0 again after
+ * the last call; the result is a list by node->next, often empty. What is there all the while is
+ * given exactly once, also when the table grows in between. */
+struct hash_node *hash_scan(const struct hash *h, uint64_t *cursor);
+/* The same walk for a table of its own make: the bucket of *cursor among size (a power of two). */
+size_t hash_scan_bucket(size_t size, uint64_t *cursor);
 
 #endif

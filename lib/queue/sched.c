@@ -345,16 +345,20 @@ sched_each(const struct sched *s, size_t *cursor)
 	return NULL;
 }
 
-const struct sched_text *
-sched_each_sender(const struct sched *s, const struct sched_text *t)
+void
+sched_scan_senders(const struct sched *s, uint64_t *cursor,
+    void (*each)(void *ctx, const struct sched_text *t), void *ctx)
 {
-	return text_next(&s->senders, t);
+	for (const struct sched_text *t = text_scan(&s->senders, cursor); t; t = t->next)
+		each(ctx, t);
 }
 
-const struct sched_text *
-sched_each_reason(const struct sched *s, const struct sched_text *t)
+void
+sched_scan_reasons(const struct sched *s, uint64_t *cursor,
+    void (*each)(void *ctx, const struct sched_text *t), void *ctx)
 {
-	return text_next(&s->reasons, t);
+	for (const struct sched_text *t = text_scan(&s->reasons, cursor); t; t = t->next)
+		each(ctx, t);
 }
 
 void

@@ -180,9 +180,14 @@ int64_t sched_backoff(int64_t age_ms, int64_t min_ms, int64_t max_ms);
 struct sched_msg *sched_each(const struct sched *s, size_t *cursor);
 /* Sites in no order; start with NULL. Not across turns. */
 struct sched_site *sched_each_site(const struct sched *s, const struct sched_site *site);
-/* Shared texts with their counts (refs): senders, or reasons. Start with NULL. Not across turns. */
-const struct sched_text *sched_each_sender(const struct sched *s, const struct sched_text *t);
-const struct sched_text *sched_each_reason(const struct sched *s, const struct sched_text *t);
+/* Sites, and shared texts with their counts (refs), in no order: *cursor starts with 0 and is 0
+ * again after the last step; a step calls each for a few or none. */
+void sched_scan_sites(const struct sched *s, uint64_t *cursor,
+    void (*each)(void *ctx, const struct sched_site *site), void *ctx);
+void sched_scan_senders(const struct sched *s, uint64_t *cursor,
+    void (*each)(void *ctx, const struct sched_text *t), void *ctx);
+void sched_scan_reasons(const struct sched *s, uint64_t *cursor,
+    void (*each)(void *ctx, const struct sched_text *t), void *ctx);
 
 struct sched_counts {
 	size_t messages, jobs, ready, waiting, held, sites, senders, reasons;

@@ -318,3 +318,11 @@ sched_each_site(const struct sched *s, const struct sched_site *site)
 
 	return n ? HASH_ELEMENT(n, struct sched_site, node) : NULL;
 }
+
+void
+sched_scan_sites(const struct sched *s, uint64_t *cursor,
+    void (*each)(void *ctx, const struct sched_site *site), void *ctx)
+{
+	for (const struct hash_node *n = hash_scan(&s->sites, cursor); n; n = n->next)
+		each(ctx, HASH_ELEMENT(n, const struct sched_site, node));
+}

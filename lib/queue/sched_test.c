@@ -326,12 +326,19 @@ test_timers(void **state)
 }
 
 static void
+add_refs(void *ctx, const struct sched_text *t)
+{
+	*(size_t *)ctx += t->refs;
+}
+
+static void
 test_listing_and_memory(void **state)
 {
 	enum { N = 100000 };
 	struct sched *s = sched_new(&limits);
 	struct sched_counts c;
 	size_t cursor = 0, seen = 0, before = mallinfo2().uordblks, used;
+	uint64_t scan = 0;
 	struct sched_msg *m;
 
 	(void)state;
@@ -355,8 +362,9 @@ test_listing_and_memory(void **state)
 	assert_int_equal(c.senders, 2000);
 	assert_int_equal(c.reasons, 500);
 	assert_true(c.bytes / N <= 150);
-	for (const struct sched_text *t = NULL; (t = sched_each_sender(s, t));)
-		seen += t->refs;
+	do
+		sched_scan_senders(s, &scan, add_refs, &seen);
+	while (scan);
 	assert_int_equal(seen, N);
 	while ((m = sched_each(s, &cursor)))
 		if (m->id >> 10 & 1)

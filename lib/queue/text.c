@@ -69,17 +69,11 @@ text_drop(struct text_table *t, struct sched_text **text)
 }
 
 const struct sched_text *
-text_next(const struct text_table *t, const struct sched_text *text)
+text_scan(const struct text_table *t, uint64_t *cursor)
 {
-	size_t i = 0;
-
-	if (text && text->next)
-		return text->next;
-	if (text)
-		i = (text->hash & (t->size - 1)) + 1;
-	for (; i < t->size; i++)
-		if (t->buckets[i])
-			return t->buckets[i];
+	if (t->size)
+		return t->buckets[hash_scan_bucket(t->size, cursor)];
+	*cursor = 0;
 	return NULL;
 }
 

@@ -15,7 +15,8 @@ struct text_table {
 /* The shared copy (cut at SCHED_TEXT_MAX) with one more reference; drop gives one back. */
 struct sched_text *text_hold(struct text_table *t, struct slice s);
 void text_drop(struct text_table *t, struct sched_text **text);
-const struct sched_text *text_next(const struct text_table *t, const struct sched_text *text);
+/* As hash_scan: a list by next. */
+const struct sched_text *text_scan(const struct text_table *t, uint64_t *cursor);
 void text_free(struct text_table *t);
 
 struct slab {
