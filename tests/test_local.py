@@ -345,6 +345,30 @@ def test_error_of_nss_is_temporary(users, make_instance):
     assert wait(lambda: rcpt(i, f"{name}@{DOMAIN}")[0] == 250, 10, "the answer")
 
 
+@root_only
+def test_an_entry_that_no_answer_holds_is_temporary(users, make_instance):
+    """A home of over 4,096 bytes: the asker hears an error at once, and the log names the user."""
+    name = users.add()
+    i = start(make_instance)
+    users.command(["usermod", "-d", "/" + "h/" * 2100 + "x", name])
+    code, text = rcpt(i, f"{name}@{DOMAIN}")
+    assert code == 451 and text.startswith("4.3.0"), (code, text)
+    (line,) = i.wait_log(r" nss-entry ")
+    assert f"user={name} " in line and "user-lookup-timeout" not in i.log()
+
+
+def test_a_value_that_no_answer_holds_is_temporary(make_instance, tmp_path):
+    """A line end inside of a table's value, which a reply would repeat."""
+    table = tmp_path / "relocated"
+    table.write_bytes(b"gone@example.test new\rb@far.test\nmoved@example.test new@far.test\n")
+    tmp_path.chmod(0o755)
+    i = make_instance(main={"relocated_maps": f"texthash:{table}"})
+    assert rcpt(i, "moved@example.test") == (550, "5.1.6 <moved@example.test>: Recipient address rejected: User has moved to new@far.test")
+    assert rcpt(i, "gone@example.test") == (451, "4.3.0 Temporary lookup failure")
+    (line,) = i.wait_log(r" maps-answer ")
+    assert "address=gone@example.test " in line
+
+
 def test_dead_table_is_temporary(make_instance):
     i = make_instance(main={"virtual_alias_maps": "hash:/nonexistent/table"}, start=False)
     i.start()

@@ -94,11 +94,23 @@ account_of_system(const struct auth *a, const struct msg_nss_user *m)
 	return account;
 }
 
+/* What a user's entry holds is more than a message takes: the store's own limits are wider. */
+static void
+cannot_say(struct slice user, int err)
+{
+	log_event(LOG_account_unusable,
+	    "user=%s reason=\"home, mailbox or senders: %s\" remedy=\"correct the user's entry\"",
+	    log_value(user), err_str(err));
+}
+
 static void
 send_account(struct ipc_chan *ch, uint32_t id, const struct account *account)
 {
-	struct msg m = MSG_INIT(MSG_TOKEN_USER, id);
+	struct msg m = MSG_INIT(MSG_TOKEN_USER, id), instead = m;
 	struct buf groups = { 0 }, senders = { 0 };
+	int err;
+
+	instead.token_user.status = 1;
 
 	/* A token of submission may be of a former auth: its client is to come again, not to be
 	 * turned away. */
@@ -119,7 +131,9 @@ send_account(struct ipc_chan *ch, uint32_t id, const struct account *account)
 			m.token_user.senders = msg_list(&senders, (uint32_t)account->sender_count);
 		}
 	}
-	(void)ipc_send(ch, &m);
+	err = ipc_answer(ch, &m, &instead);
+	if (err == ERR_LIMIT || err == ERR_SYNTAX)
+		cannot_say(account->user, err);
 	buf_free(&groups);
 	buf_free(&senders);
 }
@@ -161,7 +175,7 @@ find(const struct auth *a, struct slice name, struct arena *arena, struct user *
 void
 account_user_get(struct auth *a, struct ipc_chan *ch, const struct msg *m)
 {
-	struct msg answer = MSG_INIT(MSG_USER_ENTRY, m->id);
+	struct msg answer = MSG_INIT(MSG_USER_ENTRY, m->id), instead = answer;
 	struct arena arena = { 0 };
 	struct user user;
 	int err = find(a, m->user_get.name, &arena, &user);
@@ -179,7 +193,10 @@ account_user_get(struct auth *a, struct ipc_chan *ch, const struct msg *m)
 		    log_value(m->user_get.name), err_str(err),
 		    log_cstr(a->d->conf->auth_user_store));
 	}
-	(void)ipc_send(ch, &answer);
+	instead.user_entry.status = 2;
+	err = ipc_answer(ch, &answer, &instead);
+	if (err == ERR_LIMIT || err == ERR_SYNTAX)
+		cannot_say(m->user_get.name, err);
 	arena_free(&arena);
 }
 

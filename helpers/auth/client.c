@@ -57,14 +57,16 @@ static void
 answer(struct ipc_chan *ch, uint32_t id, uint8_t status, const char *mechanism, struct slice data,
     const char *text)
 {
-	struct msg m = MSG_INIT(MSG_SASL_CLIENT_STEP, id);
+	struct msg m = MSG_INIT(MSG_SASL_CLIENT_STEP, id), instead = m;
 
+	instead.sasl_client_step.status = STEP_FAILED;
+	instead.sasl_client_step.text = SLICE_LIT("the mechanism's data cannot be sent");
 	m.sasl_client_step.status = status;
 	m.sasl_client_step.mechanism = slice_str(mechanism);
 	m.sasl_client_step.has_data = status == STEP_SEND && data.p != NULL;
 	m.sasl_client_step.data = data;
 	m.sasl_client_step.text = slice_str(text);
-	(void)ipc_send(ch, &m);
+	(void)ipc_answer(ch, &m, &instead);
 }
 
 static void

@@ -92,8 +92,10 @@ static void
 send_done(
     struct exchange *e, uint8_t status, struct slice user, struct slice token, const char *text)
 {
-	struct msg m = MSG_INIT(MSG_AUTH_DONE, e->talk.id);
+	struct msg m = MSG_INIT(MSG_AUTH_DONE, e->talk.id), instead = m;
 
+	instead.auth_done.status = DONE_TEMPORARY;
+	instead.auth_done.text = SLICE_LIT("the login cannot be answered");
 	m.auth_done.status = status;
 	m.auth_done.user = user;
 	m.auth_done.token = token;
@@ -101,7 +103,7 @@ send_done(
 	if (status == DONE_OK && e->has_out)
 		m.auth_done.final = buf_slice(&e->out);
 	if (e->talk.peer)
-		(void)ipc_send(e->talk.peer->chan, &m);
+		(void)ipc_answer(e->talk.peer->chan, &m, &instead);
 }
 
 static void
@@ -336,10 +338,14 @@ static void
 send_challenge(struct exchange *e)
 {
 	struct msg m = MSG_INIT(MSG_AUTH_CHALLENGE, e->talk.id);
+	int err;
 
 	m.auth_challenge.challenge = buf_slice(&e->out);
 	e->phase = PHASE_IDLE;
-	if (ipc_send(e->talk.peer->chan, &m) < 0)
+	err = ipc_send(e->talk.peer->chan, &m);
+	if (err == ERR_LIMIT)
+		temporary(e, "the mechanism's challenge is longer than a message holds");
+	else if (err)
 		exchange_free(e);
 	else
 		talk_waits(&e->talk, expired);

@@ -35,8 +35,9 @@ struct expansion {
 	bool asked_nss;
 };
 
-enum {
-	FINAL_BYTES = 48 * 1024, /* of all final addresses: they travel in one message */
+enum { /* of all final addresses: they travel in one message */
+	FINALS_MAX = 1000,
+	FINAL_BYTES = 48 * 1024,
 };
 
 static int
@@ -197,7 +198,7 @@ finish(struct expansion *e, struct slice address)
 	}
 	e->out->finals[e->out->nfinals++] = address;
 	e->bytes += address.n + 8;
-	return e->bytes > FINAL_BYTES ||
+	return e->bytes > FINAL_BYTES || e->out->nfinals > FINALS_MAX ||
 		       e->out->nfinals > (size_t)e->r->conf->virtual_alias_expansion_limit
 		   ? ERR_LIMIT
 		   : 0;

@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/queue.h>
 
 enum {
 	ENTRY_LIMIT = 50000,
@@ -25,9 +24,10 @@ struct entry {
 	TAILQ_ENTRY(entry) next; /* while asked */
 	struct hash_node node;   /* source, then name */
 	enum users_source source;
-	int status;    /* 0, ERR_NOT_FOUND, ERR_TEMPORARY, or -EAGAIN: asked */
-	int64_t until; /* monotonic µs: end of the entry, or of the wait */
-	uint32_t id;   /* of the question */
+	int status;                   /* 0, ERR_NOT_FOUND, ERR_TEMPORARY, or -EAGAIN: asked */
+	int64_t until;                /* monotonic µs: end of the entry, or of the wait */
+	uint32_t id;                  /* of the question */
+	struct users_waiters waiters; /* while asked */
 	struct resolve_user user;
 	char *text;
 };
@@ -39,12 +39,13 @@ struct users_cache {
 	size_t pending;
 	uint32_t next_id;
 	struct ev_timer tick;
-	void (*answered)(void *ctx);
+	struct entry *last; /* to which users_ask gave -EAGAIN last; asked */
+	void (*answered)(void *ctx, struct users_waiters *waiters);
 	void *ctx;
 };
 
 struct users_cache *
-users_new(struct daemon *d, void (*answered)(void *ctx), void *ctx)
+users_new(struct daemon *d, void (*answered)(void *ctx, struct users_waiters *waiters), void *ctx)
 {
 	struct users_cache *c = xcalloc(1, sizeof(*c));
 
@@ -62,6 +63,21 @@ entry_free(struct users_cache *c, struct entry *e)
 	free((void *)(uintptr_t)e->node.key.p);
 	free(e->text);
 	free(e);
+}
+
+void
+users_free(struct users_cache **c)
+{
+	struct hash_node *n, *next;
+
+	for (n = hash_next(&(*c)->entries, NULL); n; n = next) {
+		next = hash_next(&(*c)->entries, n);
+		entry_free(*c, HASH_ELEMENT(n, struct entry, node));
+	}
+	hash_free(&(*c)->entries);
+	ev_timer_free(&(*c)->tick);
+	free(*c);
+	*c = NULL;
 }
 
 static void
@@ -105,6 +121,8 @@ settle(struct users_cache *c, struct entry *e, int status, int64_t seconds)
 	c->pending--;
 	e->status = status;
 	e->until = ev_now_us() + seconds * 1000000;
+	if (c->last == e)
+		c->last = NULL;
 }
 
 /* Once a second while questions wait: those that waited too long become trouble. */
@@ -113,7 +131,6 @@ on_tick(void *ctx)
 {
 	struct users_cache *c = ctx;
 	int64_t now = ev_now_us();
-	bool any = false;
 
 	for (struct entry *e = TAILQ_FIRST(&c->asked), *next; e; e = next) {
 		next = TAILQ_NEXT(e, next);
@@ -124,17 +141,17 @@ on_tick(void *ctx)
 		    log_value(slice_sub(e->node.key, 1, e->node.key.n)),
 		    e->source == USERS_NSS ? "nss" : "auth");
 		settle(c, e, ERR_TEMPORARY, TROUBLE_SECONDS);
-		any = true;
+		c->answered(c->ctx, &e->waiters);
 	}
 	if (c->pending)
 		ev_timer_set(c->d->base, &c->tick, 1000, on_tick, c);
-	if (any)
-		c->answered(c->ctx);
 }
 
 static int
-entry_answer(const struct entry *e, struct arena *a, struct resolve_user *user_r)
+entry_answer(struct users_cache *c, struct entry *e, struct arena *a, struct resolve_user *user_r)
 {
+	if (e->status == -EAGAIN)
+		c->last = e;
 	if (e->status)
 		return e->status;
 	*user_r = e->user;
@@ -145,17 +162,19 @@ entry_answer(const struct entry *e, struct arena *a, struct resolve_user *user_r
 	return 0;
 }
 
-static int
+/* NULL: too many questions wait. */
+static struct entry *
 ask_new(struct users_cache *c, enum users_source source, struct slice key)
 {
 	struct entry *e;
 
 	if (c->pending >= PENDING_LIMIT)
-		return ERR_TEMPORARY;
+		return NULL;
 	if (c->entries.count >= ENTRY_LIMIT)
 		drop_where(c, INT64_MAX, -1);
 	e = xcalloc(1, sizeof(*e));
 	e->source = source;
+	TAILQ_INIT(&e->waiters);
 	e->status = -EAGAIN;
 	e->id = ++c->next_id ? c->next_id : ++c->next_id;
 	e->until = ev_now_us() + (int64_t)ANSWER_SECONDS * 1000000;
@@ -164,7 +183,7 @@ ask_new(struct users_cache *c, enum users_source source, struct slice key)
 	if (!c->pending++)
 		ev_timer_set(c->d->base, &c->tick, 1000, on_tick, c);
 	send_question(c, e);
-	return -EAGAIN;
+	return e;
 }
 
 int
@@ -185,7 +204,34 @@ users_ask(struct users_cache *c, enum users_source source, struct slice name, st
 		entry_free(c, e);
 		e = NULL;
 	}
-	return e ? entry_answer(e, a, user_r) : ask_new(c, source, slice(key, name.n + 1));
+	if (!e)
+		e = ask_new(c, source, slice(key, name.n + 1));
+	return e ? entry_answer(c, e, a, user_r) : ERR_TEMPORARY;
+}
+
+void
+users_wait(struct users_cache *c, struct users_waiter *w)
+{
+	w->list = &c->last->waiters;
+	TAILQ_INSERT_TAIL(w->list, w, next);
+}
+
+void
+users_waiter_drop(struct users_waiter *w)
+{
+	if (w->list)
+		TAILQ_REMOVE(w->list, w, next);
+	w->list = NULL;
+}
+
+void
+users_waiters_move(struct users_waiters *from, struct users_waiters *to)
+{
+	struct users_waiter *w;
+
+	TAILQ_FOREACH(w, from, next)
+		w->list = to;
+	TAILQ_CONCAT(to, from, next);
 }
 
 /* Copies the strings of an answer into one piece of memory. */
@@ -241,7 +287,7 @@ users_answer(struct users_cache *c, const struct msg *m)
 		e->user.uid = m->user_entry.uid;
 		e->user.gid = m->user_entry.gid;
 	}
-	c->answered(c->ctx);
+	c->answered(c->ctx, &e->waiters);
 }
 
 void

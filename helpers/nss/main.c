@@ -4,7 +4,7 @@
  * (/etc, name service sockets). Asked by maps and auth with names that strangers chose.
  */
 #include "daemon/daemon.h"
-#include "helpers/nss/lookup.h"
+#include "helpers/nss/answer.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -22,30 +22,6 @@ struct nss {
 	struct lookup_pool *pool;
 	uint64_t asked, unknown, failed;
 };
-
-static void
-answer(struct asker *a, uint32_t id, struct slice name, const struct lookup *l)
-{
-	struct msg m = MSG_INIT(MSG_NSS_USER, id);
-	struct buf groups = { 0 };
-
-	m.nss_user.status = l ? (uint8_t)l->status : LOOKUP_UNKNOWN;
-	m.nss_user.name = name;
-	if (l && l->status == LOOKUP_FOUND) {
-		m.nss_user.name = slice_str(l->pw.pw_name);
-		m.nss_user.uid = l->pw.pw_uid;
-		m.nss_user.gid = l->pw.pw_gid;
-		m.nss_user.home = slice_str(l->pw.pw_dir);
-		m.nss_user.shell = slice_str(l->pw.pw_shell);
-		m.nss_user.gecos = slice_sub(slice_str(l->pw.pw_gecos), 0, 512);
-		for (size_t i = 0; i < l->ngroups; i++)
-			item_gid_add(&groups, &(struct item_gid){ l->groups[i] });
-		m.nss_user.groups = msg_list(&groups, (uint32_t)l->ngroups);
-	}
-	if (a->chan)
-		(void)ipc_send(a->chan, &m);
-	buf_free(&groups);
-}
 
 static void
 release(struct asker *a)
@@ -70,7 +46,7 @@ on_done(void *ctx, struct lookup *l)
 		    "it names; mail for this user waits\"",
 		    log_cstr(l->name), err_str(-l->error));
 	}
-	answer(a, l->id, slice_str(l->name), l);
+	answer_send(a->chan, l->id, slice_str(l->name), l);
 	a->pending--;
 	release(a);
 }
@@ -89,10 +65,10 @@ nss_message(struct daemon *d, struct ipc_chan *ch, struct msg *m)
 	if (!err) {
 		a->pending++;
 	} else if (err == ERR_SYNTAX) {
-		answer(a, m->id, m->nss_get.name, NULL);
+		answer_send(ch, m->id, m->nss_get.name, NULL);
 	} else {
 		struct lookup busy = { .status = LOOKUP_TROUBLE };
-		answer(a, m->id, m->nss_get.name, &busy);
+		answer_send(ch, m->id, m->nss_get.name, &busy);
 	}
 }
 

@@ -315,6 +315,16 @@ ipc_send(struct ipc_chan *ch, const struct msg *m)
 	return err;
 }
 
+int
+ipc_answer(struct ipc_chan *ch, const struct msg *m, const struct msg *instead)
+{
+	int err = ipc_send(ch, m);
+
+	if (err == ERR_LIMIT || err == ERR_SYNTAX)
+		(void)ipc_send(ch, instead);
+	return err;
+}
+
 static const char *
 fault_of(const struct ipc_chan *ch, struct slice in, struct msg *m, int flags)
 {

@@ -46,6 +46,10 @@ void ipc_chan_free(struct ipc_chan **ch);
  * peer (a bug here).
  */
 int ipc_send(struct ipc_chan *ch, const struct msg *m);
+/* Answers with m, or where m holds what no message may (data from outside: ERR_LIMIT, ERR_SYNTAX)
+ * with instead, so that who asked is never left waiting. Returns what kept m from going out; the
+ * caller says it in the log. */
+int ipc_answer(struct ipc_chan *ch, const struct msg *m, const struct msg *instead);
 /* A fresh request id, never 0, for messages that want an answer on this channel. Ids do not repeat
  * over the channels of a process, and begin at random: when a peer or this process was started
  * anew, an answer to a question from before finds nobody. */
