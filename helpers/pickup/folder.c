@@ -260,12 +260,29 @@ folder_take(struct pickup *p, const char *name, uint32_t *uid_r, uint64_t *size_
 	return fd;
 }
 
+/* The jail lets us rename files and directories alone. What else a user can leave holds no message.
+ */
+static bool
+remove_odd(struct pickup *p, const char *name)
+{
+	struct stat st;
+
+	return fstatat(p->dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode) &&
+	       !S_ISDIR(st.st_mode) && unlinkat(p->dir, name, 0) == 0;
+}
+
 void
 folder_set_aside(struct pickup *p, const char *name, uint32_t uid, const char *why)
 {
 	char aside[PICKUP_NAME + 8];
 
 	snprintf(aside, sizeof(aside), ".bad.%s", name);
+	if (remove_odd(p, name)) {
+		log_event(LOG_maildrop_refused,
+		    "uid=%u file=%s reason=%s remedy=\"it was removed; find out who made it\"", uid,
+		    log_cstr(name), log_cstr(why));
+		return;
+	}
 	if (renameat(p->dir, name, p->dir, aside)) /* it stays, and is refused at the next scan */
 		snprintf(aside, sizeof(aside), "%s", name);
 	log_event(LOG_maildrop_refused,
