@@ -99,6 +99,12 @@ def test_mailq(instance):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_an_answer_that_cannot_be_written(instance):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([BIN / "bulkhead", "-c", instance.etc, "status"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (74, "bulkhead: cannot write the output: No space left on device\n")
+
+
 def test_control_socket_is_for_admins(instance):
     """Another user gets no answer, whatever the request says about the uid."""
     def as_nobody():

@@ -160,6 +160,12 @@ def test_newaliases(idle):
         assert done.returncode == status, done.stderr
         if status:
             assert f"{idle.etc}/aliases:1: " in done.stderr
+    (idle.etc / "aliases").unlink()
+    (idle.etc / "aliases").mkdir()
+    done = idle.tool("aliases", check=False)
+    assert done.returncode == 66 and f"{idle.etc}/aliases: Is a directory: correct alias_database" in done.stderr
+    assert done.stdout == ""
+    (idle.etc / "aliases").rmdir()
     (idle.etc / "aliases").write_text("root: a\n")
     idle.set(alias_maps=f"lmdb:{idle.etc}/aliases")
     assert f"{idle.etc}/aliases.lmdb: 1 entries" in idle.tool("aliases").stdout
@@ -180,6 +186,10 @@ def test_users_while_down(idle):
     assert stat.S_IMODE(home.st_mode) == 0o700
     if os.geteuid() == 0:
         assert home.st_uid >= idle.uid_base
+    idle.tool("user", "passwd", "alice@example.test", input="o" * 1022 + "\n")
+    done = idle.tool("user", "passwd", "alice@example.test", input="o" * 1023 + "\n", check=False)
+    assert done.returncode == 64 and "longer than 1022 bytes" in done.stderr  # never cut
+    idle.tool("user", "check", "alice@example.test", input="o" * 1022 + "\n")
     idle.tool("user", "passwd", "alice@example.test", input="other\n")
     idle.tool("user", "check", "alice@example.test", input="other\n")
     idle.tool("user", "del", "alice@example.test")
@@ -204,6 +214,8 @@ LOG = """\
 2026-11-25T20:00:00.240000Z mx bulkhead/qmgr[8]: queued qid=QQ size=10
 2026-11-25T20:00:01.250000Z mx bulkhead/delivery[9]: warning: deferred qid=QQ to=<a@example.test> reason="mailbox full"
 2026-11-25T20:00:02.250000Z mx bulkhead/smtpd-child[7]: disconnect sid=S2 client=192.0.2.2
+2026-11-27T20:00:02.000001Z mx bulkhead/qmgr[8]: second qid=QQ
+2026-11-27T20:00:02.000001Z mx bulkhead/qmgr[8]: first qid=QQ
 """
 
 
@@ -211,7 +223,9 @@ def test_trace(idle):
     idle.log_file.write_text(LOG)
     out = idle.tool("trace", "QQ").stdout.splitlines()
     assert out[0] == "message QQ, first seen 2026-11-25T20:00:00.000001Z"
-    assert [line.split()[3] for line in out[1:]] == ["connect", "recipient", "queued", "accepted", "deferred"]
+    assert [line.split()[3] for line in out[1:]] == ["connect", "recipient", "queued", "accepted", "deferred",
+                                                        "second", "first"]  # the same moment: as the log has them
+    assert out[6].split()[0] == "+172802000"  # days later
     assert out[5].split(None, 3)[:3] == ["+1250", "ms", "delivery"]
     assert 'reason="mailbox full"' in out[5] and "qid=" not in out[5]
     done = idle.tool("trace", "NONE", check=False)

@@ -87,20 +87,34 @@ print_some(struct buf *screen, size_t max)
 	    STDOUT_FILENO, buf_slice(screen).p, buf_len(screen) < max ? buf_len(screen) : max);
 
 	if (n < 0)
-		return errno == EINTR ? 0 : err_errno();
+		return errno == EINTR || errno == EAGAIN ? 0 : err_errno();
 	buf_consume(screen, (size_t)n);
 	return 0;
+}
+
+/* What is left when the answer is whole. */
+static int
+print_rest(struct buf *screen)
+{
+	struct pollfd p = { .fd = STDOUT_FILENO, .events = POLLOUT };
+	int err = 0;
+
+	while (buf_len(screen) && !err) {
+		(void)poll(&p, 1, -1);
+		err = print_some(screen, SIZE_MAX);
+	}
+	return err;
 }
 
 /* Until the next part is there. A pager that stands still must not make master keep the answer, so
  * what it does not take waits here. */
 static int
-print_and_wait(int fd, struct buf *screen)
+print_and_wait(int fd, struct buf *screen, int *output_r)
 {
 	struct pollfd p[2] = { { .fd = fd, .events = POLLIN }, { .events = POLLOUT } };
 
 	for (;;) {
-		int n, err;
+		int n;
 
 		p[1].fd = buf_len(screen) ? STDOUT_FILENO : -1;
 		n = poll(p, 2, ANSWER_SECONDS * 1000);
@@ -110,8 +124,8 @@ print_and_wait(int fd, struct buf *screen)
 			return -EAGAIN;
 		if (n > 0 && p[0].revents)
 			return 0;
-		if (n > 0 && p[1].revents && (err = print_some(screen, PIPE_BUF)))
-			return err;
+		if (n > 0 && p[1].revents && (*output_r = print_some(screen, PIPE_BUF)))
+			return *output_r;
 	}
 }
 
@@ -120,11 +134,11 @@ receive(int fd, struct buf *out)
 {
 	struct buf bytes = { 0 }, screen = { 0 };
 	struct msg m;
-	int err, status = -1;
+	int err, status = -1, output = 0;
 
 	fflush(stdout);
 	do {
-		err = print_and_wait(fd, &screen);
+		err = print_and_wait(fd, &screen, &output);
 		if (!err)
 			err = ipc_recv_fd(fd, &bytes, &m);
 		if (err)
@@ -141,10 +155,12 @@ receive(int fd, struct buf *out)
 			take_text(m.control_reply.text, &screen);
 		status = m.control_reply.status;
 	} while (m.control_reply.more);
-	while (buf_len(&screen) && !print_some(&screen, SIZE_MAX))
-		;
+	if (!output)
+		output = print_rest(&screen);
 	buf_free(&screen);
-	if (err == -EAGAIN)
+	if (output)
+		tool_say("cannot write the output: %s", err_str(output));
+	else if (err == -EAGAIN)
 		tool_say("no answer within %d seconds: see the log", ANSWER_SECONDS);
 	else if (err == ERR_CLOSED)
 		tool_say("master closed the connection without a full answer: see the log");
@@ -153,7 +169,7 @@ receive(int fd, struct buf *out)
 		    "the answer of master cannot be read: %s: is this program of the same build?",
 		    err_str(err));
 	buf_free(&bytes);
-	return err ? 75 : status;
+	return output ? 74 : err ? 75 : status;
 }
 
 int

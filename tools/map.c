@@ -172,6 +172,7 @@ aliases_of(const struct conf_table *table)
 	struct buf text = { .limit = 64u << 20 };
 	FILE *f;
 	size_t n;
+	int err;
 
 	if (strcmp(table->type, "hash") && strcmp(table->type, "texthash") &&
 	    strcmp(table->type, "lmdb"))
@@ -188,7 +189,13 @@ aliases_of(const struct conf_table *table)
 		n = p ? fread(p, 1, 65536, f) : 0;
 		buf_commit(&text, n);
 	} while (n);
+	err = text.err ? text.err : ferror(f) ? err_errno() : 0;
 	fclose(f);
+	if (err) {
+		tool_say("%s: %s: correct alias_database", table->name, err_str(err));
+		buf_free(&text);
+		return 66;
+	}
 	c.text = buf_slice(&text);
 	check_aliases(&c);
 	buf_free(&text);

@@ -11,12 +11,14 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #define LINES_MAX 5000
 #define SESSIONS_MAX 64
 
 struct event {
 	const char *time, *role, *name, *text;
+	size_t number; /* in the order of the log */
 };
 
 struct trace {
@@ -133,7 +135,7 @@ keep(struct trace *t, struct slice s)
 static struct event
 event_of(struct trace *t, const struct slice f[4])
 {
-	return (struct event){ keep(t, f[0]), keep(t, f[1]), keep(t, f[2]), keep(t, f[3]) };
+	return (struct event){ keep(t, f[0]), keep(t, f[1]), keep(t, f[2]), keep(t, f[3]), 0 };
 }
 
 static bool
@@ -205,16 +207,19 @@ read_log(struct trace *t, const char *path, void (*each)(struct trace *, const s
 	return 0;
 }
 
-/* Milliseconds of the day of an ISO time, or -1. */
-static long
-day_ms(const char *time)
+/* Milliseconds of an ISO time, or -1. */
+static int64_t
+time_ms(const char *time)
 {
-	unsigned h, m, s, us = 0;
-	const char *at = strchr(time, 'T');
+	struct tm tm = { 0 };
+	unsigned us = 0;
 
-	if (!at || sscanf(at + 1, "%2u:%2u:%2u.%6u", &h, &m, &s, &us) < 3)
+	if (sscanf(time, "%4d-%2d-%2dT%2d:%2d:%2d.%6u", &tm.tm_year, &tm.tm_mon, &tm.tm_mday,
+		&tm.tm_hour, &tm.tm_min, &tm.tm_sec, &us) < 6)
 		return -1;
-	return (long)((h * 60 + m) * 60 + s) * 1000 + (long)us / 1000;
+	tm.tm_year -= 1900;
+	tm.tm_mon--;
+	return (int64_t)timegm(&tm) * 1000 + us / 1000;
 }
 
 static int
@@ -223,7 +228,7 @@ by_time(const void *a, const void *b)
 	const struct event *x = a, *y = b;
 	int c = strcmp(x->time, y->time);
 
-	return c ? c : x < y ? -1 : x > y;
+	return c ? c : x->number < y->number ? -1 : x->number > y->number;
 }
 
 /* One event: its own words; the ids that all lines share are left out. */
@@ -256,18 +261,20 @@ print_text(const char *text)
 static void
 print_all(struct trace *t)
 {
-	long first = 0, now;
+	int64_t first, now;
 	const struct event *e;
 	size_t i;
 
+	for (i = 0; i < t->n; i++)
+		t->events[i].number = i;
 	qsort(t->events, t->n, sizeof(t->events[0]), by_time);
-	first = day_ms(t->events[0].time);
+	first = time_ms(t->events[0].time);
 	printf("message %s, first seen %s\n", t->id, t->events[0].time);
 	for (i = 0; i < t->n; i++) {
 		e = &t->events[i];
-		now = day_ms(e->time);
+		now = time_ms(e->time);
 		if (first >= 0 && now >= 0)
-			printf("%+9ld ms  ", now >= first ? now - first : now + 86400000 - first);
+			printf("%+9lld ms  ", (long long)(now - first));
 		else
 			printf("%-12s  ", e->time);
 		printf("%-16s %-18s ", e->role, e->name);

@@ -30,6 +30,10 @@ read_line(char out[PASSWORD_MAX])
 	if (!fgets(out, PASSWORD_MAX, stdin))
 		return false;
 	n = strcspn(out, "\r\n");
+	if (n == PASSWORD_MAX - 1) {
+		tool_say("the password is longer than %d bytes", PASSWORD_MAX - 2);
+		return false; /* cut, it would be another one */
+	}
 	out[n] = '\0';
 	return n > 0;
 }
