@@ -40,6 +40,8 @@ read_file(const char *path, struct buf *out, size_t max)
 	close(fd);
 	if (n >= 0 && buf_len(out) > max)
 		return ERR_LIMIT;
+	if (n >= 0 && !buf_len(out))
+		return ERR_TRUNCATED; /* an empty one would be waited for */
 	return n < 0 ? (int)n : 0;
 }
 

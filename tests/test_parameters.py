@@ -257,13 +257,15 @@ def test_sni_maps(make_instance, tmp_path):
     tmp_path.chmod(0o755)
     one, two, many = (make_certificate(tmp_path, n) for n in ("one.test", "two.test", "many.test"))
     table = tmp_path / "sni"
-    table.write_text(f"one.test {one}\n.sub.test {two}\nbroken.test {tmp_path}/none.pem\n" +
+    (tmp_path / "empty.pem").touch()  # the others are not kept waiting for it
+    table.write_text(f"one.test {one}\n.sub.test {two}\nbroken.test {tmp_path}/none.pem\nempty.test {tmp_path}/empty.pem\n" +
                      "".join(f"n{n}.test {many}\n" for n in range(150)))
     i = make_instance(main={"tls_server_sni_maps": f"hash:{table}"})
     for service, starttls in (("smtp", "smtp"), ("submissions", None), ("imaps", None), ("pop3", "pop3")):
         got = [presented(i, service, n, starttls) for n in ("one.test", "a.b.sub.test", "sub.test", "n77.test", "else.test")]
         assert got == ["one.test", "two.test", "mx.example.test", "many.test", "mx.example.test"], service
     assert i.wait_log("certificate-unreadable.*none.pem.*tls_server_sni_maps")
+    assert i.wait_log("certificate-unreadable.*empty.pem.*input is truncated")
     check = i.tool("check", check=False)
     assert "none.pem: No such file" in check.stdout + check.stderr
     table.write_text(f"else.test {two}\n")
