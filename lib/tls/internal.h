@@ -44,6 +44,24 @@ struct tls_conn {
 	bool broken;
 };
 
+/* TLS 1.2 with forward secrecy and AEAD only; 1.3 has nothing else. */
+#define CIPHERS_MODERN "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
+#define GROUPS_CLASSIC "X25519:P-256:P-384"
+
+/* ctx.c: what the contexts of both sides are made with. Errors have a text in the complaint. */
+struct complaint {
+	char *text; /* or NULL */
+	size_t size;
+};
+int tls_complain(struct complaint *c, const char *thing);
+SSL_CTX *tls_base_new(enum tls_side side);
+int tls_version_number(enum tls_version v, int otherwise);
+int tls_set_parameters(SSL_CTX *ctx, int min, int max, const char *ciphers, const char *suites,
+    const char *groups, struct complaint *c) CHECKED;
+int tls_use_identity(SSL_CTX *ctx, const struct tls_identity *id, struct complaint *c) CHECKED;
+/* The certificates of a bundle as roots; name_them: to clients too. */
+int tls_trust(SSL_CTX *ctx, struct slice pem, bool name_them, struct complaint *c) CHECKED;
+
 /* Installs the ticket callbacks, or switches tickets off. */
 void tls_tickets_install(struct tls_tickets *t, SSL_CTX *ctx);
 struct tls_tickets *tls_tickets_ref(struct tls_tickets *t);
