@@ -348,6 +348,32 @@ test_bounds(void **state)
 	    "554 5.4.6 Recipient expands in a loop (virtual_alias_recursion_limit)");
 }
 
+/* One answer has room for so many, whatever the parameter says. */
+static void
+test_bound_of_an_answer(void **state)
+{
+	struct world *w = *state;
+	struct resolve_verdict v;
+
+	world_conf(w, "virtual_alias_expansion_limit = 5000\n");
+	for (unsigned n = 1000; n <= 1001; n++) {
+		struct buf spec = { 0 };
+
+		buf_add_str(&spec, "inline:{{t@far.test = a@x.test");
+		for (unsigned i = 1; i < n; i++)
+			buf_addf(&spec, ", a%u@x.test", i);
+		buf_add_str(&spec, "}}");
+		buf_add_byte(&spec, 0);
+		world_table(w, TABLE_VIRTUAL_ALIAS, (const char *)buf_slice(&spec).p);
+		buf_free(&spec);
+		assert_int_equal(
+		    resolve_rcpt(&w->r, SLICE_LIT("t@far.test"), RESOLVE_MAY_RELAY, &w->arena, &v),
+		    0);
+		assert_int_equal(v.code, n == 1000 ? 250 : 452);
+		assert_int_equal(v.nfinals, n == 1000 ? 1000 : 0);
+	}
+}
+
 static void
 test_canonical(void **state)
 {
@@ -584,6 +610,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_aliases, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_virtual, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bounds, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_bound_of_an_answer, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_canonical, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_trouble_is_never_unknown, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_extras, setup, teardown),
