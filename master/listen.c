@@ -93,13 +93,13 @@ add_inet(struct master *m, struct service *s, const struct conf_service *row, co
     const char *port)
 {
 	struct addrinfo hints = { .ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM }, *list, *ai;
-	char name[128], address[64], number[16];
+	char name[128], address[64], number[16], digits[CONF_PORT_TEXT];
 	int rc, fd = -1, err = 0;
 
 	hints.ai_family = s->conf->inet_protocols == CONF_PROTOCOLS_IPV4   ? AF_INET
 			  : s->conf->inet_protocols == CONF_PROTOCOLS_IPV6 ? AF_INET6
 									   : AF_UNSPEC;
-	rc = getaddrinfo(host, port, &hints, &list);
+	rc = getaddrinfo(host, conf_port_text(port, digits), &hints, &list);
 	if (rc) {
 		log_event(LOG_listen_failed,
 		    "file=%s line=%u service=%s reason=\"%s\" remedy=\"name an address of this "

@@ -126,12 +126,13 @@ check_address(
 {
 	struct addrinfo hints = { .ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM }, *list, *ai;
 	const struct conf *c = s->conf;
+	char digits[CONF_PORT_TEXT];
 	int rc;
 
 	hints.ai_family = c->inet_protocols == CONF_PROTOCOLS_IPV4   ? AF_INET
 			  : c->inet_protocols == CONF_PROTOCOLS_IPV6 ? AF_INET6
 								     : AF_UNSPEC;
-	rc = getaddrinfo(host, port, &hints, &list);
+	rc = getaddrinfo(host, conf_port_text(port, digits), &hints, &list);
 	if (rc) {
 		conf_problem(&t->problems, s->file, s->line,
 		    "name an address of this machine, and a port by number or as in services(5)",

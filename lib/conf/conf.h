@@ -43,6 +43,12 @@ bool conf_list_has_domain(const struct conf_list *list, struct slice domain);
 bool conf_transport_known(struct slice name);
 /* unix:PATH or PATH: no process of ours connects to it. */
 bool conf_nexthop_is_path(struct slice nexthop);
+#define CONF_PORT_TEXT 8
+/* A port by number, or of a mail protocol by the name that services(5) has for it, which not every
+ * machine has; 0: neither. */
+unsigned conf_service_port(struct slice name);
+/* The same as digits in text, or what was given: for getaddrinfo. */
+const char *conf_port_text(const char *name, char text[CONF_PORT_TEXT]);
 /* The port of host:port, [host]:port, by number or name; 0: it has none. host_r: what stands before
  * it. */
 unsigned conf_nexthop_port(struct slice nexthop, struct slice *host_r);

@@ -499,6 +499,21 @@ test_limits_of_names_and_nesting(void **state)
 	conf_problems_free(&p);
 }
 
+/* A machine without services(5) knows the ports of mail all the same. */
+static void
+test_ports_by_name(void **state)
+{
+	char text[CONF_PORT_TEXT];
+
+	(void)state;
+	assert_int_equal(conf_service_port(SLICE_LIT("submissions")), 465);
+	assert_int_equal(conf_service_port(SLICE_LIT("65535")), 65535);
+	assert_int_equal(conf_service_port(SLICE_LIT("65536")), 0);
+	assert_int_equal(conf_service_port(SLICE_LIT("gopher")), 0);
+	assert_string_equal(conf_port_text("imaps", text), "993");
+	assert_string_equal(conf_port_text("gopher", text), "gopher");
+}
+
 int
 main(void)
 {
@@ -511,6 +526,7 @@ main(void)
 		cmocka_unit_test(test_snapshot_truncated_or_changed),
 		cmocka_unit_test(test_broken_configurations),
 		cmocka_unit_test(test_missing_files),
+		cmocka_unit_test(test_ports_by_name),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,6 +4,8 @@
  */
 #include "conf/conf.h"
 
+#include <stdio.h>
+
 bool
 conf_transport_known(struct slice name)
 {
@@ -23,29 +25,46 @@ conf_nexthop_is_path(struct slice nexthop)
 }
 
 unsigned
-conf_nexthop_port(struct slice nexthop, struct slice *host_r)
+conf_service_port(struct slice name)
 {
 	static const struct {
 		const char *name;
 		unsigned port;
 	} services[] = { { "smtp", 25 }, { "lmtp", 24 }, { "submission", 587 },
-		{ "submissions", 465 }, { "smtps", 465 } };
-	ptrdiff_t colon = slice_rfind(nexthop, ':');
-	struct slice text;
+		{ "submissions", 465 }, { "smtps", 465 }, { "imap", 143 }, { "imap2", 143 },
+		{ "imaps", 993 }, { "pop3", 110 }, { "pop3s", 995 } };
 	uint64_t port = 0;
+
+	for (size_t i = 0; i < sizeof(services) / sizeof(services[0]); i++)
+		if (slice_eq_str(name, services[i].name))
+			return services[i].port;
+	return slice_u64(name, 65535, &port) ? 0 : (unsigned)port;
+}
+
+const char *
+conf_port_text(const char *name, char text[CONF_PORT_TEXT])
+{
+	unsigned port = conf_service_port(slice_str(name));
+
+	if (!port)
+		return name;
+	snprintf(text, CONF_PORT_TEXT, "%u", port);
+	return text;
+}
+
+unsigned
+conf_nexthop_port(struct slice nexthop, struct slice *host_r)
+{
+	ptrdiff_t colon = slice_rfind(nexthop, ':');
+	unsigned port;
 
 	*host_r = nexthop;
 	if (colon < 0 || (nexthop.p[0] == '[' && slice_rfind(nexthop, ']') > colon))
 		return 0;
-	text = slice_sub(nexthop, (size_t)colon + 1, nexthop.n);
-	for (size_t i = 0; i < sizeof(services) / sizeof(services[0]); i++)
-		if (slice_eq_str(text, services[i].name))
-			port = services[i].port;
-	if (!port && slice_u64(text, 65535, &port))
-		port = 0;
+	port = conf_service_port(slice_sub(nexthop, (size_t)colon + 1, nexthop.n));
 	if (port)
 		*host_r = slice_sub(nexthop, 0, (size_t)colon);
-	return (unsigned)port;
+	return port;
 }
 
 static size_t
