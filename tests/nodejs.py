@@ -16,7 +16,8 @@ def _install(packages):
         missing = [p for p in packages if not (FOLDER / "node_modules" / p / "package.json").exists()]
         if not missing:
             return
-        done = subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", FOLDER, *missing],
+        done = subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=1", "--fetch-retry-mintimeout=1000",
+                               "--fetch-retry-maxtimeout=1000", "--prefix", FOLDER, *missing],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=180, check=False)
         if done.returncode:
             pytest.skip("npm cannot install " + " ".join(missing) + ": " + done.stdout[-300:])

@@ -48,7 +48,7 @@ def test_started_by_a_client_and_idle_again(waiting):
     for _ in range(2):
         pop = login(i)
         assert state(i) == "ready" and pids(i)
-        time.sleep(2.5 * SLOW)
+        time.sleep(2.5)
         assert pop.noop().startswith(b"+OK")  # a client holds it
         pop.quit()
         wait_state(i, "waiting")
@@ -82,7 +82,7 @@ def test_crash_and_reload(waiting):
     i.write()
     i.reload()
     wait_state(i, "ready")  # a standing service from now on
-    time.sleep(2.5 * SLOW)
+    time.sleep(2.5)
     assert state(i) == "ready"
     i.override = ON_DEMAND
     i.write()
