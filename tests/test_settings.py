@@ -1,6 +1,7 @@
 """Parameters that no other file turns: each by what it changes for a client, a mailbox or the next hop."""
 import os
 import re
+import signal
 import smtplib
 import threading
 import time
@@ -183,8 +184,8 @@ def test_log_level(make_instance):
     i.wait_messages(U1)
     with pytest.raises(smtplib.SMTPRecipientsRefused):
         send(i, "nobody@example.test")
-    os.kill(i.pids("bounce")[0], 11)
     i.allow_deaths = True
+    os.kill(i.pids("bounce")[0], signal.SIGKILL)
     i.wait_log("service-died")
     assert "smtp-message" not in i.log() and "delivery" not in i.log()
 
