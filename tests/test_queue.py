@@ -200,11 +200,13 @@ def test_a_loss_would_explain_itself(with_sink):
     sink.answers["b@out.test"] = "450 4.2.0 not now"
     traffic.until_taken("out")
     traffic.until_taken("later")
-    i.wait_log(" status=sent ")
+    name = re.search(r"as (\w+)", next(iter(traffic.replies.values())))[1]
+    i.wait_log(rf" delivery qid={name} .* status=sent ")
+    i.wait_log(f" smtp-send qid={name} ")
     sink.messages.clear()
     with pytest.raises(AssertionError) as e:
         traffic.check()
-    said, name = str(e.value), re.search(r"as (\w+)", next(iter(traffic.replies.values())))[1]
+    said = str(e.value)
     assert f"smtp-send qid={name} " in said and re.search(rf" delivery qid={name} .* status=sent .*text=\"250 2.0.0 taken\"", said)
     port = re.search(rf"smtp-send qid={name} .* port=(\d+) ", said)[1]
     assert f"conn 1 from port {port}" in (i.folder / "sink.log").read_text()

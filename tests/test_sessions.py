@@ -1,6 +1,7 @@
 """Plays the sessions of tests/sessions/*.txt, many at once, against one instance for each configuration; the format
 stands in tests/sessions/README. After each session another client is served, at the end no daemon has died."""
 import concurrent.futures
+import os
 import queue
 import re
 
@@ -107,9 +108,14 @@ def servers(request, tmp_path_factory):
         server.stop()
 
 
+def marks(session):
+    other = session.lines[0].startswith("AS ") and os.geteuid() != 0
+    return [pytest.mark.xdist_group(f"sessions-{session.instance}"),
+            *([pytest.mark.skip(reason="needs root, to be another user")] if other else [])]
+
+
 def params():
-    out = [pytest.param(n, s.instance, id=f"{s.service}: {s.name}", marks=pytest.mark.xdist_group(f"sessions-{s.instance}"))
-           for n, s in enumerate(SESSIONS)]
+    out = [pytest.param(n, s.instance, id=f"{s.service}: {s.name}", marks=marks(s)) for n, s in enumerate(SESSIONS)]
     return out + [pytest.param(len(SESSIONS) + n, t.instance, id=f"{t.service}: {t.name}, {t.columns[c]}",
                                marks=pytest.mark.xdist_group(f"sessions-{t.instance}"))
                   for n, (t, c) in enumerate(columns())]
