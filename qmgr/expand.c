@@ -5,7 +5,7 @@
  * addresses, which a user wrote; the depth of expansions is bounded, and their number by the
  * message that carried them.
  */
-#include "qmgr/qmgr.h"
+#include "qmgr/deliver.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -28,13 +28,14 @@ struct final {
 };
 
 struct expansion_job {
-	struct expansion_job *next;    /* of the same parent */
-	LIST_ENTRY(expansion_job) all; /* in q->expansions */
+	struct expansion_job *next;     /* of the same parent */
+	TAILQ_ENTRY(expansion_job) all; /* in q->expansions */
 	struct message *parent, *child;
 	uint32_t slot;
 	bool started;
-	size_t n, open;
+	size_t n, asked, open;
 	uint32_t first_id; /* of the question for the first address; the others follow */
+	size_t temporary;  /* index + 1 of an address that cannot be judged now */
 	struct expanded *addresses;
 	struct arena arena;
 	struct hash known; /* the finals */
@@ -60,12 +61,26 @@ expand_result(struct qmgr *q, struct message *m, uint32_t slot, struct msg_list 
 			x->addresses[x->n++].address = arena_dup(&x->arena, item.address);
 	x->next = m->expansions;
 	m->expansions = x;
-	LIST_INSERT_HEAD(&q->expansions, x, all);
+	TAILQ_INSERT_TAIL(&q->expansions, x, all);
 	m->rcpts[slot].expanded = true;
 	if (m->state == MSG_DIRECT)
 		message_event(q, m, MSG_EXPANDED);
 	else
 		expand_continue(q, m);
+}
+
+static void
+log_end(struct qmgr *q, const struct message *m, uint32_t slot, enum rcpt_event event)
+{
+	if (event == RCPT_LATER)
+		count(COUNT_deferrals, 1);
+	if (event == RCPT_REFUSED)
+		count(COUNT_bounces, 1);
+	result_log(q, m, slot,
+	    event == RCPT_LATER     ? "deferred"
+	    : event == RCPT_REFUSED ? "bounced"
+				    : "expanded",
+	    NULL, 0, 0);
 }
 
 static void
@@ -79,11 +94,12 @@ end(struct qmgr *q, struct expansion_job *x, enum rcpt_event event, const char *
 	while (*at != x)
 		at = &(*at)->next;
 	*at = x->next;
-	LIST_REMOVE(x, all);
+	TAILQ_REMOVE(&q->expansions, x, all);
+	q->expansion_asked -= x->open;
 	m->rcpts[x->slot].expanded = false;
-	rcpt_status_set(
-	    m->env.rcpts[x->slot].status, slice_str(enhanced), slice_str(text), SLICE_NULL);
+	result_set(m, x->slot, slice_str(enhanced), slice_str(text), SLICE_NULL);
 	message_rcpt(q, m, x->slot, event);
+	log_end(q, m, x->slot, event);
 	if (x->child)
 		x->child->from = NULL;
 	hash_free(&x->known);
@@ -97,25 +113,53 @@ end(struct qmgr *q, struct expansion_job *x, enum rcpt_event event, const char *
 	message_unpin(q, m);
 }
 
-static void
+static int
 ask(struct qmgr *q, struct expansion_job *x)
 {
-	struct msg m = MSG_INIT(MSG_RCPT_CHECK, 0);
+	struct msg m = MSG_INIT(MSG_RCPT_CHECK, x->first_id + (uint32_t)x->asked);
+	struct expanded *e = &x->addresses[x->asked];
+	int err;
 
-	x->first_id = q->next_id + 1;
-	for (size_t i = 0; i < x->n; i++) {
-		m.id = ++q->next_id;
-		x->addresses[i].open = true;
-		m.rcpt_check.address = x->addresses[i].address;
-		m.rcpt_check.sender = x->parent->env.sender;
-		m.rcpt_check.flags = RELAY_ALLOWED;
-		x->open++;
-		if (daemon_send(q->d, ROLE_MAPS, &m)) {
-			x->open = 0;
+	m.rcpt_check.address = e->address;
+	m.rcpt_check.sender = x->parent->env.sender;
+	m.rcpt_check.flags = RELAY_ALLOWED;
+	err = daemon_send(q->d, ROLE_MAPS, &m);
+	if (err)
+		return err;
+	e->open = true;
+	x->asked++;
+	x->open++;
+	q->expansion_asked++;
+	return 0;
+}
+
+/* Asks about what comes next; a large list takes the window's turns like any other. */
+static void
+ask_more(struct qmgr *q)
+{
+	struct expansion_job *x, *next;
+
+	for (x = TAILQ_FIRST(&q->expansions); x && q->expansion_asked < MAPS_WINDOW; x = next) {
+		int err = 0;
+
+		while (!err && x->started && !x->temporary && x->asked < x->n &&
+		       q->expansion_asked < MAPS_WINDOW)
+			err = ask(q, x);
+		next = TAILQ_NEXT(x, all);
+		if (err) {
 			end(q, x, RCPT_LATER, "4.3.0", "address look-ups are not running");
-			return;
+			next = TAILQ_FIRST(&q->expansions); /* whatever that ended */
 		}
 	}
+}
+
+/* Numbers are taken for all at once. */
+static void
+start(struct qmgr *q, struct expansion_job *x)
+{
+	x->first_id = q->next_id + 1;
+	q->next_id += (uint32_t)x->n;
+	x->started = true;
 }
 
 void
@@ -126,7 +170,6 @@ expand_continue(struct qmgr *q, struct message *m)
 		next = x->next;
 		if (x->started || (m->state != MSG_QUEUED && m->state != MSG_HELD))
 			continue;
-		x->started = true;
 		if (!x->n)
 			end(q, x, RCPT_DELIVERED, "2.0.0", "expanded to nobody");
 		else if (m->env.hops >= DEPTH_MAX)
@@ -134,8 +177,9 @@ expand_continue(struct qmgr *q, struct message *m)
 		else if (x->n > ENVELOPE_RECIPIENTS_MAX)
 			end(q, x, RCPT_REFUSED, "5.2.4", "expands to too many addresses");
 		else
-			ask(q, x);
+			start(q, x);
 	}
+	ask_more(q);
 	message_unpin(q, m);
 }
 
@@ -222,23 +266,32 @@ make_child(struct qmgr *q, struct expansion_job *x, queue_id id)
 	return m;
 }
 
+/* The address and what maps said of it; lives as long as x. */
+static const char *
+why_later(struct expansion_job *x)
+{
+	const struct expanded *e = &x->addresses[x->temporary - 1];
+
+	return arena_printf(
+	    &x->arena, "<%.*s> of the expansion: %.*s", SLICE_ARG(e->address), SLICE_ARG(e->text));
+}
+
 static void
 build(struct qmgr *q, struct expansion_job *x)
 {
 	struct message *p = x->parent, *m;
 	queue_id id;
-	bool temporary = false;
 
-	for (size_t i = 0; i < x->n; i++) {
-		temporary =
-		    temporary || (x->addresses[i].code >= 400 && x->addresses[i].code < 500);
+	if (x->temporary) {
+		end(q, x, RCPT_LATER, "4.3.0", why_later(x));
+		return;
+	}
+	for (size_t i = 0; i < x->n; i++)
 		if (x->addresses[i].code >= 500)
 			add_final(x, x->addresses[i].address, &x->addresses[i]);
-	}
-	id = temporary || (!p->has_content && p->read_fd < 0) ? 0 : qmgr_new_id(q);
+	id = !p->has_content && p->read_fd < 0 ? 0 : qmgr_new_id(q);
 	if (!id) {
-		end(q, x, RCPT_LATER, "4.3.0",
-		    "an address of the expansion cannot be looked up now");
+		end(q, x, RCPT_LATER, "4.3.0", "the expansion could not be made a message");
 		return;
 	}
 	if (!x->n_finals) {
@@ -292,7 +345,7 @@ find(struct qmgr *q, uint32_t id, size_t *i_r)
 {
 	struct expansion_job *x;
 
-	LIST_FOREACH(x, &q->expansions, all) {
+	TAILQ_FOREACH(x, &q->expansions, all) {
 		*i_r = (uint32_t)(id - x->first_id);
 		if (x->open && *i_r < x->n && x->addresses[*i_r].open)
 			return x;
@@ -317,10 +370,14 @@ expand_verdict(struct qmgr *q, const struct msg *msg)
 	x->addresses[i].code = v->code;
 	x->addresses[i].enhanced = arena_dup(&x->arena, v->enhanced);
 	x->addresses[i].text = arena_dup(&x->arena, v->text);
+	if (v->code >= 400 && v->code < 500)
+		x->temporary = i + 1;
 	while (v->code < 300 && item_final_addr_next(&c, &f))
 		add_final(x, f.address, NULL);
-	if (!--x->open)
+	q->expansion_asked--;
+	if (!--x->open && (x->asked == x->n || x->temporary))
 		build(q, x);
+	ask_more(q);
 	deliver_pump(q);
 }
 
@@ -331,10 +388,11 @@ expand_link_down(struct qmgr *q)
 	struct expansion_job *x;
 
 	do {
-		LIST_FOREACH(x, &q->expansions, all)
+		TAILQ_FOREACH(x, &q->expansions, all)
 			if (x->open)
 				break;
 		if (x)
 			end(q, x, RCPT_LATER, "4.3.0", "address look-ups were restarted");
 	} while (x);
+	ask_more(q); /* what was not asked yet learns that nobody is there */
 }

@@ -18,6 +18,9 @@
 #ifndef QMGR_QMGR_H
 #define QMGR_QMGR_H
 
+/* Questions that maps has under way, of each kind: routes, and addresses of expansions. */
+#define MAPS_WINDOW 256u
+
 #include "daemon/daemon.h"
 #include "qmgr/incoming.h"
 #include "queue/mail.h"
@@ -187,9 +190,11 @@ struct qmgr {
 	int64_t clock_seen;   /* wall clock - monotonic, when last looked at */
 	struct hash messages, transactions, routes, questions, sites, groups, tokens, children;
 	struct messages idle, direct, replies, noticing;
-	LIST_HEAD(, expansion_job) expansions;
+	TAILQ_HEAD(, expansion_job) expansions;
+	size_t expansion_asked; /* addresses of expansions that maps has under way */
 	TAILQ_HEAD(, route) route_lru;
-	TAILQ_HEAD(, question) asked;
+	TAILQ_HEAD(, question) asked, to_ask;
+	size_t n_asked;
 	TAILQ_HEAD(site_lru, site_entry) site_lru;
 	TAILQ_HEAD(token_lru, token_entry) token_lru;
 	TAILQ_HEAD(, sender_question) senders;

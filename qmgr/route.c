@@ -81,6 +81,19 @@ send_question(struct qmgr *q, struct question *x)
 }
 
 static void
+send_questions(struct qmgr *q)
+{
+	struct question *x;
+
+	while (q->n_asked < MAPS_WINDOW && (x = TAILQ_FIRST(&q->to_ask))) {
+		TAILQ_REMOVE(&q->to_ask, x, link);
+		TAILQ_INSERT_TAIL(&q->asked, x, link);
+		q->n_asked++;
+		send_question(q, x);
+	}
+}
+
+static void
 ask(struct qmgr *q, struct message *m, size_t i)
 {
 	struct slice address = m->env.rcpts[i].address;
@@ -93,8 +106,8 @@ ask(struct qmgr *q, struct message *m, size_t i)
 		memcpy(x->address, address.p, address.n);
 		x->id = ++q->next_id;
 		hash_insert(&q->questions, &x->node, slice(x->address, address.n));
-		TAILQ_INSERT_TAIL(&q->asked, x, link);
-		send_question(q, x);
+		TAILQ_INSERT_TAIL(&q->to_ask, x, link);
+		send_questions(q);
 	}
 	*w = (struct waiter){ x->waiters, m, (uint32_t)i };
 	x->waiters = w;
@@ -201,8 +214,10 @@ route_answer(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 	}
 	r = make_route(slice_str(x->address), &msg->route_answer);
 	TAILQ_REMOVE(&q->asked, x, link);
+	q->n_asked--;
 	hash_remove(&q->questions, &x->node);
 	cache(q, r);
+	send_questions(q);
 	for (w = x->waiters; w; w = next) {
 		struct message *m = w->msg;
 

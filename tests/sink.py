@@ -38,7 +38,7 @@ class Sink:
         self.lock = threading.Condition()
         self.listener = socket.create_server((host, port), backlog=100,
                                              family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-        self.open = set()
+        self.open, self.unanswered = set(), set()
         threading.Thread(target=self.accept, daemon=True).start()
 
     def accept(self):
@@ -88,6 +88,9 @@ class Sink:
             return list(self.messages)
 
     def close(self):
+        """What wait() has given is answered before."""
+        with self.lock:
+            self.lock.wait_for(lambda: not self.unanswered, 10)
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
         for client in list(self.open):
@@ -237,15 +240,24 @@ class Session:
         self.sink.note(self.number, "C:", f"content of {len(message.content)} bytes, body {digest(body_of(message.content))}")
         replies = message.recipients if self.sink.lmtp else [" ".join(message.recipients)]
         for n, recipient in enumerate(replies, 1):
-            if not self.say("END", recipient, lambda said: self.take(message, said) if n == len(replies) else None):
-                return False
+            try:
+                if not self.say("END", recipient, lambda said: self.take(message, said) if n == len(replies) else None):
+                    return False
+            finally:
+                self.answered(message)
         return True
 
     def take(self, message, said):
         if self.sink.lmtp or said.startswith("250"):
             with self.sink.lock:
                 self.sink.messages.append(message)
+                self.sink.unanswered.add(message)
                 self.sink.lock.notify_all()
+
+    def answered(self, message):
+        with self.sink.lock:
+            self.sink.unanswered.discard(message)
+            self.sink.lock.notify_all()
 
     def do_RSET(self, _):
         self.message = None

@@ -543,15 +543,17 @@ def test_many_messages_at_once(make_instance):
 
 @root_only
 def test_large_list_comes_in_parts(users, make_instance, tmp_path):
-    """More addresses than one message between processes holds."""
+    """More addresses than one message between processes holds, and than maps and nss take at once."""
     a = users.add()
-    count = 1300
+    count = 2500
     members = tmp_path / "members"
     members.write_text("".join(f"{a}+a-long-extension-that-fills-the-message-soon-{n}@{DOMAIN}\n" for n in range(count)))
     members.chmod(0o644)
     i = start(make_instance, aliases=f"list: :include:{members}\n", recipient_delimiter="+",
               local_destination_concurrency_limit="20")
     send(i, f"list@{DOMAIN}")
+    i.wait_log(r"text=\"expanded to 2500 recipients as ")
+    i.wait_log(r'text="expanded to 2500 recipients as ')
     files = maildir(users.homes[a], count, 60 * SLOW)
     assert len(files) == count
 

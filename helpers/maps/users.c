@@ -2,7 +2,7 @@
  * The cache of users in front of nss and auth. Runs in maps (uid bh-maps). Names come from
  * strangers, so the number of entries is bounded and "unknown" is kept for seconds only: a user who
  * was just added is found soon. An answer is matched by the number of its question, never by its
- * name.
+ * name. A source has no more than WINDOW questions at once; the others wait here for their turn.
  */
 #include "helpers/maps/users.h"
 
@@ -13,33 +13,42 @@
 
 enum {
 	ENTRY_LIMIT = 50000,
-	PENDING_LIMIT = 2000,
+	PENDING_LIMIT = 10000,
+	WINDOW = 256,        /* below what nss takes, 1000 */
 	ANSWER_SECONDS = 10, /* how long a question may wait, links that come up included */
 	FOUND_SECONDS = 600,
 	UNKNOWN_SECONDS = 5,
 	TROUBLE_SECONDS = 1,
 };
 
+TAILQ_HEAD(entry_list, entry);
+
 struct entry {
-	TAILQ_ENTRY(entry) next; /* while asked */
+	TAILQ_ENTRY(entry) next; /* until it is answered */
 	struct hash_node node;   /* source, then name */
 	enum users_source source;
-	int status;                   /* 0, ERR_NOT_FOUND, ERR_TEMPORARY, or -EAGAIN: asked */
+	int status; /* 0, ERR_NOT_FOUND, ERR_TEMPORARY, or -EAGAIN: no answer yet */
+	bool sent;
 	int64_t until;                /* monotonic µs: end of the entry, or of the wait */
 	uint32_t id;                  /* of the question */
-	struct users_waiters waiters; /* while asked */
+	struct users_waiters waiters; /* until it is answered */
 	struct resolve_user user;
 	char *text;
+};
+
+struct source {
+	struct entry_list asked, to_ask; /* the oldest first */
+	size_t n_asked;
 };
 
 struct users_cache {
 	struct daemon *d;
 	struct hash entries;
-	TAILQ_HEAD(, entry) asked;
+	struct source sources[2]; /* by enum users_source */
 	size_t pending;
 	uint32_t next_id;
 	struct ev_timer tick;
-	struct entry *last; /* to which users_ask gave -EAGAIN last; asked */
+	struct entry *last; /* to which users_ask gave -EAGAIN last; open */
 	void (*answered)(void *ctx, struct users_waiters *waiters);
 	void *ctx;
 };
@@ -49,7 +58,10 @@ users_new(struct daemon *d, void (*answered)(void *ctx, struct users_waiters *wa
 {
 	struct users_cache *c = xcalloc(1, sizeof(*c));
 
-	TAILQ_INIT(&c->asked);
+	for (size_t i = 0; i < 2; i++) {
+		TAILQ_INIT(&c->sources[i].asked);
+		TAILQ_INIT(&c->sources[i].to_ask);
+	}
 	c->d = d;
 	c->answered = answered;
 	c->ctx = ctx;
@@ -115,14 +127,47 @@ send_question(struct users_cache *c, const struct entry *e)
 }
 
 static void
+send_more(struct users_cache *c, struct source *s)
+{
+	struct entry *e;
+
+	while (s->n_asked < WINDOW && (e = TAILQ_FIRST(&s->to_ask))) {
+		TAILQ_REMOVE(&s->to_ask, e, next);
+		TAILQ_INSERT_TAIL(&s->asked, e, next);
+		s->n_asked++;
+		e->sent = true;
+		send_question(c, e);
+	}
+}
+
+static void
 settle(struct users_cache *c, struct entry *e, int status, int64_t seconds)
 {
-	TAILQ_REMOVE(&c->asked, e, next);
+	struct source *s = &c->sources[e->source];
+
+	TAILQ_REMOVE(e->sent ? &s->asked : &s->to_ask, e, next);
+	s->n_asked -= e->sent;
 	c->pending--;
 	e->status = status;
 	e->until = ev_now_us() + seconds * 1000000;
 	if (c->last == e)
 		c->last = NULL;
+	send_more(c, s);
+}
+
+static void
+expire(struct users_cache *c, struct entry_list *list, int64_t now)
+{
+	struct entry *e;
+
+	while ((e = TAILQ_FIRST(list)) && e->until <= now) {
+		log_event(LOG_user_lookup_timeout,
+		    "name=%s source=%s remedy=\"look whether this daemon and what it asks are up\"",
+		    log_value(slice_sub(e->node.key, 1, e->node.key.n)),
+		    e->source == USERS_NSS ? "nss" : "auth");
+		settle(c, e, ERR_TEMPORARY, TROUBLE_SECONDS);
+		c->answered(c->ctx, &e->waiters);
+	}
 }
 
 /* Once a second while questions wait: those that waited too long become trouble. */
@@ -132,16 +177,9 @@ on_tick(void *ctx)
 	struct users_cache *c = ctx;
 	int64_t now = ev_now_us();
 
-	for (struct entry *e = TAILQ_FIRST(&c->asked), *next; e; e = next) {
-		next = TAILQ_NEXT(e, next);
-		if (e->until > now)
-			continue;
-		log_event(LOG_user_lookup_timeout,
-		    "name=%s source=%s remedy=\"look whether this daemon and what it asks are up\"",
-		    log_value(slice_sub(e->node.key, 1, e->node.key.n)),
-		    e->source == USERS_NSS ? "nss" : "auth");
-		settle(c, e, ERR_TEMPORARY, TROUBLE_SECONDS);
-		c->answered(c->ctx, &e->waiters);
+	for (size_t i = 0; i < 2; i++) { /* first what was never sent: no question for nothing */
+		expire(c, &c->sources[i].to_ask, now);
+		expire(c, &c->sources[i].asked, now);
 	}
 	if (c->pending)
 		ev_timer_set(c->d->base, &c->tick, 1000, on_tick, c);
@@ -179,10 +217,10 @@ ask_new(struct users_cache *c, enum users_source source, struct slice key)
 	e->id = ++c->next_id ? c->next_id : ++c->next_id;
 	e->until = ev_now_us() + (int64_t)ANSWER_SECONDS * 1000000;
 	hash_insert(&c->entries, &e->node, slice(slice_dup(key), key.n));
-	TAILQ_INSERT_TAIL(&c->asked, e, next);
+	TAILQ_INSERT_TAIL(&c->sources[source].to_ask, e, next);
 	if (!c->pending++)
 		ev_timer_set(c->d->base, &c->tick, 1000, on_tick, c);
-	send_question(c, e);
+	send_more(c, &c->sources[source]);
 	return e;
 }
 
@@ -253,8 +291,8 @@ find_question(struct users_cache *c, enum users_source source, uint32_t id)
 {
 	struct entry *e;
 
-	TAILQ_FOREACH(e, &c->asked, next)
-		if (e->id == id && e->source == source)
+	TAILQ_FOREACH(e, &c->sources[source].asked, next)
+		if (e->id == id)
 			return e;
 	return NULL;
 }
@@ -298,9 +336,8 @@ users_link_up(struct users_cache *c, enum role peer)
 
 	if (peer != ROLE_NSS && peer != ROLE_AUTH)
 		return;
-	TAILQ_FOREACH(e, &c->asked, next)
-		if (e->source == source)
-			send_question(c, e);
+	TAILQ_FOREACH(e, &c->sources[source].asked, next)
+		send_question(c, e);
 }
 
 void

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <cmocka.h>
 
@@ -85,11 +86,45 @@ test_only_those_that_wait_for_it(void **state)
 	event_base_free(w.d.base);
 }
 
+/* One more than a source takes at once waits for an answer to another; all get theirs. */
+static void
+test_questions_come_in_turns(void **state)
+{
+	struct world w = { .d = { .base = event_base_new() } };
+	struct users_waiter waiters[258] = { { .list = NULL } };
+	char name[16];
+	size_t n, pending;
+
+	(void)state;
+	TAILQ_INIT(&w.ready);
+	w.users = users_new(&w.d, on_answer, &w);
+	for (unsigned i = 0; i < 258; i++) {
+		snprintf(name, sizeof(name), "user%u", i);
+		assert_int_equal(ask(&w, name), -EAGAIN);
+		users_wait(w.users, &waiters[i]);
+	}
+	say(&w, 257, 1); /* has not been asked */
+	assert_int_equal(w.told, 0);
+	say(&w, 2, 1);
+	say(&w, 258, 1); /* nor has this one yet */
+	assert_int_equal(w.told, 1);
+	say(&w, 257, 1);
+	say(&w, 258, 1);
+	assert_int_equal(w.told, 3);
+	users_count(w.users, &n, &pending);
+	assert_int_equal(n, 258);
+	assert_int_equal(pending, 255);
+	users_free(&w.users);
+	arena_free(&w.arena);
+	event_base_free(w.d.base);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_only_those_that_wait_for_it),
+		cmocka_unit_test(test_questions_come_in_turns),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
