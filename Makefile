@@ -176,6 +176,9 @@ install: all man
 	install -m 644 packaging/bulkhead.pam $(DESTDIR)/etc/pam.d/bulkhead
 	for p in man/*.[1-8] $(GEN_PAGES); do s=$${p##*.}; install -D -m 644 $$p $(DESTDIR)$(MANDIR)/man$$s/$${p##*/}; done
 man: $(GEN_PAGES)
+$(O)/bench/%: bench/%.c
+	@mkdir -p $(@D)
+	$(call say,CC,$<) $(CC) -D_GNU_SOURCE $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $<
 bench: all
 	@bench/run
 
