@@ -247,10 +247,10 @@ make_content(size_t length)
 }
 
 static void
-connect_to(struct session *s, int loop, int port)
+connect_to(struct session *s, int loop, uint16_t port)
 {
 	struct sockaddr_in to = { .sin_family = AF_INET,
-		.sin_port = htons((uint16_t)port),
+		.sin_port = htons(port),
 		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	struct epoll_event e = { .events = EPOLLIN, .data.ptr = s };
 	int one = 1;
@@ -260,7 +260,7 @@ connect_to(struct session *s, int loop, int port)
 	    setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) ||
 	    connect(s->fd, (struct sockaddr *)&to, sizeof(to)) ||
 	    epoll_ctl(loop, EPOLL_CTL_ADD, s->fd, &e))
-		give_up("connect to port %d: %s", port, strerror(errno));
+		give_up("connect to port %u: %s", port, strerror(errno));
 	open_sessions++;
 }
 
@@ -297,7 +297,7 @@ main(int argc, char **argv)
 	read_jobs();
 	began = now_ns();
 	for (size_t i = 0; i < n_sessions; i++)
-		connect_to(&sessions[i], loop, atoi(argv[1]));
+		connect_to(&sessions[i], loop, (uint16_t)strtoul(argv[1], NULL, 10));
 	while (open_sessions) {
 		int wait = begin_due(), n = epoll_wait(loop, events, 64, wait);
 
