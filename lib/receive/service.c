@@ -62,6 +62,7 @@ service_child_start(struct daemon *d)
 	s->policy = service_policy_new(d, s->kind);
 	s->input = xmalloc(SERVICE_INPUT);
 	receiver_init(&s->receiver, d);
+	turn_init(s);
 	return 0;
 }
 

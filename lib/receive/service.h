@@ -38,6 +38,9 @@ struct service {
 	struct daemon *d;
 	struct receiver receiver;
 	TAILQ_HEAD(, session) sessions;
+	TAILQ_HEAD(, session) turns; /* that wait with DATA, the oldest first */
+	unsigned committing;         /* sessions between the final dot and the reply */
+	struct event *turn;
 	struct name_entry names[NAME_CACHE];
 	unsigned char *input; /* shared read buffer */
 	/* users that may use sendmail(1): uids; all when n_allowed is 0 and anyone is set */

@@ -104,7 +104,8 @@ ms(int64_t v)
 static int64_t
 wait_deadline(const struct session *s)
 {
-	int64_t us = ms(session_conf(s)->policy_timeout);
+	const struct conf *c = session_conf(s);
+	int64_t us = ms(s->wait == WAIT_FOR_TURN ? c->commit_turn_time : c->policy_timeout);
 
 	if (s->wait == WAIT_FOR_COMMIT && us < COMMIT_US)
 		us = COMMIT_US;
@@ -398,6 +399,7 @@ session_free(struct session *s)
 	TAILQ_REMOVE(&service->sessions, s, next);
 	request_end(&s->name_request);
 	rcpt_cancel(&s->question);
+	turn_leave(s);
 	smtp_server_free(&s->engine);
 	request_end(&s->request);
 	mail_free(&s->mail);

@@ -14,7 +14,8 @@ enum session_wait {
 	WAIT_FOR_SENDER, /* MAIL: the sender rewritten */
 	WAIT_FOR_RCPT,
 	WAIT_FOR_RCPT_RATE,
-	WAIT_FOR_BCC, /* DATA: where always_bcc goes */
+	WAIT_FOR_BCC,  /* DATA: where always_bcc goes */
+	WAIT_FOR_TURN, /* DATA: the end of commits that are under way */
 	WAIT_FOR_AUTH,
 	WAIT_FOR_FILE, /* the end of data: the spool file that was asked for */
 	WAIT_FOR_COMMIT,
@@ -73,6 +74,8 @@ struct session {
 	bool head_done;
 	int64_t tx_began; /* wall clock, microseconds */
 	struct rcpt_finals *bcc;
+	TAILQ_ENTRY(session) turn; /* of service->turns, while it waits for that */
+	bool committing;           /* counted in service->committing */
 	/* the login */
 	char user[257];
 	unsigned char login_token[32];
@@ -121,12 +124,22 @@ void session_check_mail(void *ctx, struct smtp_server *e);
 void session_check_rcpt(void *ctx, struct smtp_server *e, struct smtp_rcpt *rcpt);
 void session_data_begin(void *ctx, struct smtp_server *e);
 void session_data_bytes(void *ctx, struct smtp_server *e, struct slice bytes);
+/* The answer to DATA is yes. */
+void session_content_begin(struct session *s);
 void session_commit(void *ctx, struct smtp_server *e);
 void session_tx_end(void *ctx, struct smtp_server *e);
 void session_auth_start(void *ctx, struct smtp_server *e, struct slice mechanism, bool has_initial,
     struct slice initial);
 void session_auth_step(void *ctx, struct smtp_server *e, struct slice response);
 void session_auth_cancel(void *ctx, struct smtp_server *e);
+/* turn.c */
+void turn_init(struct service *service);
+/* True: too many commits are under way, session_content_begin comes later. */
+bool turn_waits(struct session *s);
+/* From now on s is one that commits. */
+void turn_commits(struct session *s);
+/* s waits no more, and commits no more; any state is fine. */
+void turn_leave(struct session *s);
 /* These operations go on without the answer that they wait for. */
 void session_name_done(struct session *s);
 void session_check_sender(struct session *s);

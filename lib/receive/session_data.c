@@ -48,8 +48,8 @@ add_trace(struct session *s)
 	buf_free(&text);
 }
 
-static void
-accept_data(struct session *s)
+void
+session_content_begin(struct session *s)
 {
 	s->wait = WAIT_FOR_NOTHING;
 	s->window_used = 0;
@@ -59,6 +59,13 @@ accept_data(struct session *s)
 	s->mail.hold_in_memory = true;
 	add_trace(s);
 	smtp_server_answer_data(s->engine, NULL);
+}
+
+static void
+accept_data(struct session *s)
+{
+	if (!turn_waits(s))
+		session_content_begin(s);
 }
 
 static void
@@ -234,6 +241,7 @@ send_envelope(struct session *s)
 	snprintf(client, sizeof(client), "%s[%s]", s->name, s->client);
 	env.rcpts = gather_rcpts(s, tx, &env.count);
 	session_waits(s, WAIT_FOR_COMMIT);
+	turn_commits(s);
 	mail_commit(&s->mail, &env);
 }
 
@@ -333,6 +341,7 @@ on_result(void *ctx, const struct reply *r, struct slice queue_id, const struct 
 
 	session_enter(s);
 	s->wait = WAIT_FOR_NOTHING;
+	turn_leave(s);
 	log_result(s, r, queue_id);
 	if (reply_is_good(r)) {
 		snprintf(text, sizeof(text), "Ok: queued as %.*s", SLICE_ARG(queue_id));
@@ -354,6 +363,7 @@ session_tx_end(void *ctx, struct smtp_server *e)
 	struct session *s = ctx;
 
 	(void)e;
+	turn_leave(s);
 	rcpt_cancel(&s->question);
 	mail_abort(&s->mail);
 	s->bcc = NULL;
@@ -368,6 +378,11 @@ session_wait_expired(struct session *s)
 	    REPLY(451, "4.3.0", "Error: no answer from inside, try again later");
 	enum session_wait w = s->wait;
 
+	if (w == WAIT_FOR_TURN) {
+		turn_leave(s);
+		session_content_begin(s);
+		return;
+	}
 	log_event(LOG_peer_silent,
 	    "sid=%s waiting=%d reason=\"no answer within policy_timeout\" remedy=\"look at the log "
 	    "of that daemon\"",
@@ -409,6 +424,7 @@ session_wait_expired(struct session *s)
 		mail_abort(&s->mail);
 		smtp_server_answer_commit(s->engine, &late);
 		break;
+	case WAIT_FOR_TURN:
 	case WAIT_FOR_NOTHING:
 		break;
 	}
