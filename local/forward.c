@@ -12,8 +12,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { FORWARD_ITEMS = 1000 };
-
 /* Whether an item of .forward means the user's own mailbox: his name, or an address of this
  * recipient. */
 static bool
@@ -67,6 +65,18 @@ merge(struct outcome *all, const struct outcome *one)
 	all->text = one->text;
 }
 
+/* The items of a file of the user's; *why_r lives in the arena. */
+static int
+parse_items(struct job *j, const struct buf *text, struct alias_items *items_r, const char **why_r)
+{
+	size_t limit = (size_t)j->child->conf->forward_expansion_limit;
+	int err = alias_parse(&j->arena, buf_slice(text), true, limit, items_r, why_r);
+
+	if (err == ERR_LIMIT)
+		*why_r = arena_printf(&j->arena, "%s (forward_expansion_limit)", *why_r);
+	return err;
+}
+
 /* :include: in a .forward: a file below the home, of one level. */
 static void
 deliver_include(struct job *j, const struct item_job_rcpt *rcpt, struct slice path,
@@ -83,11 +93,11 @@ deliver_include(struct job *j, const struct item_job_rcpt *rcpt, struct slice pa
 
 	if (t->home_is_root && !mailbox_below(path, slice_str(t->home), &rest) && rest.n)
 		err = target_read_forward(
-		    t, arena_printf(&j->arena, "%.*s", SLICE_ARG(rest)), &text, &why);
-	if (err && err != ERR_DENIED)
+		    t, arena_printf(&j->arena, "%.*s", SLICE_ARG(rest)), conf, &text, &why);
+	if (err && !why)
 		why = err_str(err);
 	if (!err)
-		err = alias_parse(&j->arena, buf_slice(&text), true, FORWARD_ITEMS, &items, &why);
+		err = parse_items(j, &text, &items, &why);
 	buf_free(&text);
 	for (size_t i = 0; i < items.n && !err; i++) {
 		enum alias_kind kind = items.items[i].kind;
@@ -204,7 +214,8 @@ is_harmless(struct slice extension)
 
 /* Reads the first file of forward_path that exists. */
 static int
-find_forward(struct job *j, const struct item_job_rcpt *rcpt, struct buf *text, const char **file_r)
+find_forward(struct job *j, const struct item_job_rcpt *rcpt, struct buf *text, const char **file_r,
+    const char **why_r)
 {
 	const struct target *t = j->child->target;
 	struct names names = { j, rcpt };
@@ -231,13 +242,14 @@ find_forward(struct job *j, const struct item_job_rcpt *rcpt, struct buf *text, 
 		last = item;
 		*file_r = arena_printf(&j->arena, "%.*s", SLICE_ARG(rest));
 		buf_clear(text);
-		err = target_read_forward(t, *file_r, text, &refused);
+		err = target_read_forward(t, *file_r, j->child->conf, text, &refused);
 		if (err == ERR_DENIED) {
 			log_event(LOG_forward_ignored, "qid=%s user=%s file=%s reason=\"%s\"",
 			    log_value(j->m->queue_id), log_cstr(t->user), log_cstr(*file_r),
 			    refused);
 			err = ERR_NOT_FOUND;
 		}
+		*why_r = refused;
 	}
 	return err;
 }
@@ -248,13 +260,13 @@ deliver_forward(struct job *j, const struct item_job_rcpt *rcpt, struct outcome 
 	const struct target *t = j->child->target;
 	struct alias_items items;
 	struct buf text = { 0 };
-	const char *file = ".forward", *why;
+	const char *file = ".forward", *why = NULL;
 	int err;
 
 	if (!(t->flags & ROUTE_FORWARD))
 		return false;
 	if (t->home_is_root) {
-		err = find_forward(j, rcpt, &text, &file);
+		err = find_forward(j, rcpt, &text, &file, &why);
 	} else {
 		err = t->has_forward ? 0 : ERR_NOT_FOUND;
 		buf_add(&text, buf_slice(&t->forward));
@@ -263,13 +275,13 @@ deliver_forward(struct job *j, const struct item_job_rcpt *rcpt, struct outcome 
 		buf_free(&text);
 		return false;
 	}
-	if (!err && alias_parse(&j->arena, buf_slice(&text), true, FORWARD_ITEMS, &items, &why))
+	if (!err && parse_items(j, &text, &items, &why))
 		outcome_set(o, RESULT_DEFERRED, "4.3.5",
 		    arena_printf(&j->arena, "%s of %s, %s", file, t->user, why));
 	else if (err)
 		outcome_set(o, RESULT_DEFERRED, "4.3.0",
-		    arena_printf(
-			&j->arena, "cannot read %s of %s: %s", file, t->user, err_str(err)));
+		    arena_printf(&j->arena, "cannot read %s of %s: %s", file, t->user,
+			why ? why : err_str(err)));
 	else if (items.n)
 		deliver_items(j, rcpt, &items, false, o);
 	buf_free(&text);

@@ -18,12 +18,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum {
-	FORWARD_LIMIT = 1 << 20, /* bytes of a .forward or :include: file */
-	INCLUDE_DEPTH = 8,
-	ITEM_LIMIT = 20000, /* of an alias with all it includes */
-};
-
 /* --- the zygote's part --- */
 
 static int
@@ -121,14 +115,17 @@ target_free(struct target **tp)
 
 /* --- files that users write --- */
 
-/* Reads a small regular file; its owner must be the user or root, and nobody else may write it. */
+/* Reads a regular file; its owner must be the user or root, and nobody else may write it. *why_r is
+ * NULL where the error says it all. */
 static int
-read_owned(uid_t uid, const char *path, struct buf *text, const char **why_r)
+read_owned(
+    uid_t uid, const char *path, const struct conf *conf, struct buf *text, const char **why_r)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK), err = 0;
 	struct stat st;
 	ptrdiff_t n;
 
+	*why_r = NULL;
 	if (fd < 0)
 		return errno == ENOENT || errno == ENOTDIR ? ERR_NOT_FOUND : err_errno();
 	if (fstat(fd, &st)) {
@@ -146,17 +143,20 @@ read_owned(uid_t uid, const char *path, struct buf *text, const char **why_r)
 	while (!err && (n = buf_read(text, fd, 65536)) != 0) {
 		if (n < 0 && n != -EINTR)
 			err = (int)n;
-		else if (buf_len(text) > FORWARD_LIMIT)
+		else if ((int64_t)buf_len(text) > conf->forward_size_limit) {
+			*why_r = "it is larger than forward_size_limit";
 			err = ERR_LIMIT;
+		}
 	}
 	close(fd);
 	return err;
 }
 
 int
-target_read_forward(const struct target *t, const char *path, struct buf *text, const char **why_r)
+target_read_forward(const struct target *t, const char *path, const struct conf *conf,
+    struct buf *text, const char **why_r)
 {
-	return read_owned(t->uid, path, text, why_r);
+	return read_owned(t->uid, path, conf, text, why_r);
 }
 
 /* --- aliases --- */
@@ -193,6 +193,12 @@ load_file(struct target *t, struct slice path)
 	}
 }
 
+static size_t
+item_limit(const struct conf *conf)
+{
+	return (size_t)conf->alias_expansion_limit;
+}
+
 static void load_items(
     struct loading *l, const struct alias_items *items, unsigned depth, bool included);
 
@@ -205,23 +211,25 @@ load_include(struct loading *l, struct slice path, unsigned depth)
 	const char *why = NULL;
 	int err;
 
-	if (depth == INCLUDE_DEPTH) {
-		t->trouble = ":include: is nested too deeply";
+	if (depth == (unsigned)l->conf->alias_include_depth_limit) {
+		t->trouble = ":include: is nested deeper than alias_include_depth_limit";
 		return;
 	}
 	/* Whoever owns the list decides who is on it: any owner will do. */
-	err = read_owned((uid_t)-1, (const char *)path.p, &text, &why);
+	err = read_owned((uid_t)-1, (const char *)path.p, l->conf, &text, &why);
 	if (err == ERR_DENIED && why && strstr(why, "somebody else")) {
 		struct stat st;
 		buf_clear(&text);
 		if (!stat((const char *)path.p, &st))
-			err = read_owned(st.st_uid, (const char *)path.p, &text, &why);
+			err = read_owned(st.st_uid, (const char *)path.p, l->conf, &text, &why);
 	}
 	if (err)
 		t->trouble = arena_printf(&t->arena, "cannot read the list %.*s: %s",
-		    SLICE_ARG(path), err == ERR_DENIED && why ? why : err_str(err));
-	else if (alias_parse(&t->arena, buf_slice(&text), true, ITEM_LIMIT, &items, &why))
-		t->trouble = arena_printf(&t->arena, "the list %.*s: %s", SLICE_ARG(path), why);
+		    SLICE_ARG(path), why ? why : err_str(err));
+	else if ((err = alias_parse(
+		      &t->arena, buf_slice(&text), true, item_limit(l->conf), &items, &why)) != 0)
+		t->trouble = arena_printf(&t->arena, "the list %.*s: %s%s", SLICE_ARG(path), why,
+		    err == ERR_LIMIT ? " (alias_expansion_limit)" : "");
 	else
 		load_items(l, &items, depth + 1, true);
 	buf_free(&text);
@@ -267,8 +275,9 @@ static void
 load_items(struct loading *l, const struct alias_items *items, unsigned depth, bool included)
 {
 	for (size_t i = 0; i < items->n && !l->t->trouble; i++) {
-		if (l->n == ITEM_LIMIT)
-			l->t->trouble = "an alias stands for more than 20000 addresses";
+		if (l->n == item_limit(l->conf))
+			l->t->trouble =
+			    "an alias stands for more addresses than alias_expansion_limit";
 		else
 			load_item(l, &items->items[i], depth, included);
 	}
@@ -281,10 +290,13 @@ open_alias(struct target *t, const struct conf *conf)
 	struct alias_items items;
 	struct slice value = slice_str(t->spec);
 	const char *why;
+	int err;
 
 	value = slice_sub(value, 6, value.n);
-	if (alias_parse(&t->arena, value, false, ITEM_LIMIT, &items, &why))
-		t->trouble = arena_printf(&t->arena, "the alias has an invalid value: %s", why);
+	err = alias_parse(&t->arena, value, false, item_limit(conf), &items, &why);
+	if (err)
+		t->trouble = arena_printf(&t->arena, "the alias has an invalid value: %s%s", why,
+		    err == ERR_LIMIT ? " (alias_expansion_limit)" : "");
 	else
 		load_items(&l, &items, 0, false);
 	t->items = (struct alias_items){ l.items, l.n };
@@ -325,24 +337,25 @@ open_directory(struct target *t, const char *path, bool make)
 }
 
 static void
-preload_forward(struct target *t)
+preload_forward(struct target *t, const struct conf *conf)
 {
 	const char *path = arena_printf(&t->arena, "%s/.forward", t->home), *why = NULL;
 	int err;
 
 	if (!(t->flags & ROUTE_FORWARD))
 		return;
-	err = read_owned(t->uid, path, &t->forward, &why);
+	err = read_owned(t->uid, path, conf, &t->forward, &why);
 	if (err == ERR_DENIED)
 		log_event(LOG_forward_ignored, "user=%s file=%s reason=\"%s\"", log_cstr(t->user),
 		    log_cstr(path), why);
 	else if (err && err != ERR_NOT_FOUND)
-		t->trouble = arena_printf(&t->arena, "cannot read %s: %s", path, err_str(err));
+		t->trouble =
+		    arena_printf(&t->arena, "cannot read %s: %s", path, why ? why : err_str(err));
 	t->has_forward = !err;
 }
 
 static void
-choose_root(struct target *t)
+choose_root(struct target *t, const struct conf *conf)
 {
 	struct slice rest;
 	char *path = arena_printf(&t->arena, "%.*s", SLICE_ARG(t->mailbox.path));
@@ -360,7 +373,7 @@ choose_root(struct target *t)
 		t->path = ".";
 		t->root = path;
 	}
-	preload_forward(t);
+	preload_forward(t, conf);
 }
 
 static int
@@ -400,7 +413,7 @@ target_open(struct daemon *child, void *arg)
 		open_alias(t, child->conf);
 		return enter_empty(child, t);
 	}
-	choose_root(t);
+	choose_root(t, child->conf);
 	fd = open_directory(t, t->root, t->flags & ROUTE_VIRTUAL);
 	if (fd < 0)
 		t->trouble = arena_printf(&t->arena,

@@ -61,8 +61,9 @@ void target_free(struct target **t);
 int target_open(struct daemon *child, void *target);
 /* The file of an alias, opened at the start; NULL if the path is not one of them. */
 const struct target_file *target_file(const struct target *t, struct slice path);
-/* Reads a .forward: ERR_NOT_FOUND; ERR_DENIED with why: owner or mode are not to be trusted. */
-int target_read_forward(
-    const struct target *t, const char *path, struct buf *text, const char **why_r) CHECKED;
+/* Reads a .forward: ERR_NOT_FOUND; ERR_DENIED with why: owner or mode are not to be trusted;
+ * ERR_LIMIT with why. Another error: *why_r is NULL. */
+int target_read_forward(const struct target *t, const char *path, const struct conf *conf,
+    struct buf *text, const char **why_r) CHECKED;
 
 #endif

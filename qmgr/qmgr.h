@@ -135,6 +135,7 @@ struct job {
 	int64_t started;
 	bool direct, again;
 	struct buf parts; /* expansions of a report that comes in several parts */
+	bool cut;         /* there were more than it may have */
 	uint32_t n_parts;
 	uint32_t n;
 	uint32_t rcpts[];

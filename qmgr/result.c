@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define EXPANSION_BYTES (8u << 20) /* of the addresses that one job may expand to */
+#define EXPANSION_BYTES (32u << 20) /* of the addresses that one job may expand to */
 
 void
 result_log(const struct qmgr *q, const struct message *m, size_t i, const char *status,
@@ -150,6 +150,7 @@ one_result(struct qmgr *q, struct job *j, const struct item_rcpt_result *r, cons
 	    sent ? msg->send_result.transfer_ms : (uint32_t)(qmgr_now(q) - j->started);
 	struct rcpt_status *s = m->env.rcpts[r->slot].status;
 	const char *word = "sent";
+	uint8_t status = r->status;
 
 	if (!is_open(m, r->slot)) {
 		odd_result(q, j, r, "it has its result already");
@@ -162,7 +163,12 @@ one_result(struct qmgr *q, struct job *j, const struct item_rcpt_result *r, cons
 		return;
 	}
 	result_set(m, r->slot, r->enhanced, r->text, r->remote);
-	switch (r->status) {
+	if (r->status == RESULT_EXPANDED && j->cut) { /* some of its addresses are not here */
+		result_set(m, r->slot, SLICE_LIT("5.2.4"),
+		    SLICE_LIT("expands to too many addresses"), SLICE_NULL);
+		status = RESULT_FAILED;
+	}
+	switch (status) {
 	case RESULT_DONE:
 	case RESULT_PASSED:
 		if (r->status == RESULT_PASSED)
@@ -191,7 +197,8 @@ one_result(struct qmgr *q, struct job *j, const struct item_rcpt_result *r, cons
 static void
 take_expansions(struct job *j, const struct msg_deliver_result *part)
 {
-	if (buf_len(&j->parts) + part->expansions.raw.n > EXPANSION_BYTES)
+	j->cut = j->cut || buf_len(&j->parts) + part->expansions.raw.n > EXPANSION_BYTES;
+	if (j->cut)
 		return;
 	buf_add(&j->parts, part->expansions.raw);
 	j->n_parts += part->expansions.n;

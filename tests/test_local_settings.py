@@ -114,6 +114,47 @@ def test_limits_of_programs(users, make_instance):
     assert 100 < longest <= 1024, longest
 
 
+def deferred(i, to):
+    [line] = i.wait_log(rf" delivery .*to=<{re.escape(to)}@{DOMAIN}> .*status=deferred")
+    return line
+
+
+def test_limits_of_lists(users, make_instance, tmp_path):
+    """At each and one past it, where the line names the parameter."""
+    a, b = users.add(), users.add()
+
+    def items(n):
+        return "".join(f"{a}+{k}\n" for k in range(n))
+
+    def comments(size):
+        return f"{a}\n#".ljust(size - 1, "x") + "\n"
+
+    lists = {"three": items(3), "four": items(4), "k1": comments(1024), "k1-more": comments(1025), "deep1": items(1),
+             "deep2": f":include:{tmp_path}/deep1\n", "deep3": f":include:{tmp_path}/deep2\n"}
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o644)
+    aliases = "".join(f"{name}: :include:{tmp_path}/{name}\n" for name in lists)
+    i = start(make_instance, aliases=f"root: {a}\n{aliases}", recipient_delimiter="+", alias_expansion_limit="3", alias_include_depth_limit="2",
+              forward_expansion_limit="2", forward_size_limit="1K", direct_delivery="no")
+    for count, name in ((3, "three"), (4, "k1"), (5, "deep2")):
+        send(i, f"{name}@{DOMAIN}")
+        maildir(users.homes[a], count)
+    for name, parameter in (("four", "alias_expansion_limit"), ("k1-more", "forward_size_limit"), ("deep3", "alias_include_depth_limit")):
+        send(i, f"{name}@{DOMAIN}")
+        assert parameter in deferred(i, name)
+    users.write(b, ".forward", f"{a}\n{a}+x\n")
+    send(i, f"{b}@{DOMAIN}")
+    maildir(users.homes[a], 7)
+    users.write(b, ".forward", f"{a}\n{a}+x\n{a}+y\n")
+    send(i, f"{b}+more@{DOMAIN}")
+    assert "forward_expansion_limit" in deferred(i, f"{b}+more")
+    users.write(b, ".forward", comments(1025))
+    send(i, f"{b}+large@{DOMAIN}")
+    assert "forward_size_limit" in deferred(i, f"{b}+large")
+    assert len(maildir(users.homes[a], 7)) == 7
+
+
 def test_owner_of_a_list_that_is_an_alias(users, make_instance):
     a = users.add()
     i = start(make_instance, aliases=f"list: {a}\nowner-list: boss@far.test\n", expand_owner_alias="yes")
