@@ -1,0 +1,133 @@
+/* Tests of the sender as a whole: time limits, and the ends of those it works for. */
+#include "smtp-client/sender_test_util.h"
+
+static void
+test_time_limits(void **state)
+{
+	struct world *w = world_new(
+	    "smtp_helo_timeout = 1s\nsmtp_mail_timeout = 1s\nsmtp_data_done_timeout = 1s\n");
+
+	(void)state;
+	START(w, "W:1500", "A", GROUP, "C:MAIL", "W:1500", "A", GROUP, "C:MAIL", "C:RCPT", "C:DATA",
+	    "S:250 ok", "S:250 ok", "S:354 go", "D", "W:1500");
+	send_one(w, (struct job_opts){ 0 });
+	check(w, 0, RESULT_UNREACHED, "4.4.2", "timed out while waiting for connection");
+	send_one(w, (struct job_opts){ 0 });
+	check(w, 0, RESULT_UNREACHED, "4.4.2", "timed out while waiting for MAIL FROM");
+	send_one(w, (struct job_opts){ 0 });
+	check(w, 0, RESULT_UNREACHED, "4.4.2",
+	    "timed out while waiting for end of DATA -- the message may be");
+	server_join(&w->server);
+	world_free(w);
+}
+
+static void
+test_qmgr_dies(void **state)
+{
+	struct world *w = world_new("");
+
+	(void)state;
+	START(w, GROUP, "C:MAIL", "C:RCPT", "C:DATA", "S:250 ok");
+	submit(w, (struct job_opts){ 0 });
+	idle(w, 300);
+	ipc_chan_free(&w->qmgr);
+	while (w->own_qmgr)
+		event_base_loop(w->d.base, EVLOOP_ONCE);
+	assert_int_equal(((struct sender *)w->d.ctx)->njobs, 0);
+	assert_int_equal(((struct sender *)w->d.ctx)->nconns, 0);
+	server_join(&w->server);
+	world_free(w);
+}
+
+/* Runs the loop until the server's script stands at its step P. */
+static void
+await_server(struct world *w)
+{
+	int turns = DEADLINE_MS;
+
+	while (sem_trywait(&w->server.reached)) {
+		assert_true(turns-- > 0);
+		idle(w, 1);
+	}
+}
+
+/* qmgr dies while the end of data waits for its reply; its successor, whose jobs have the same
+ * numbers, hears nothing of it. */
+static void
+test_qmgr_has_a_successor(void **state)
+{
+	struct world *w = world_new("");
+	struct ipc_chan *old;
+	int turns = DEADLINE_MS;
+
+	(void)state;
+	START(w, GROUP, "C:MAIL", "C:RCPT", "C:DATA", "S:250 ok", "S:250 ok", "S:354 go", "D", "P",
+	    "S:250 2.0.0 for the dead", "C:MAIL", "C:RCPT TO:<r0@", "C:RCPT TO:<r1@", "C:DATA",
+	    "S:250 ok", "S:250 ok", "S:250 ok", "S:354 go", "D", "S:250 2.0.0 for the living");
+	submit(w, (struct job_opts){ 0 });
+	await_server(w);
+	old = w->qmgr;
+	w->next_qmgr = join(w, ROLE_QMGR, &w->ios[3]);
+	w->qmgr = NULL;
+	ipc_chan_free(&old);
+	while (w->own_qmgr)
+		event_base_loop(w->d.base, EVLOOP_ONCE);
+	assert_int_equal(((struct sender *)w->d.ctx)->njobs, 1);
+	sem_post(&w->server.go);
+	while (((struct sender *)w->d.ctx)->njobs) {
+		assert_true(turns-- > 0);
+		idle(w, 1);
+	}
+	idle(w, 50);
+	assert_int_equal(w->results_at[1], 0);
+	w->next_id = 0;
+	send_one(w, (struct job_opts){ .rcpts = 2 });
+	assert_int_equal(w->results, 2);
+	check(w, 1, RESULT_DONE, "2.0.0", "for the living");
+	idle(w, 50);
+	assert_int_equal(w->results_at[0], 0);
+	assert_int_equal(w->results_at[1], 1);
+	server_join(&w->server);
+	world_free(w);
+}
+
+/* An answer counts on the channel of its question only, whatever its number. */
+static void
+test_dns_has_a_successor(void **state)
+{
+	struct world *w = world_new("");
+
+	(void)state;
+	START(w, GROUP, TAKE);
+	w->dns_is_slow = true;
+	submit(w, (struct job_opts){ 0 });
+	while (!w->mx_id)
+		event_base_loop(w->d.base, EVLOOP_ONCE);
+	struct ipc_chan *own = w->d.peers[ROLE_DNS];
+	w->next_dns = join(w, ROLE_DNS, &w->ios[4]);
+	w->mx_status = 1;
+	answer_mx(w, w->next_dns, w->mx_id);
+	idle(w, 50);
+	assert_false(w->done);
+	w->mx_status = 0;
+	answer_mx(w, w->dns, w->mx_id);
+	await(w);
+	check(w, 0, RESULT_DONE, "2.0.0", "taken");
+	server_join(&w->server);
+	ipc_chan_free(&own);
+	world_free(w);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_time_limits),
+		cmocka_unit_test(test_qmgr_dies),
+		cmocka_unit_test(test_qmgr_has_a_successor),
+		cmocka_unit_test(test_dns_has_a_successor),
+	};
+
+	signal(SIGPIPE, SIG_IGN);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
