@@ -162,7 +162,7 @@ static int
 find(const struct auth *a, struct slice name, struct arena *arena, struct user *user_r)
 {
 	const struct conf *conf = a->d->conf;
-	struct slice domain = name, local = slice_split(&domain, '@');
+	struct slice local = name, domain = slice_split_last(&local, '@');
 	int err = users_find_address(a->users, name, arena, user_r);
 
 	if (err == ERR_NOT_FOUND && domain.n &&

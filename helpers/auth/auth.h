@@ -54,7 +54,7 @@ void exchange_response(struct auth *a, struct ipc_chan *ch, const struct msg *m)
 void exchange_cancel(struct auth *a, struct ipc_chan *ch, uint32_t id);
 void exchange_pam_answer(struct auth *a, const struct msg *m);
 void exchange_nss_user(struct auth *a, const struct msg *m);
-void exchange_helper_down(struct auth *a, enum role role);
+void exchange_helper_down(struct auth *a, const struct ipc_chan *ch);
 /* client.c: logins of our own at smarthosts */
 void client_start(struct auth *a, struct ipc_chan *ch, const struct msg *m);
 void client_response(struct auth *a, struct ipc_chan *ch, const struct msg *m);

@@ -80,9 +80,10 @@ void
 cache_bounds(struct cache *c, size_t size, int64_t lifetime)
 {
 	pthread_mutex_lock(&c->lock);
+	/* What was kept for longer than it may be now goes. */
+	trim(c, lifetime < c->lifetime ? 0 : size, 0);
 	c->size = size;
 	c->lifetime = lifetime;
-	trim(c, size, 0);
 	pthread_mutex_unlock(&c->lock);
 }
 

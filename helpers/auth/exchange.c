@@ -6,7 +6,7 @@
  * under way; a failure is logged before its answer is delayed; a token is issued only for an
  * identity that libsasl2, PAM and NSS confirmed.
  */
-#include "helpers/auth/peer.h"
+#include "helpers/auth/exchange.h"
 
 #include "base/inet.h"
 #include "tls/openssl.h"
@@ -14,35 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum phase {
-	PHASE_IDLE, /* the front end's turn */
-	PHASE_RUNNING,
-	PHASE_PAM,
-	PHASE_NSS,
-	PHASE_DELAY,
-};
-
 /* status of auth_done */
 enum { DONE_OK, DONE_REFUSED, DONE_TEMPORARY, DONE_NO_MECHANISM };
-
-struct exchange {
-	struct job job;
-	struct talk talk;
-	struct hash_node waiting; /* for pam or nss, by role and id */
-	uint64_t waiting_key;
-	struct auth *a;
-	struct sasl_exchange x;
-	enum phase phase;
-	bool gone;
-	char client[65], session[33], external[257];
-	unsigned char exporter[64], endpoint[128];
-	struct buf in, out;
-	bool has_in, has_out;
-	enum sasl_result result;
-	struct ev_timer delay;
-	uint8_t late_status;
-	const char *late_text;
-};
 
 /* Who may log clients in to what, and what the token is good for. */
 static const struct {
@@ -144,20 +117,20 @@ fail(struct exchange *e, enum log_event event, uint8_t status, const char *why, 
 		late(e);
 }
 
-static void
-refuse(struct exchange *e, const char *why)
+void
+exchange_refuse(struct exchange *e, const char *why)
 {
 	fail(e, LOG_auth_failed, DONE_REFUSED, why, "authentication failed");
 }
 
-static void
-temporary(struct exchange *e, const char *why)
+void
+exchange_temporary(struct exchange *e, const char *why)
 {
 	fail(e, LOG_auth_unavailable, DONE_TEMPORARY, why, "temporary authentication failure");
 }
 
-static void
-succeed(struct exchange *e, struct account *account)
+void
+exchange_succeed(struct exchange *e, struct account *account)
 {
 	struct auth *a = e->a;
 	const struct conf *conf = a->d->conf;
@@ -177,7 +150,7 @@ succeed(struct exchange *e, struct account *account)
 	    auth_now_ms() + (once ? conf->auth_token_lifetime : SESSION_MAX_MS), &account, token);
 	if (err) {
 		account_free(&account);
-		temporary(e, err_str(err));
+		exchange_temporary(e, err_str(err));
 		return;
 	}
 	penalty_ok(a->penalties,
@@ -191,125 +164,6 @@ succeed(struct exchange *e, struct account *account)
 	send_done(e, DONE_OK, slice_str(user), slice(token, sizeof(token)), "");
 	OPENSSL_cleanse(token, sizeof(token));
 	exchange_free(e);
-}
-
-/* --- system users --- */
-
-static int
-wait_for(struct exchange *e, enum role role, struct msg *m)
-{
-	struct ipc_chan *ch = e->a->d->peers[role];
-	int err;
-
-	if (!ch)
-		return ERR_CLOSED;
-	m->id = ipc_next_id(ch);
-	err = ipc_send(ch, m);
-	if (err)
-		return err;
-	e->waiting_key = (uint64_t)role << 32 | m->id;
-	hash_insert(&e->a->waiting, &e->waiting, slice(&e->waiting_key, sizeof(e->waiting_key)));
-	return 0;
-}
-
-static struct exchange *
-waiting_for(struct auth *a, enum role role, uint32_t id)
-{
-	uint64_t key = (uint64_t)role << 32 | id;
-	struct hash_node *node = hash_find(&a->waiting, slice(&key, sizeof(key)));
-	struct exchange *e = node ? HASH_ELEMENT(node, struct exchange, waiting) : NULL;
-
-	if (e) {
-		hash_remove(&a->waiting, &e->waiting);
-		e->waiting_key = 0;
-	}
-	return e;
-}
-
-static void
-ask_pam(struct exchange *e)
-{
-	struct msg m = MSG_INIT(MSG_PAM_CHECK, 0);
-	struct slice response = buf_slice(&e->in), authzid = slice_split(&response, 0);
-
-	/* PAM's answer is about the name that authenticates; libsasl2 did not get to compare the
-	 * other one. */
-	if (strcmp(e->x.mechanism, "PLAIN") == 0 && authzid.n &&
-	    !slice_eq_str(authzid, e->x.claimed)) {
-		refuse(e, "asks to act as another user");
-		return;
-	}
-	m.pam_check.service = slice_str(e->x.service);
-	m.pam_check.user = slice_str(e->x.claimed);
-	m.pam_check.password = buf_slice(&e->x.password);
-	m.pam_check.client = slice_str(e->client);
-	e->phase = PHASE_PAM;
-	if (m.pam_check.password.n > 1024)
-		refuse(e, "password too long");
-	else if (wait_for(e, ROLE_PAM, &m) < 0)
-		temporary(e, "the PAM helper is not there");
-	buf_wipe(&e->x.password);
-}
-
-void
-exchange_pam_answer(struct auth *a, const struct msg *m)
-{
-	struct exchange *e = waiting_for(a, ROLE_PAM, m->id);
-	struct msg ask = MSG_INIT(MSG_NSS_GET, 0);
-
-	if (!e)
-		return;
-	if (m->pam_answer.status == 1) {
-		refuse(e, "PAM refuses");
-	} else if (m->pam_answer.status) {
-		temporary(e, "PAM cannot tell");
-	} else {
-		ask.nss_get.name = slice_str(e->x.claimed);
-		e->phase = PHASE_NSS;
-		if (wait_for(e, ROLE_NSS, &ask) < 0)
-			temporary(e, "the nss helper is not there");
-	}
-}
-
-void
-exchange_nss_user(struct auth *a, const struct msg *m)
-{
-	struct exchange *e = waiting_for(a, ROLE_NSS, m->id);
-	const struct conf *conf = a->d->conf;
-	struct account *account;
-
-	if (!e)
-		return;
-	if (m->nss_user.status == 1) {
-		refuse(e, "no such system user");
-	} else if (m->nss_user.status) {
-		temporary(e, "the system's user database cannot tell");
-	} else if ((int64_t)m->nss_user.uid < conf->first_valid_uid ||
-		   (int64_t)m->nss_user.uid > conf->last_valid_uid) {
-		refuse(e, "uid not between first_valid_uid and last_valid_uid");
-	} else {
-		account = account_of_system(a, &m->nss_user);
-		if (account)
-			succeed(e, account);
-		else
-			temporary(e, "home or mailbox of the user not usable");
-	}
-}
-
-void
-exchange_helper_down(struct auth *a, enum role role)
-{
-	struct hash_node *node = hash_next(&a->waiting, NULL);
-
-	while (node) {
-		struct exchange *e = HASH_ELEMENT(node, struct exchange, waiting);
-		node = hash_next(&a->waiting, node);
-		if (e->waiting_key >> 32 != (uint64_t)role)
-			continue;
-		hash_remove(&a->waiting, &e->waiting);
-		e->waiting_key = 0;
-		temporary(e, "a helper died");
-	}
 }
 
 /* --- steps --- */
@@ -344,7 +198,7 @@ send_challenge(struct exchange *e)
 	e->phase = PHASE_IDLE;
 	err = ipc_send(e->talk.peer->chan, &m);
 	if (err == ERR_LIMIT)
-		temporary(e, "the mechanism's challenge is longer than a message holds");
+		exchange_temporary(e, "the mechanism's challenge is longer than a message holds");
 	else if (err)
 		exchange_free(e);
 	else
@@ -367,19 +221,19 @@ stepped(struct job *job)
 		send_challenge(e);
 		break;
 	case SASL_STEP_OK:
-		succeed(e, account_of_user(e->a, &e->x.user));
+		exchange_succeed(e, account_of_user(e->a, &e->x.user));
 		break;
 	case SASL_STEP_PAM:
-		ask_pam(e);
+		exchange_ask_pam(e);
 		break;
 	case SASL_STEP_NO_MECHANISM:
 		fail(e, LOG_auth_failed, DONE_NO_MECHANISM, why, "mechanism not available");
 		break;
 	case SASL_STEP_TEMPORARY:
-		temporary(e, why);
+		exchange_temporary(e, why);
 		break;
 	default:
-		refuse(e, why);
+		exchange_refuse(e, why);
 	}
 }
 

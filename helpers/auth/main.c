@@ -104,7 +104,7 @@ link_down(struct daemon *d, struct ipc_chan *ch)
 	struct auth *a = d->ctx;
 
 	if (ipc_chan_peer(ch) == ROLE_PAM || ipc_chan_peer(ch) == ROLE_NSS)
-		exchange_helper_down(a, ipc_chan_peer(ch));
+		exchange_helper_down(a, ch);
 	peer_down(a, ch);
 }
 

@@ -109,6 +109,16 @@ test_cache(void **state)
 	cache_put(c, SLICE_LIT("c"), v, p, 202);
 	assert_false(cache_has(c, u, v, p, 203));
 	assert_true(cache_has(c, SLICE_LIT("c"), v, p, 203));
+	cache_bounds(c, 2, 200); /* a reload: a longer life leaves what is there */
+	assert_true(cache_has(c, SLICE_LIT("c"), v, p, 203));
+	cache_bounds(c, 2, 50); /* a shorter one is for those that are there, too */
+	assert_false(cache_has(c, SLICE_LIT("c"), v, p, 203));
+	cache_put(c, u, v, p, 300);
+	assert_true(cache_has(c, u, v, p, 349));
+	cache_bounds(c, 1, 50);
+	assert_true(cache_has(c, u, v, p, 349));
+	cache_bounds(c, 0, 50);
+	assert_false(cache_has(c, u, v, p, 301));
 	cache_free(&c);
 }
 
