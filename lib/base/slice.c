@@ -127,6 +127,17 @@ slice_split(struct slice *s, unsigned char c)
 	return head;
 }
 
+struct slice
+slice_split_last(struct slice *s, unsigned char c)
+{
+	ptrdiff_t at = slice_rfind(*s, c);
+	struct slice tail = at < 0 ? SLICE_NULL : slice_sub(*s, (size_t)at + 1, s->n);
+
+	if (at >= 0)
+		*s = slice_sub(*s, 0, (size_t)at);
+	return tail;
+}
+
 char *
 slice_dup(struct slice s)
 {

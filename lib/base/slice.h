@@ -69,6 +69,8 @@ struct slice slice_trim(struct slice s, bool crlf);
 /* Cuts *s at the first byte c: returns what stands before, leaves the rest behind it. Without c:
  * all, *s empty. */
 struct slice slice_split(struct slice *s, unsigned char c);
+/* Cuts *s at the last c: returns what stands behind it. Without c: nothing, *s as it was. */
+struct slice slice_split_last(struct slice *s, unsigned char c);
 
 /* Copies into new memory that the caller frees; NUL-terminated for convenience. */
 char *slice_dup(struct slice s);

@@ -78,8 +78,8 @@ bool db_list_next(struct slice *list, struct slice *item_r);
 /*
  * Builds the LMDB table dst from the text file src ("key value" lines, or aliases(5) with
  * DB_ALIASES) and publishes it by rename: readers see the old or the new one whole. Root becomes
- * the owner of src meanwhile. count_r: entries written; why: an error, or warnings (duplicates),
- * one a line.
+ * the owner of src meanwhile; who may read src may read dst. count_r: entries written; why: an
+ * error, or warnings (duplicates), one a line.
  */
 int db_build(
     const char *src, const char *dst, unsigned flags, size_t *count_r, struct buf *why) CHECKED;

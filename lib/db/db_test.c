@@ -1,5 +1,5 @@
 /* Unit tests of the look-up tables. */
-#include "db/db.h"
+#include "db/type.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -335,6 +335,41 @@ test_lmdb(void **state)
 	db = opened("lmdb", src, 0);
 	assert_string_equal(get(db, "k49999"), "v49999");
 	db_free(&db);
+	buf_clear(&why);
+	assert_int_equal(db_build_within(1 << 20, src, dst, 0, &n, &why), ERR_CORRUPT);
+	snprintf(long_key, sizeof(long_key),
+	    "cannot write %s: %zu entries of %s fill the 1048576 bytes that it may have; divide",
+	    dst, n, src);
+	assert_true(slice_has_prefix(buf_slice(&why), long_key));
+	db = opened("lmdb", src, 0); /* the former one stays */
+	assert_string_equal(get(db, "k49999"), "v49999");
+	db_free(&db);
+	buf_free(&why);
+}
+
+/* The table of a text of passwords is as closed as the text. */
+static void
+test_lmdb_mode(void **state)
+{
+	static const mode_t modes[] = { 0600, 0640, 0644, 0755 };
+	mode_t former = umask(0);
+	struct buf why = { 0 };
+	char src[256], dst[300];
+	struct stat st;
+	size_t n;
+
+	(void)state;
+	put("m", "one 1\n");
+	snprintf(src, sizeof(src), "%s", path("m"));
+	snprintf(dst, sizeof(dst), "%s.lmdb", src);
+	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+		umask(i % 2 ? 077 : 0);
+		assert_int_equal(chmod(src, modes[i]), 0);
+		assert_int_equal(db_build(src, dst, 0, &n, &why), 0);
+		assert_int_equal(stat(dst, &st), 0);
+		assert_int_equal(st.st_mode & 07777, modes[i] & 0644);
+	}
+	umask(former);
 	buf_free(&why);
 }
 
@@ -405,6 +440,7 @@ main(void)
 		cmocka_unit_test(test_match_limit),
 		cmocka_unit_test(test_refresh),
 		cmocka_unit_test(test_lmdb),
+		cmocka_unit_test(test_lmdb_mode),
 		cmocka_unit_test(test_list),
 	};
 

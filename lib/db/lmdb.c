@@ -117,6 +117,8 @@ struct build {
 	MDB_env *env;
 	MDB_txn *txn;
 	MDB_dbi dbi;
+	int rc; /* the last of LMDB's codes */
+	size_t limit;
 	const char *src;
 	size_t count;
 	struct buf *why;
@@ -132,7 +134,7 @@ put_entry(void *ctx, struct slice key, struct slice value, unsigned line)
 
 	for (size_t i = 0; i < key.n; i++)
 		folded[i] = ascii_lower(key.p[i]);
-	rc = mdb_put(b->txn, b->dbi, &k, &v, MDB_NOOVERWRITE);
+	rc = b->rc = mdb_put(b->txn, b->dbi, &k, &v, MDB_NOOVERWRITE);
 	if (rc == MDB_KEYEXIST) {
 		buf_addf(b->why, "%s: line %u: a second entry for %.*s; the first one counts\n",
 		    b->src, line, SLICE_ARG(key));
@@ -151,8 +153,10 @@ fill(struct build *b, const char *tmp, struct slice text, unsigned flags)
 	size_t map = (text.n * 8 + (4 << 20)) & ~(size_t)0xffff;
 	int err = 0, rc = mdb_env_create(&b->env);
 
+	if (!b->limit || map < b->limit)
+		b->limit = map;
 	if (!rc)
-		rc = mdb_env_set_mapsize(b->env, map);
+		rc = mdb_env_set_mapsize(b->env, b->limit);
 	if (!rc)
 		rc = mdb_env_open(b->env, tmp, MDB_NOSUBDIR | MDB_NOLOCK | MDB_NOSYNC, 0644);
 	if (!rc)
@@ -167,6 +171,7 @@ fill(struct build *b, const char *tmp, struct slice text, unsigned flags)
 	}
 	if (!rc && !err)
 		rc = mdb_env_sync(b->env, 1);
+	b->rc = rc ? rc : b->rc;
 	if (b->txn)
 		mdb_txn_abort(b->txn);
 	if (b->env)
@@ -189,30 +194,49 @@ sync_directory(const char *path)
 }
 
 /* The name is ours alone: created with O_EXCL, so that a link laid by somebody else is not
- * followed. */
+ * followed. Who may read the text may read the table, and nobody else, whatever the umask is: it
+ * may hold passwords. */
 static int
-create(const char *dst, char **tmp_r)
+create(const char *dst, const struct stat *src, char **tmp_r)
 {
 	char *tmp = xasprintf("%s.%ld.tmp", dst, (long)getpid());
+	mode_t readers = src->st_mode & (S_IRGRP | S_IROTH);
 	int fd;
 
 	unlink(tmp);
-	fd = open(tmp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+	fd = open(tmp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0) {
 		int err = err_errno();
 		free(tmp);
 		return err;
 	}
-	fchmod(fd, 0644); /* whatever the umask is: other uids read tables */
+	if (fchown(fd, (uid_t)-1, src->st_gid))
+		readers &= ~(mode_t)S_IRGRP; /* it would be another group's */
+	(void)!fchmod(fd, S_IRUSR | S_IWUSR | readers);
 	close(fd);
 	*tmp_r = tmp;
 	return 0;
 }
 
-int
-db_build(const char *src, const char *dst, unsigned flags, size_t *count_r, struct buf *why)
+static void
+say_why(struct build *b, const char *dst, int err)
 {
-	struct build b = { .src = src, .why = why };
+	if (b->rc == MDB_MAP_FULL)
+		buf_addf(b->why,
+		    "cannot write %s: %zu entries of %s fill the %zu bytes that it may have; "
+		    "divide the text among several tables\n",
+		    dst, b->count, b->src, b->limit);
+	else if (err == ERR_CORRUPT && b->rc < 0)
+		buf_addf(b->why, "cannot write %s: %s\n", dst, mdb_strerror(b->rc));
+	else
+		buf_addf(b->why, "cannot write %s: %s\n", dst, err_str(err));
+}
+
+int
+db_build_within(size_t limit, const char *src, const char *dst, unsigned flags, size_t *count_r,
+    struct buf *why)
+{
+	struct build b = { .src = src, .why = why, .limit = limit };
 	struct db_stamp stamp;
 	struct buf text = { 0 };
 	struct stat st;
@@ -225,11 +249,12 @@ db_build(const char *src, const char *dst, unsigned flags, size_t *count_r, stru
 		buf_addf(why, "cannot read %s: %s\n", src, err_str(err));
 		goto out;
 	}
-	if (!self && (stat(src, &st) || (st.st_uid && seteuid(st.st_uid)))) {
+	if (stat(src, &st) || (!self && st.st_uid && seteuid(st.st_uid))) {
 		err = err_errno();
+		buf_addf(why, "cannot act for the owner of %s: %s\n", src, err_str(err));
 		goto out;
 	}
-	err = create(dst, &tmp);
+	err = create(dst, &st, &tmp);
 	if (!err)
 		err = fill(&b, tmp, buf_slice(&text), flags);
 	if (!err && rename(tmp, dst))
@@ -239,7 +264,7 @@ db_build(const char *src, const char *dst, unsigned flags, size_t *count_r, stru
 	if (err && tmp)
 		unlink(tmp);
 	if (err)
-		buf_addf(why, "cannot write %s: %s\n", dst, err_str(err));
+		say_why(&b, dst, err);
 	*count_r = b.count;
 	if (!self && seteuid(self))
 		die("cannot return to uid 0");
@@ -247,4 +272,10 @@ out:
 	free(tmp);
 	buf_free(&text);
 	return err;
+}
+
+int
+db_build(const char *src, const char *dst, unsigned flags, size_t *count_r, struct buf *why)
+{
+	return db_build_within(0, src, dst, flags, count_r, why);
 }

@@ -77,4 +77,8 @@ typedef int db_entry_fn(void *ctx, struct slice key, struct slice value, unsigne
 int db_text_parse(struct slice text, const char *name, unsigned flags, db_entry_fn *each, void *ctx,
     struct buf *why) CHECKED;
 
+/* db_build into a table of at most so many bytes; 0: as many as the text may need. */
+int db_build_within(size_t limit, const char *src, const char *dst, unsigned flags, size_t *count_r,
+    struct buf *why) CHECKED;
+
 #endif

@@ -84,8 +84,9 @@ users_name_ok(struct slice name)
 struct slice
 users_fold(struct arena *arena, struct slice name)
 {
-	struct slice copy = arena_dup(arena, name), domain = copy,
-		     local = slice_split(&domain, '@');
+	/* RFC 5321 4.1.2: a local-part that is quoted may have an @ of its own */
+	struct slice copy = arena_dup(arena, name), local = copy,
+		     domain = slice_split_last(&local, '@');
 	unsigned char *p = (unsigned char *)(uintptr_t)copy.p;
 	char ascii[DOMAIN_BUF_SIZE];
 

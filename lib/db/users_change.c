@@ -55,9 +55,8 @@ path_ok(struct slice path)
 static bool
 new_name_ok(struct slice name)
 {
-	struct slice domain = name;
+	struct slice local = name, domain = slice_split_last(&local, '@');
 
-	slice_split(&domain, '@');
 	return users_name_ok(name) && utf8_valid(name) && !utf8_has_control(name) &&
 	       (domain.n == 0 || domain_check(domain, true) == 0);
 }
@@ -78,7 +77,7 @@ sender_ok(struct slice sender)
 static struct slice
 default_home(const struct users *u, struct arena *arena, struct slice name)
 {
-	struct slice domain = name, local = slice_split(&domain, '@');
+	struct slice local = name, domain = slice_split_last(&local, '@');
 
 	if (domain.n == 0)
 		return slice_str(

@@ -216,6 +216,16 @@ test_add_and_check(void **state)
 	assert_int_equal(
 	    users_find_address(s.users, SLICE_LIT("x@lists.example.org"), &s.arena, &user),
 	    ERR_NOT_FOUND);
+	/* the domain is what stands behind the last @ */
+	assert_int_equal(run(&s,
+			     "add bob@example.org x sender=\"b@c\"@b\xc3\xbc"
+			     "cher.test",
+			     NULL),
+	    0);
+	assert_int_equal(
+	    users_find_address(s.users, SLICE_LIT("\"B@C\"@xn--bcher-kva.test"), &s.arena, &user),
+	    0);
+	assert_true(slice_eq_str(user.name, "bob@example.org"));
 	assert_int_equal(run(&s, "check alice@example.org secret", NULL), 0);
 	assert_int_equal(run(&s, "check alice@example.org wrong", NULL), 1);
 	assert_int_equal(run(&s, "passwd alice@example.org other", NULL), 0);
