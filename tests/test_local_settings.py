@@ -205,3 +205,29 @@ def test_log_to_syslog(make_instance):
     wait(lambda: "smtp-message" in lines.read_text(), 10, "the line")
     [line] = [x for x in lines.read_text().splitlines() if "smtp-message" in x]
     assert re.match(rf"<{19 * 8 + 6}>ship/smtpd-child\[\d+\]: smtp-message sid=", line), line
+
+
+def test_a_user_in_many_groups(users, make_instance, tmp_path):  # noqa: F811
+    """More than a message holds: mail comes, and the log says once which of them count."""
+    name, etc = users.add(), tmp_path / "etc"
+    subprocess.run(["cp", "-a", "/etc", etc], stderr=subprocess.DEVNULL, check=False)  # locks of useradd come and go
+    with open(etc / "group", "a", encoding="utf-8") as f:
+        f.write("".join(f"{name}g{n}:x:{31000 + n}:{name}\n" for n in range(70)))
+    i = make_instance(start=False, main={"mydestination": f"{DOMAIN}, localhost", "myorigin": DOMAIN, "home_mailbox": "Maildir/"})
+    # all of /etc: useradd of another test puts a new file in the place of one, and a mount on that one ends
+    i.command = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc && exec "$@"', etc]
+    done = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("no mount namespaces here")
+    i.start()
+    send(i, f"{name}@{DOMAIN}")
+    maildir(users.homes[name])
+    [former] = i.pids("maps")
+    i.allow_deaths = True
+    i.kill_program("maps")  # another one asks nss again
+    wait(lambda: i.pids("maps") not in ([], [former]), 10, "another maps")
+    i.wait_ready()
+    send(i, f"{name}@{DOMAIN}")
+    maildir(users.homes[name], 2)
+    [line] = i.wait_log(" nss-groups ")
+    assert f"user={name} groups=71 kept=64" in line

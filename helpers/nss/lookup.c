@@ -30,16 +30,19 @@ struct lookup_pool {
 	void *ctx;
 };
 
-static void
+/* False: no memory, and nothing is known. Of more than fit, n becomes their number all the same. */
+static bool
 groups_of(struct lookup *l)
 {
-	gid_t all[1024];
-	int n = 1024;
+	gid_t all[LOOKUP_GROUPS];
+	int n = LOOKUP_GROUPS;
 
-	if (getgrouplist(l->pw.pw_name, l->pw.pw_gid, all, &n) < 0)
-		n = 1024;
+	if (getgrouplist(l->pw.pw_name, l->pw.pw_gid, all, &n) < 0 && n <= LOOKUP_GROUPS)
+		return false;
+	l->member_of = (size_t)n;
 	l->ngroups = (size_t)(n < LOOKUP_GROUPS ? n : LOOKUP_GROUPS);
 	memcpy(l->groups, all, l->ngroups * sizeof(*all));
+	return true;
 }
 
 void
@@ -56,8 +59,10 @@ lookup_run(struct lookup *l)
 	} while (err == ERANGE && size <= TEXT_LIMIT);
 	l->error = err;
 	l->status = found ? LOOKUP_FOUND : err ? LOOKUP_TROUBLE : LOOKUP_UNKNOWN;
-	if (found)
-		groups_of(l);
+	if (found && !groups_of(l)) {
+		l->error = ENOMEM;
+		l->status = LOOKUP_TROUBLE;
+	}
 }
 
 void

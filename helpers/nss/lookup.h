@@ -23,7 +23,7 @@ struct lookup {
 	int error;        /* of LOOKUP_TROUBLE: an errno */
 	struct passwd pw; /* strings in text */
 	gid_t groups[LOOKUP_GROUPS];
-	size_t ngroups;
+	size_t ngroups, member_of; /* in groups; in all */
 	char *text;
 };
 

@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { THREADS = 2 };
+enum { THREADS = 2, TOLD_MAX = 256 };
 
 /* One asking link; outlives its channel while threads still work for it. */
 struct asker {
@@ -21,6 +21,8 @@ struct nss {
 	struct daemon *d;
 	struct lookup_pool *pool;
 	uint64_t asked, unknown, failed;
+	uid_t told[TOLD_MAX]; /* of whom it was said that they are in too many groups */
+	size_t ntold;
 };
 
 static void
@@ -28,6 +30,20 @@ release(struct asker *a)
 {
 	if (!a->chan && !a->pending)
 		free(a);
+}
+
+/* Once for each user: maps asks again and again. */
+static void
+tell_groups(struct nss *nss, const struct lookup *l)
+{
+	for (size_t i = 0; i < nss->ntold; i++)
+		if (nss->told[i] == l->pw.pw_uid)
+			return;
+	if (nss->ntold == TOLD_MAX)
+		return;
+	nss->told[nss->ntold++] = l->pw.pw_uid;
+	log_event(LOG_nss_groups, "user=%s groups=%zu kept=%zu", log_cstr(l->pw.pw_name),
+	    l->member_of, l->ngroups);
 }
 
 static void
@@ -38,6 +54,8 @@ on_done(void *ctx, struct lookup *l)
 
 	if (l->status == LOOKUP_UNKNOWN)
 		nss->unknown++;
+	if (l->status == LOOKUP_FOUND && l->member_of > l->ngroups)
+		tell_groups(nss, l);
 	if (l->status == LOOKUP_TROUBLE) {
 		nss->failed++;
 		log_event(LOG_nss_error,
