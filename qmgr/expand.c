@@ -17,7 +17,7 @@
 
 struct expanded {
 	struct slice address;
-	bool open; /* asked and not answered */
+	const struct ipc_chan *open; /* the maps that was asked and has not answered */
 	unsigned int code;
 	struct slice enhanced, text;
 };
@@ -126,7 +126,7 @@ ask(struct qmgr *q, struct expansion_job *x)
 	err = daemon_send(q->d, ROLE_MAPS, &m);
 	if (err)
 		return err;
-	e->open = true;
+	e->open = q->d->peers[ROLE_MAPS];
 	x->asked++;
 	x->open++;
 	q->expansion_asked++;
@@ -341,32 +341,32 @@ expand_committed(struct qmgr *q, struct message *child)
 }
 
 static struct expansion_job *
-find(struct qmgr *q, uint32_t id, size_t *i_r)
+find(struct qmgr *q, const struct ipc_chan *ch, uint32_t id, size_t *i_r)
 {
 	struct expansion_job *x;
 
 	TAILQ_FOREACH(x, &q->expansions, all) {
 		*i_r = (uint32_t)(id - x->first_id);
-		if (x->open && *i_r < x->n && x->addresses[*i_r].open)
+		if (x->open && *i_r < x->n && x->addresses[*i_r].open == ch)
 			return x;
 	}
 	return NULL;
 }
 
 void
-expand_verdict(struct qmgr *q, const struct msg *msg)
+expand_verdict(struct qmgr *q, const struct ipc_chan *ch, const struct msg *msg)
 {
 	const struct msg_rcpt_verdict *v = &msg->rcpt_verdict;
 	struct cursor c = cursor(v->finals.raw);
 	struct item_final_addr f;
 	size_t i;
-	struct expansion_job *x = find(q, msg->id, &i);
+	struct expansion_job *x = find(q, ch, msg->id, &i);
 
 	if (!x) {
 		q->odd++;
 		return;
 	}
-	x->addresses[i].open = false;
+	x->addresses[i].open = NULL;
 	x->addresses[i].code = v->code;
 	x->addresses[i].enhanced = arena_dup(&x->arena, v->enhanced);
 	x->addresses[i].text = arena_dup(&x->arena, v->text);
@@ -381,15 +381,24 @@ expand_verdict(struct qmgr *q, const struct msg *msg)
 	deliver_pump(q);
 }
 
-/* maps is gone: what it was asked is asked again with the next attempt. */
+static bool
+asked_there(const struct expansion_job *x, const struct ipc_chan *ch)
+{
+	for (size_t i = 0; x->open && i < x->asked; i++)
+		if (x->addresses[i].open == ch)
+			return true;
+	return false;
+}
+
+/* That maps is gone: what it was asked is asked again with the next attempt. */
 void
-expand_link_down(struct qmgr *q)
+expand_link_down(struct qmgr *q, const struct ipc_chan *ch)
 {
 	struct expansion_job *x;
 
 	do {
 		TAILQ_FOREACH(x, &q->expansions, all)
-			if (x->open)
+			if (asked_there(x, ch))
 				break;
 		if (x)
 			end(q, x, RCPT_LATER, "4.3.0", "address look-ups were restarted");

@@ -158,6 +158,13 @@ may_repeat(const struct qmgr *q, const struct job *j)
 	return false;
 }
 
+/* What a job says of its message, to whatever kind of agent: the names are those in deliver_send.
+ */
+#define OF_MESSAGE                                                                                 \
+	.queue_id = slice_str(m->name), .sender = e->sender, .flags = flags,                       \
+	.ret = (uint8_t)e->ret, .envid = e->envid, .arrival = e->arrival, .size = e->size,         \
+	.rcpts = r, .extents = ex, .content = m->has_content ? buf_slice(&m->content) : SLICE_NULL
+
 int
 deliver_send(struct qmgr *q, struct job *j)
 {
@@ -178,31 +185,11 @@ deliver_send(struct qmgr *q, struct job *j)
 		x.fd = m->read_fd;
 	}
 	if (local)
-		x.deliver_job = (struct msg_deliver_job){ .queue_id = slice_str(m->name),
-			.sender = e->sender,
-			.flags = flags,
-			.ret = (uint8_t)e->ret,
-			.envid = e->envid,
-			.arrival = e->arrival,
-			.size = e->size,
-			.rcpts = r,
-			.extents = ex,
-			.content = m->has_content ? buf_slice(&m->content) : SLICE_NULL };
+		x.deliver_job = (struct msg_deliver_job){ OF_MESSAGE };
 	else
-		x.send_job = (struct msg_send_job){ .queue_id = slice_str(m->name),
-			.sender = e->sender,
-			.flags = flags,
-			.ret = (uint8_t)e->ret,
-			.envid = e->envid,
-			.arrival = e->arrival,
-			.size = e->size,
-			.transport = j->route->transport,
-			.lmtp = j->route->kind == ROUTE_LMTP,
-			.nexthop = j->route->nexthop,
-			.port = j->route->port,
-			.rcpts = r,
-			.extents = ex,
-			.content = m->has_content ? buf_slice(&m->content) : SLICE_NULL };
+		x.send_job = (struct msg_send_job){ OF_MESSAGE, .transport = j->route->transport,
+			.lmtp = j->route->kind == ROUTE_LMTP, .nexthop = j->route->nexthop,
+			.port = j->route->port };
 	err = ipc_send(j->agent->chan, &x);
 	buf_free(&rcpts);
 	buf_free(&extents);

@@ -269,9 +269,7 @@ qmgr_limits(const struct conf *conf)
 	    conf->smtp_destination_concurrency_limit, conf);
 	l.pause_ms[SCHED_REMOTE] = conf->smtp_destination_rate_delay;
 	l.class_max[SCHED_LOCAL] = 400;
-	l.class_max[SCHED_REMOTE] = (unsigned int)(conf->smtp_connections_per_process < 2000
-						       ? conf->smtp_connections_per_process
-						       : 2000);
+	l.class_max[SCHED_REMOTE] = (unsigned int)conf->smtp_connections_per_process;
 	l.class_max[SCHED_NOTICE] = 20;
 	l.class_max[SCHED_UNROUTED] = 64;
 	return l;

@@ -46,7 +46,7 @@ on_message(struct daemon *d, struct ipc_chan *ch, struct msg *m)
 		route_changed(q);
 		return;
 	case MSG_RCPT_VERDICT:
-		expand_verdict(q, m);
+		expand_verdict(q, ch, m);
 		return;
 	case MSG_SITE_ANSWER:
 		site_answer(q, m);
@@ -65,7 +65,7 @@ on_message(struct daemon *d, struct ipc_chan *ch, struct msg *m)
 		deliver_result(q, ch, m);
 		return;
 	case MSG_BOUNCE_DONE:
-		notice_done(q, m);
+		notice_done(q, ch, m);
 		return;
 	default:
 		q->odd++;
@@ -101,14 +101,14 @@ on_link_down(struct daemon *d, struct ipc_chan *ch)
 		break;
 	case ROLE_BOUNCE:
 		receive_link_down(q, ch);
-		notice_link_down(q);
+		notice_link_down(q, ch);
 		break;
 	case ROLE_SMTP_CLIENT:
 	case ROLE_LOCAL:
 		agents_link_down(q, ch);
 		break;
 	case ROLE_MAPS:
-		expand_link_down(q);
+		expand_link_down(q, ch);
 		break;
 	default:
 		control_link_down(q, ch);

@@ -5,7 +5,7 @@
  * Invariants: a message is freed only when nothing refers to it (pins, busy, jobs, answers under
  * way); while it has a sched_msg it is on the disk and acknowledged.
  */
-#include "qmgr/qmgr.h"
+#include "qmgr/deliver.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -261,8 +261,7 @@ fail_rest(struct qmgr *q, struct message *m)
 						  : SLICE_LIT("message expired in the queue");
 
 			rcpt_status_set(s, SLICE_LIT("5.4.7"), reason, slice_str(s->remote));
-			log_event(LOG_delivery, "qid=%s to=%s status=expired text=%s", m->name,
-			    log_value(m->env.rcpts[i].address), log_cstr(s->text));
+			result_log(q, m, i, "expired", NULL, 0, 0);
 			count(COUNT_bounces, 1);
 		}
 	}

@@ -123,6 +123,7 @@ send_job(struct qmgr *q, struct message *m, unsigned int bit, struct msg_list rc
 		x.bounce_job.extents = msg_list(&extents, (uint32_t)e->n_extents);
 		x.fd = m->read_fd;
 	}
+	m->notice_chan = q->d->peers[ROLE_BOUNCE];
 	err = daemon_send(q->d, ROLE_BOUNCE, &x);
 	m->notice_id = x.id;
 	buf_free(&extents);
@@ -154,13 +155,13 @@ notice_start(struct qmgr *q, struct message *m, struct sched_job *sj)
 }
 
 void
-notice_done(struct qmgr *q, const struct msg *msg)
+notice_done(struct qmgr *q, const struct ipc_chan *ch, const struct msg *msg)
 {
 	bool failed = msg->bounce_done.status != 0;
 	struct message *m;
 
 	TAILQ_FOREACH(m, &q->noticing, notice)
-		if (m->notice_id == msg->id)
+		if (m->notice_id == msg->id && m->notice_chan == ch)
 			break;
 	if (!m) {
 		q->odd++;
@@ -197,11 +198,14 @@ notice_done(struct qmgr *q, const struct msg *msg)
 }
 
 void
-notice_link_down(struct qmgr *q)
+notice_link_down(struct qmgr *q, const struct ipc_chan *ch)
 {
-	struct message *m;
+	struct message *m, *next;
 
-	while ((m = TAILQ_FIRST(&q->noticing))) {
+	for (m = TAILQ_FIRST(&q->noticing); m; m = next) {
+		next = TAILQ_NEXT(m, notice);
+		if (m->notice_chan != ch)
+			continue;
 		message_pin(q, m);
 		finish(q, m, true);
 		message_unpin(q, m);

@@ -1,7 +1,8 @@
 /*
  * The queue manager: what its files share. One process, one loop; threads see struct spool_op only.
  *
- *   receive.c   receivers: transactions, checks; reply.c what they hear
+ *   receive.c   receivers: transactions, checks; receive_envelope.c what they bring; reply.c what
+ *               they hear
  *   route.c     routes and sites, cached
  *   token.c     users of tokens, cached
  *   sender.c    senders that are not the login's own
@@ -98,6 +99,7 @@ struct message {
 	unsigned int noticing;         /* NOTIFY_* of the notice under way */
 	TAILQ_ENTRY(message) notice;   /* in q->noticing, while a notice is under way */
 	uint32_t notice_id;
+	const struct ipc_chan *notice_chan; /* of the bounce process that has it */
 	struct sched_site *notice_site;
 	struct sched_msg *sm;
 	size_t bytes;      /* what it counts in q->memory */
@@ -305,6 +307,12 @@ void receive_message(struct qmgr *q, struct ipc_chan *ch, struct msg *m);
 void receive_link_down(struct qmgr *q, struct ipc_chan *ch);
 /* Nobody waits for it any more. */
 void receive_forget(struct qmgr *q, struct message *m);
+/* receive_envelope.c: false if it does not hold together. */
+bool receive_rcpts(struct message *m, struct msg_list list);
+bool receive_envelope(
+    struct qmgr *q, struct message *m, struct transaction *t, const struct msg_mail_commit *c);
+/* What lies behind it in the file is no part of the message. */
+uint64_t receive_content_end(const struct envelope *e);
 
 /* reply.c */
 /* 250, if somebody still waits; with LMTP it may come later (q->replies), when more is known. */
@@ -372,8 +380,9 @@ void agents_kill(struct qmgr *q, struct agent *a);
 /* notice.c */
 void notice_schedule(struct qmgr *q, struct message *m);
 void notice_start(struct qmgr *q, struct message *m, struct sched_job *sj);
-void notice_done(struct qmgr *q, const struct msg *m);
-void notice_link_down(struct qmgr *q);
+void notice_done(struct qmgr *q, const struct ipc_chan *ch, const struct msg *m);
+/* Only what was given to that one comes back: with a successor there are two for a while. */
+void notice_link_down(struct qmgr *q, const struct ipc_chan *ch);
 
 /* expand.c */
 void expand_result(struct qmgr *q, struct message *m, uint32_t slot, struct msg_list addresses);
@@ -381,8 +390,8 @@ void expand_continue(struct qmgr *q, struct message *m);
 /* The parent is given up: its expansions with it. */
 void expand_drop(struct qmgr *q, struct message *m);
 void expand_committed(struct qmgr *q, struct message *child);
-void expand_verdict(struct qmgr *q, const struct msg *m);
-void expand_link_down(struct qmgr *q);
+void expand_verdict(struct qmgr *q, const struct ipc_chan *ch, const struct msg *m);
+void expand_link_down(struct qmgr *q, const struct ipc_chan *ch);
 
 /* recover.c */
 void recover_start(struct qmgr *q);

@@ -204,6 +204,15 @@ take_expansions(struct job *j, const struct msg_deliver_result *part)
 	j->n_parts += part->expansions.n;
 }
 
+/* Says nothing of the destination either: it failed on our side, before anybody there spoke (no
+ * descriptor, no answer of maps or auth). */
+static bool
+our_own(const struct item_rcpt_result *r)
+{
+	return r->status == RESULT_DEFERRED && !r->remote.n &&
+	       slice_has_prefix(r->enhanced, "4.3.");
+}
+
 /* Says nothing of the recipient: the way there is broken (RFC 3463: X.4.X, network and routing). */
 static bool
 unreached(const struct item_rcpt_result *r)
@@ -231,7 +240,8 @@ deliver_result(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 	struct msg_list list = sent ? msg->send_result.results : msg->deliver_result.results;
 	struct cursor c = cursor(list.raw);
 	struct item_rcpt_result r;
-	bool answered = false; /* by anybody at the destination */
+	bool answered = false;    /* by anybody at the destination */
+	bool attempted = !list.n; /* it, and not only something of our own */
 	struct message *m;
 
 	if (!j || !j->agent || j->agent->chan != ch) {
@@ -253,8 +263,10 @@ deliver_result(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 			q->odd++;
 			continue;
 		}
-		if (!unreached(&r))
-			answered = true;
+		if (!sent || !our_own(&r)) {
+			attempted = true;
+			answered |= !unreached(&r);
+		}
 		if (r.status == RESULT_EXPANDED && sent)
 			r.status = RESULT_DEFERRED;
 		one_result(q, j, &r, msg);
@@ -267,7 +279,11 @@ deliver_result(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 	for (uint32_t i = 0; i < j->n; i++)
 		if (is_open(m, j->rcpts[i]))
 			not_known(q, j, j->rcpts[i], "the delivery process reported no result");
-	job_end(q, j, answered ? OUTCOME_OK : OUTCOME_UNREACHED, false);
+	job_end(q, j,
+	    answered    ? OUTCOME_OK
+	    : attempted ? OUTCOME_UNREACHED
+			: OUTCOME_UNUSED,
+	    false);
 	result_after(q, m);
 }
 

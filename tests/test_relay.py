@@ -2,13 +2,14 @@
 import contextlib
 import os
 import re
+import shutil
 import smtplib
 import subprocess
 import time
 
 import pytest
 
-from instance import wait
+from instance import BIN, wait
 from nameserver import HAVE, Nameserver
 from sink import CLOSE, Sink
 
@@ -503,3 +504,40 @@ def test_client_names(make_instance):
     assert send(i, "u1@example.test")[0] == 250
     [raw] = i.wait_messages("u1@example.test")
     assert re.search(rb"Received: from client\.test \(localhost \[127\.0\.0\.1\]\)", raw), raw[:300]
+
+
+def test_no_descriptors_here_are_no_fault_of_the_site(make_instance, tmp_path):
+    """What smtp-client could not even try is no success of the next hop and no failure of it."""
+    programs, script = tmp_path / "bin", tmp_path / "bin" / "smtp-client"
+    shutil.copytree(BIN, programs, symlinks=True)
+    script.rename(programs / "real")
+    tmp_path.chmod(0o755)
+
+    def limit(files):
+        script.write_text(f'#!/bin/sh\nulimit -n {files}\nexec {programs}/real "$@"\n')
+        script.chmod(0o755)
+
+    limit(1000)
+    i = make_instance(start=False, direct=False, main={"daemon_directory": programs, "minimal_backoff_time": "1h"})
+    i.set(relayhost=f"[127.0.0.1]:{i.port['sink']}", smtp_connection_cache_time_limit="0")
+    i.start()
+    [pid] = i.pids("real")
+    needs = len(os.listdir(f"/proc/{pid}/fd"))
+    i.stop()
+    limit(needs)
+    i.start()
+    with Sink(i.port["sink"]) as sink:
+        for n in range(3):
+            send(i, f"r{n}@far.test")
+            line = delivery(i, f"r{n}@far.test", "deferred")
+            assert "dsn=4.3.0" in line and "Too many open files here; raise the limits of open files" in line, line
+        row = i.tool("queue", "list", "-d").stdout
+        assert re.search(r"waiting=3 .*window=5 .*sent=0 failed=0$", row, re.M), row
+        assert not sink.connections
+        limit(1000)
+        i.allow_deaths = True
+        i.kill_program("real")
+        wait(lambda: i.pids("real"), 10, "another smtp-client")
+        i.wait_ready()
+        i.tool("queue", "flush")
+        assert len(sink.wait(3)) == 3
