@@ -37,6 +37,7 @@ conn_free(struct conn **conn)
 	if (c->writable)
 		event_free(c->writable);
 	tls_conn_free(&c->tls);
+	free(c->names);
 	client_free(&c->client);
 	if (c->fd >= 0)
 		close(c->fd);
@@ -301,6 +302,19 @@ match_names(struct conn *c, const char *names[8], struct arena *a)
 	return n;
 }
 
+static char *
+names_text(const char *const names[8], size_t n)
+{
+	struct buf b = { 0 };
+	char *text;
+
+	for (size_t i = 0; i < n; i++)
+		buf_addf(&b, "%s\n", names[i]);
+	text = slice_dup(buf_slice(&b));
+	buf_free(&b);
+	return text;
+}
+
 bool
 conn_start_tls(struct conn *c)
 {
@@ -316,7 +330,11 @@ conn_start_tls(struct conn *c)
 	} else {
 		peer.name_count = match_names(c, names, &c->job->arena);
 	}
-	if (c->dest->session && c->dest->session_level == c->level)
+	c->names = names_text(names, peer.name_count + peer.fingerprint_count);
+	/* No certificate is looked at when a session is resumed: what was asked for then must be
+	 * what is asked for now. */
+	if (c->dest->session && c->dest->session_level == c->level &&
+	    !strcmp(c->dest->session_names, c->names))
 		peer.session = c->dest->session;
 	if (ctx)
 		err = tls_conn_new_client(ctx, c->fd, &peer, &c->tls);
@@ -459,7 +477,13 @@ conn_open(struct job *j, const struct candidate *to)
 	int err;
 
 	*c = (struct conn){
-		.s = s, .job = j, .dest = j->dest, .fd = -1, .to = *to, .begun_us = ev_now_us()
+		.s = s,
+		.job = j,
+		.dest = j->dest,
+		.fd = -1,
+		.to = *to,
+		.begun_us = ev_now_us(),
+		.reloads = s->reloads,
 	};
 	c->dest->users++;
 	c->level = to->plain ? CONF_TLS_LEVEL_NONE : j->policy.level;
@@ -522,6 +546,8 @@ save_session(struct conn *c)
 	tls_session_free(&c->dest->session);
 	c->dest->session = session;
 	c->dest->session_level = c->level;
+	free(c->dest->session_names);
+	c->dest->session_names = xstrdup(c->names);
 }
 
 void
@@ -530,7 +556,9 @@ conn_keep(struct conn *c)
 	const struct conf *conf = c->s->d->conf;
 
 	save_session(c);
-	if (c->s->d->stopping || !conf->smtp_connection_cache_time_limit ||
+	/* What was opened under other parameters may lack what they demand now, TLS above all. */
+	if (c->s->d->stopping || c->reloads != c->s->reloads ||
+	    !conf->smtp_connection_cache_time_limit ||
 	    age_ms(c) >= conf->smtp_connection_reuse_time_limit ||
 	    (conf->smtp_connection_reuse_count_limit &&
 		c->messages >= (unsigned)conf->smtp_connection_reuse_count_limit)) {

@@ -21,6 +21,7 @@ dest_free(struct sender *s, struct dest *d)
 {
 	hash_remove(&s->dests, &d->node);
 	tls_session_free(&d->session);
+	free(d->session_names);
 	free(d);
 }
 

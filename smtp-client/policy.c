@@ -53,6 +53,9 @@ policy_tls_init(struct sender *s)
 	static const enum tls_level levels[KIND_COUNT] = { TLS_OPPORTUNISTIC, TLS_ENCRYPT,
 		TLS_VERIFY, TLS_FINGERPRINT };
 	const struct conf *conf = s->d->conf;
+	enum tls_version minimum = conf->tls_minimum_version == CONF_TLS_VERSION_TLS1_3
+				       ? TLS_VERSION_1_3
+				       : TLS_VERSION_1_2;
 	struct buf cert = { 0 }, key = { 0 };
 	char why[256];
 	int err = read_pem(conf->smtp_tls_cert_file, &cert);
@@ -61,6 +64,10 @@ policy_tls_init(struct sender *s)
 		err = read_pem(conf->smtp_tls_key_file, &key);
 	for (int k = 0; !err && k < KIND_COUNT; k++) {
 		struct tls_client_opts o = { .level = levels[k],
+			/* may takes what there is: better than the clear */
+			.min_version = k == KIND_MAY ? TLS_VERSION_DEFAULT : minimum,
+			.ciphers =
+			    k == KIND_MAY || !conf->tls_ciphers[0] ? NULL : conf->tls_ciphers,
 			/* authorities are only needed to verify, and take 25 ms to read */
 			.ca_file = k == KIND_VERIFY && conf->smtp_tls_CAfile[0]
 				       ? conf->smtp_tls_CAfile

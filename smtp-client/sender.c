@@ -74,28 +74,8 @@ sender_link_down(struct daemon *d, struct ipc_chan *ch)
 }
 
 static void
-sender_reload(struct daemon *d, const struct conf *old)
+quit_idle(struct sender *s)
 {
-	struct sender *s = d->ctx;
-	size_t before = s->nports;
-
-	collect_ports(s);
-	if (s->nports > before)
-		log_event(LOG_smtp_ports,
-		    "reason=\"a jail cannot be widened while it stands\" remedy=\"restart the "
-		    "suite to reach the new ports\"");
-	s->nports = before;
-	if (strcmp(old->smtp_tls_CAfile, d->conf->smtp_tls_CAfile) != 0 ||
-	    strcmp(old->smtp_tls_cert_file, d->conf->smtp_tls_cert_file) != 0)
-		log_event(LOG_smtp_tls_files,
-		    "reason=\"certificate files are read at the start only\" remedy=\"restart the "
-		    "suite\"");
-}
-
-static void
-sender_stop(struct daemon *d)
-{
-	struct sender *s = d->ctx;
 	struct conn *c, *next;
 
 	for (c = TAILQ_FIRST(&s->conns); c; c = next) {
@@ -103,6 +83,38 @@ sender_stop(struct daemon *d)
 		if (c->state == CONN_IDLE)
 			conn_quit(c);
 	}
+}
+
+static void
+sender_reload(struct daemon *d, const struct conf *old)
+{
+	static const char *const at_start[] = { "smtp_tls_CAfile", "smtp_tls_cert_file",
+		"smtp_tls_key_file", "tls_minimum_version", "tls_ciphers" };
+	struct sender *s = d->ctx;
+	size_t before = s->nports;
+
+	s->reloads++;
+	quit_idle(s);
+	collect_ports(s);
+	if (s->nports > before)
+		log_event(LOG_smtp_ports,
+		    "reason=\"a jail cannot be widened while it stands\" remedy=\"restart the "
+		    "suite to reach the new ports\"");
+	s->nports = before;
+	for (size_t i = 0; i < sizeof(at_start) / sizeof(at_start[0]); i++)
+		if (conf_differs(d->conf, old, at_start[i]))
+			log_event(LOG_smtp_tls_files,
+			    "parameter=%s reason=\"it is read at the start only\" "
+			    "remedy=\"restart the suite\"",
+			    at_start[i]);
+}
+
+static void
+sender_stop(struct daemon *d)
+{
+	struct sender *s = d->ctx;
+
+	quit_idle(s);
 	if (!s->njobs)
 		daemon_exit(d);
 }

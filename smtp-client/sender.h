@@ -40,8 +40,9 @@ struct dest {
 	int64_t unused_since;     /* us; 0: in use */
 	TAILQ_HEAD(, conn) idle;  /* the last used first */
 	struct tls_session *session;
-	int session_level; /* of TLS, when it was made */
-	size_t users;      /* jobs and connections */
+	int session_level;   /* of TLS, when it was made */
+	char *session_names; /* that the certificate was asked for then */
+	size_t users;        /* jobs and connections */
 	char key[];
 };
 
@@ -135,8 +136,10 @@ struct conn {
 	int fd;
 	struct event *readable, *writable;
 	struct ev_timer timer;
+	unsigned reloads; /* the sender's, when it was opened */
 	struct client *client;
 	struct tls_conn *tls;
+	char *names; /* that its certificate has to have */
 	struct tls_info tls_info;
 	struct ask *ask; /* of auth */
 	struct candidate to;
@@ -164,6 +167,7 @@ struct sender {
 	uint16_t ports[128];
 	size_t nports;
 	uint64_t sessions, reuses, messages;
+	unsigned reloads;
 };
 
 /* sender.c */
