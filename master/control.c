@@ -81,7 +81,9 @@ master_reload(struct master *m, struct buf *out, int *status_r)
 			(void)ipc_send(p->chan, &config);
 			close(config.fd);
 			tls_send_certificates(s, p); /* contexts are made with the new parameters */
+			tls_send_keys(s, p);
 		}
+	tls_rearm(m);
 	service_start_missing(m);
 	TAILQ_FOREACH(s, &m->services, next)
 		if (s->incomplete && !s->obsolete)

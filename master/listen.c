@@ -88,6 +88,15 @@ add(struct service *s, struct listener *l)
 	s->listeners[s->nlisteners++] = l;
 }
 
+static bool
+has(const struct service *s, const struct listener *l)
+{
+	for (size_t i = 0; i < s->nlisteners; i++)
+		if (s->listeners[i] == l)
+			return true;
+	return false;
+}
+
 static int
 add_inet(struct master *m, struct service *s, const struct conf_service *row, const char *host,
     const char *port)
@@ -123,6 +132,16 @@ add_inet(struct master *m, struct service *s, const struct conf_service *row, co
 		}
 		snprintf(name, sizeof(name), "inet:%s:%s", address, number);
 		l = find(m, name);
+		if (l && l->used) { /* by this service, whose host has one address twice */
+			if (has(s, l))
+				continue;
+			err = -EADDRINUSE;
+			log_event(LOG_listen_failed,
+			    "file=%s line=%u service=%s address=%s port=%s reason=\"another row "
+			    "listens there\" remedy=\"remove one of the two\"",
+			    row->file, row->line, s->name, address, number);
+			continue;
+		}
 		if (!l) {
 			rc = listen_inet(ai, &fd);
 			if (rc == -EAFNOSUPPORT && !host)

@@ -23,7 +23,7 @@
 #include <unistd.h>
 
 #define START_MS 30000 /* what `master -b` waits for all daemons */
-#define ROTATE_MS ((int64_t)12 * 3600 * 1000)
+#define KILL_AGAIN_MS 2000
 
 int64_t
 master_now_ms(void)
@@ -56,10 +56,15 @@ on_stop_deadline(void *arg)
 {
 	struct master *m = arg;
 
-	log_event(LOG_stop_timeout,
-	    "processes=%zu remedy=\"they are killed; raise stop_timeout if they need longer\"",
-	    services_alive(m));
+	if (!m->stop_late)
+		log_event(LOG_stop_timeout,
+		    "processes=%zu remedy=\"they are killed; raise stop_timeout if they need "
+		    "longer\"",
+		    services_alive(m));
+	log_flush();
+	m->stop_late = true;
 	services_stop(m, 1);
+	ev_timer_set(m->base, &m->stop_timer, KILL_AGAIN_MS, on_stop_deadline, m);
 }
 
 void
@@ -118,15 +123,6 @@ watch_signals(struct master *m)
 		if (!e || event_add(e, NULL))
 			die("cannot watch signals");
 	}
-}
-
-static void
-on_rotate(void *arg)
-{
-	struct master *m = arg;
-
-	tls_rotate(m);
-	ev_timer_set(m->base, &m->rotate_timer, ROTATE_MS, on_rotate, m);
 }
 
 /* The parent waits for the word of the child: "ok", or the reason why not. */
@@ -296,7 +292,7 @@ main(int argc, char **argv)
 	if (service_by_role(&m, ROLE_LOG))
 		log_init(m.log_pair[1], ROLE_MASTER, LOG_INFO_);
 	service_start_missing(&m);
-	on_rotate(&m);
+	tls_rotate(&m);
 	loop(&m);
 	return 0;
 }

@@ -80,7 +80,7 @@ struct master {
 	char *config_dir;
 	struct conf_set *set;
 	uint32_t generation;
-	bool unprivileged, stopping, upgrading;
+	bool unprivileged, stopping, stop_late, upgrading;
 	int ready_fd; /* tells the caller of `master -b` how it went; -1 */
 	TAILQ_HEAD(, service) services;
 	LIST_HEAD(, listener) listeners;
@@ -91,6 +91,7 @@ struct master {
 	struct listener control;
 	struct event *on_control;
 	struct ev_timer stop_timer, rotate_timer;
+	int64_t rotate_ms; /* what the latter is set to */
 	uint32_t next_request;
 	struct {
 		struct ipc_chan *to; /* NULL: nobody asks */
@@ -144,7 +145,10 @@ int tls_prepare(struct master *m)
     CHECKED; /* a self-made certificate where the configured default does not exist */
 void tls_send_certificates(struct service *s, struct process *p);
 void tls_send_keys(struct service *s, struct process *p);
+/* New ticket keys for all, and again when tls_session_lifetime is over. */
 void tls_rotate(struct master *m);
+/* After a reload: at the pace of the new tls_session_lifetime. */
+void tls_rearm(struct master *m);
 
 /* control.c */
 /* Gives the control socket to admin_group, at a start and a reload. */

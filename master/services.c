@@ -338,7 +338,7 @@ phase_of(enum role role)
 }
 
 /* Stops the processes of the first phase that still has some; called again as they end. how 1: at
- * once, all. */
+ * once, all; the log, which has to write that, when the others are gone. */
 void
 services_stop(struct master *m, uint8_t how)
 {
@@ -353,7 +353,7 @@ services_stop(struct master *m, uint8_t how)
 	stop.stop.how = how;
 	TAILQ_FOREACH(s, &m->services, next)
 		TAILQ_FOREACH(p, &s->processes, next) {
-			if (how == 1)
+			if (how == 1 && (s->role != ROLE_LOG || phase == phase_of(ROLE_LOG)))
 				kill(-p->pid, SIGKILL);
 			else if (phase_of(s->role) == phase && p->chan && !p->stop_sent) {
 				p->stop_sent = true;

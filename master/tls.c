@@ -22,6 +22,8 @@ uses_tls(const struct service *s)
 	return s->role == ROLE_SMTPD || s->role == ROLE_SUBMISSION || s->role == ROLE_LOGIN;
 }
 
+#define ROTATE_MIN_MS ((int64_t)60 * 1000)
+
 /* What a message of certificates has room for. */
 enum { CHAIN_MAX = 49152, KEY_MAX = 8192, READ_SIZE = 4096 };
 
@@ -180,8 +182,34 @@ tls_send_keys(struct service *s, struct process *p)
 		return;
 	if (!s->nkeys)
 		draw_key(s);
-	m.tls_ticket_keys.keys = slice(s->ticket_keys, s->nkeys * TICKET_KEY);
+	/* No key, no tickets. */
+	if (s->conf->tls_session_lifetime)
+		m.tls_ticket_keys.keys = slice(s->ticket_keys, s->nkeys * TICKET_KEY);
 	(void)ipc_send(p->chan, &m);
+}
+
+/* As often as tickets expire; a short life still costs no more than a message a minute. */
+static int64_t
+rotate_ms(const struct master *m)
+{
+	int64_t ms = m->set->conf->tls_session_lifetime;
+
+	return ms > ROTATE_MIN_MS ? ms : ROTATE_MIN_MS;
+}
+
+static void
+on_rotate(void *arg)
+{
+	tls_rotate(arg);
+}
+
+void
+tls_rearm(struct master *m)
+{
+	if (m->rotate_ms == rotate_ms(m))
+		return;
+	m->rotate_ms = rotate_ms(m);
+	ev_timer_set(m->base, &m->rotate_timer, m->rotate_ms, on_rotate, m);
 }
 
 void
@@ -197,6 +225,8 @@ tls_rotate(struct master *m)
 		TAILQ_FOREACH(p, &s->processes, next)
 			tls_send_keys(s, p);
 	}
+	m->rotate_ms = 0;
+	tls_rearm(m);
 }
 
 /* A self-made certificate stands where the default points until there is a real one. */

@@ -190,3 +190,24 @@ def test_off_by_default_and_by_reload(make_instance):
         time.sleep(0.05)
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", i.port["sink"]), 5)
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="no curl")
+def test_a_service_with_a_long_name(make_instance):
+    """As long as master.cf lets it be: its numbers are its own, and those behind it too."""
+    i = make_instance(start=False)
+    name = "d" * 128
+    i.set(metrics_listen=f"127.0.0.1:{i.port['sink']}")
+    i.extra_rows = [ROW]
+    i.write()
+    etc = i.etc / "master.cf"
+    etc.write_text(etc.read_text().replace("\ndns unix", f"\n{name} unix"))
+    i.start()
+    send(i)
+    i.wait_messages("u1@example.test")
+    n = Numbers(url(i))
+    assert f'program="dns",service="{name}"' in n.text
+    assert n.get("deliveries_total", "qmgr") == 1
+    etc.write_text(etc.read_text().replace(name, name + "d"))
+    done = i.tool("reload", check=False)
+    assert done.returncode == 1 and "has more than 128 bytes: shorten it" in done.stdout

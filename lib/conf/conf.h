@@ -19,6 +19,7 @@
 #define CONF_FILE_LIMIT (4u << 20)
 #define CONF_VALUE_LIMIT (256u << 10)
 #define CONF_SERVICE_LIMIT 1000u
+#define CONF_SERVICE_NAME_LIMIT 128u /* bytes, as msgs.def has it */
 #define CONF_LIST_LIMIT 20000u
 #define CONF_SNAPSHOT_LIMIT (8u << 20)
 

@@ -83,6 +83,24 @@ keep(struct row *row, struct slice s)
 	return (const char *)arena_dup(&row->services->arena, s).p;
 }
 
+/* What messages about a service have room for. */
+static void
+read_name(struct row *row, struct conf_service *service)
+{
+	struct slice s = row->words[F_NAME];
+
+	service->name = keep(row, s);
+	if (s.n > CONF_SERVICE_NAME_LIMIT)
+		row_problem(row, "shorten it, or write an address in place of the host",
+		    "the service name '%.*s...' has more than 128 bytes", s);
+	for (size_t i = 0; i < s.n; i++)
+		if (s.p[i] <= ' ' || s.p[i] >= 127) {
+			row_problem(row, "write it in printable ASCII",
+			    "the service name '%.*s' has a byte that is none", s);
+			break;
+		}
+}
+
 static void
 read_type(struct row *row, struct conf_service *service)
 {
@@ -205,7 +223,7 @@ read_row(struct row *row, const struct conf_line *line, struct conf_service *ser
 		    "the row '%.*s' has fewer than 8 fields", line->text);
 	if (row->errors)
 		return false;
-	service->name = keep(row, row->words[F_NAME]);
+	read_name(row, service);
 	service->command = keep(row, row->words[F_COMMAND]);
 	service->file = keep(row, slice_str(row->file));
 	service->line = row->line;

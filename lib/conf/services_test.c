@@ -9,6 +9,10 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#define N20 "nnnnnnnnnnnnnnnnnnnn"
+#define N80 N20 N20 N20 N20
+#define N100 N80 N20
+
 static void
 all_problems(const struct conf_problems *p, struct buf *text)
 {
@@ -301,6 +305,12 @@ static const struct {
 	{ "", "smtp inet n - y\n",
 	    "MASTER:1: the row 'smtp inet n - y' has fewer than 8 fields: write: service type "
 	    "private unpriv chroot wakeup maxproc command\n" },
+	{ "", N100 "123456789012345678901234567.x:25 inet n - y - - smtpd\n",
+	    "MASTER:1: the service name '" N80 "...' has more than 128 bytes: shorten it, or "
+	    "write an address in place of the host\n" },
+	{ "", "sm\xc3\xbctp inet n - y - - smtpd\n",
+	    "MASTER:1: the service name 'sm\xc3\xbctp' has a byte that is none: write it in "
+	    "printable ASCII\n" },
 	{ "", "smtp tcp n - y - - smtpd\n",
 	    "MASTER:1: type: 'tcp' is none of inet, unix and pass\n" },
 	{ "", "smtp inet no - y - - smtpd\n", "MASTER:1: private: 'no' is none of y, n and -\n" },
