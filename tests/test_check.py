@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from instance import BIN, DAEMONS, SLOW, Instance
+from instance import BIN, DAEMONS, SLOW, Instance, wait
 
 MAIN, MASTER = r"/main\.cf:LINE: ", r"/master\.cf:LINE: "
 
@@ -67,6 +67,9 @@ BROKEN = [
      r"smtpd_banner\?"),
     ("bare-override", "master", "PORT2 inet n - y - - smtpd -o smtpd_timeout", MASTER + "-o 'smtpd_timeout' has no =: write -o name=value"),
     ("twice", "master", "127.0.0.1:PORT inet n - y - - smtpd", MASTER + "service .* stands in line 1 already: remove one of the two"),
+    ("two-rows-one-port", "master", "PORT inet n - y - - submission", MASTER + r"service \d+: listens where service 127.0.0.1:\d+ of line "
+     "1 does: remove one of the two"),
+    ("long-name", "master", "x" * 140 + ":25 inet n - y - - smtpd", MASTER + "the service name 'x+...' has more than 128 bytes: shorten it"),
     ("one-qmgr", "master", "qmgr2 unix n - y - - qmgr", MASTER + r"qmgr is started by line \d+ already: remove one of the two"),
     ("no-port", "master", "1025 inet n - y - - pickup", MASTER + "service 1025: pickup does not listen on a port: write unix"),
     ("other-machine", "master", "192.0.2.1:PORT2 inet n - y - - smtpd", MASTER + "service .*: Cannot assign requested address: name an "
@@ -96,7 +99,24 @@ BROKEN = [
      ".*/old.pem: the certificate has expired: get a new one"),
     ("key-for-all", "main", "smtpd_tls_cert_file = ETC/c.pem\nsmtpd_tls_key_file = ETC/openkey.pem", r"/main\.cf:\d+: "
      "smtpd_tls_key_file = .*: holds a private key and has mode 0644: chmod 600 it"),
+    ("no-client-certificate", "main", "smtp_tls_cert_file = /nowhere/c.pem", MAIN + "smtp_tls_cert_file = /nowhere/c.pem: No such file"),
+    ("key-of-another-client", "main", "smtp_tls_cert_file = ETC/c.pem\nsmtp_tls_key_file = ETC/other.pem", r"/main\.cf:\d+: "
+     "smtp_tls_cert_file = .*/c.pem: .*: give a PEM file with the certificate first, and the key that belongs to it"),
+    ("client-key-for-all", "main", "smtp_tls_cert_file = ETC/c.pem\nsmtp_tls_key_file = ETC/openkey.pem", r"/main\.cf:\d+: "
+     "smtp_tls_key_file = .*: holds a private key and has mode 0644: chmod 600 it"),
+    ("key-of-nothing", "main", "smtp_tls_key_file = ETC/k.pem", MAIN + "smtp_tls_key_file = .*: is the key of no certificate: set "
+     "smtp_tls_cert_file, or remove it"),
+    ("text-for-authorities", "main", "smtp_tls_CAfile = ETC/aliases", MAIN + "smtp_tls_CAfile = .*/aliases: .*: give a PEM file of the "
+     "certificates of authorities"),
+    ("no-client-authorities", "main", "auth_external = yes\nsmtpd_tls_CAfile = /nowhere/ca.pem", MAIN + "smtpd_tls_CAfile = "
+     "/nowhere/ca.pem: No such file or directory: create it"),
+    ("no-cipher", "main", "tls_ciphers = ROT13", MAIN + "tls_ciphers = ROT13: TLS cipher list: .*: write it as openssl-ciphers"),
+    ("open-text-of-secrets", "main", "smtp_sasl_password_maps = lmdb:ETC/open", MAIN + "smtp_sasl_password_maps: .*/open holds passwords "
+     "and has mode 0644: chmod 600 it"),
     ("no-ca", "main", "smtp_tls_CAfile = /nowhere/ca.pem", MAIN + "smtp_tls_CAfile = /nowhere/ca.pem: No such file or directory: create it"),
+    ("link-to-nothing", "main", "data_directory = ETC/dangling", MAIN + "data_directory = .*: is a link to nothing: make the folder"),
+    ("folder-for-program", "main", "daemon_directory = ETC/programs", r"/master\.cf:\d+: service qmgr: .*/programs/qmgr: Is a directory: "
+     "correct daemon_directory"),
     ("no-folder", "main", "virtual_mailbox_base = ETC/aliases", MAIN + "virtual_mailbox_base = .*: is not a folder: name a folder"),
     ("folder-in-file", "main", "data_directory = ETC/aliases/x", MAIN + "data_directory = .*: Not a directory: correct the name"),
     ("no-group", "main", "admin_group = nosuchgroup", MAIN + "admin_group = nosuchgroup: no such group: create it, or correct the name"),
@@ -128,6 +148,8 @@ def prepare(i):
     (i.etc / "open").write_text("[host] user:password\n")
     (i.etc / "open").chmod(0o644)
     (i.etc / "bad").write_text("300.1.1.1/99 x\n")
+    (i.etc / "dangling").symlink_to(i.etc / "nothing")
+    (i.etc / "programs" / "qmgr").mkdir(parents=True, exist_ok=True)
     (i.etc / "corrupt.lmdb").write_bytes(b"not a table" * 1000)
     certificate(i.etc, "other-cert.pem", "other.pem", 90)
     certificate(i.etc, "c.pem", "k.pem", 90)
@@ -136,7 +158,7 @@ def prepare(i):
     (i.etc / "openkey.pem").chmod(0o644)
     if os.geteuid() == 0:  # of the admin, whom the suite trusts
         for path in i.etc.iterdir():
-            os.chown(path, 0, 0)
+            os.chown(path, 0, 0, follow_symlinks=False)
 
 
 def break_it(i, where, text, taken):
@@ -221,6 +243,34 @@ def test_a_running_suite_refuses_each_and_goes_on(make_instance, taken):
     i.reload()
     with socket.create_connection(("127.0.0.1", i.port["smtp"]), 20 * SLOW) as s:
         assert s.makefile().readline() == "220 mx.example.test the new one\n"
+
+
+def test_a_port_of_which_another_address_is_taken(make_instance):
+    """Somebody else's server on another address of the machine is none of our business."""
+    i = make_instance()
+    with socket.create_server(("127.0.0.2", i.port["smtp"])):
+        assert i.tool("check").stdout == ""
+        i.reload()
+
+
+def test_two_rows_for_one_port(make_instance):
+    """Also where nobody has asked for a check: the second one gets no socket, and the log says why."""
+    i = make_instance(start=False)
+    i.extra_rows = [f"{i.port['smtp']} inet n - y - - submission"]
+    i.write()
+    i.start(wait=False)
+    wait(lambda: re.search(r"listen-failed .*service=\d+ address=127.0.0.1 .*another row listens there",
+                           (i.folder / "stderr").read_text() + i.log()), 20, "the line")
+    wait(lambda: b"ESMTP" in first_line(i.port["smtp"]), 20, "the first one")
+    i.allow_deaths = True
+
+
+def first_line(port):
+    try:
+        with socket.create_connection(("127.0.0.1", port), 20 * SLOW) as s:
+            return s.makefile("rb").readline()
+    except OSError:
+        return b""
 
 
 def test_master_itself_refuses_a_broken_text(make_instance):

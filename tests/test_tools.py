@@ -1,6 +1,7 @@
 """bulkhead(8) on configurations that no daemon runs with: conf, check, map, newaliases, trace, user."""
 import os
 import re
+import shutil
 import stat
 import subprocess
 
@@ -75,6 +76,23 @@ def test_conf_refuses_an_edit_that_breaks(idle):
         assert done.returncode == 1 and text in done.stderr, done.stderr
     assert (idle.etc / "main.cf").read_text() == before
     assert conf(idle, "myhostname", "a=b", check=False).returncode == 64
+    for words, text in ((("-e", "relayhost"), "'relayhost' is not NAME=VALUE"), (("-X", "relayhost=x"), "is not a NAME alone"),
+                        (("#x=y",), "is not NAME=VALUE"), (("x\nmynetworks=0.0.0.0/0",), "is not NAME=VALUE"),
+                        (("mynetworks=a\nb",), "is not NAME=VALUE of one line")):
+        done = conf(idle, *words, check=False)
+        assert done.returncode == 64 and text in done.stderr, (words, done.stderr)
+        assert (idle.etc / "main.cf").read_text() == before
+    done = conf(idle, "-X", "relayhst")
+    assert "relayhst is not set in main.cf: nothing to change" in done.stderr
+
+
+def test_edits_at_once_are_all_there(idle):
+    names = ("smtpd_timeout", "smtp_helo_timeout", "smtp_mail_timeout", "smtp_rcpt_timeout", "smtp_data_init_timeout",
+             "smtp_data_xfer_timeout", "smtp_data_done_timeout", "smtp_rset_timeout", "smtp_quit_timeout", "stop_timeout")
+    all_of_them = [subprocess.Popen([BIN / "bulkhead", "-c", idle.etc, "conf", f"{name}=42s"]) for name in names]
+    assert [p.wait(60) for p in all_of_them] == [0] * len(names)
+    for name in names:
+        assert conf(idle, "-h", name).stdout == "42s\n", name
 
 
 def test_conf_services(idle):
@@ -82,6 +100,8 @@ def test_conf_services(idle):
     assert f"127.0.0.1:{idle.port['smtp']} inet n y y - - smtpd\n" in text
     assert "    -o smtpd_tls_wrappermode=yes\n" in text
     assert conf(idle, "-M", "qmgr").stdout.split() == "qmgr unix n y y - 1 qmgr".split()
+    done = conf(idle, "-M", "qmrg", check=False)
+    assert done.returncode == 1 and "master.cf has no row for the service qmrg" in done.stderr
 
 
 # --- check: see test_check.py for the table; here what depends on more than one line ---
@@ -115,6 +135,55 @@ def test_check_modes(idle):
     (idle.etc / "main.cf").chmod(0o666)
     status, out = check(idle)
     assert status == 78 and "main.cf: can be written by everybody (mode 0666): chmod go-w" in out
+
+
+def test_check_of_the_folder_of_the_configuration(idle):
+    """Who may write there puts another main.cf in its place."""
+    idle.etc.chmod(0o777)
+    status, out = check(idle)
+    assert status == 78 and f"{idle.etc}: can be written by everybody (mode 0777): chmod go-w" in out
+    idle.etc.chmod(0o755)
+    if os.geteuid() == 0:
+        os.chown(idle.etc / "main.cf", 0, 12345)
+        (idle.etc / "main.cf").chmod(0o664)
+        status, out = check(idle)
+        assert status == 0 and re.search(r"main.cf: warning: can be written by the group 12345, .*: chmod g-w", out)
+
+
+def test_check_does_not_follow_what_a_daemon_made(idle, tmp_path):
+    """Names and links in the queue are of qmgr, which may be taken over."""
+    if os.geteuid():
+        pytest.skip("needs other uids")
+    uid, queue, other = idle.uid_base + 9, idle.spool / "queue", tmp_path / "other"
+    (queue / "a;reboot").mkdir(parents=True)
+    other.mkdir()
+    (other / "secret").touch()
+    (queue / "link").symlink_to(other)
+    for path in (queue / "a;reboot", queue / "link"):
+        os.chown(path, uid, uid, follow_symlinks=False)
+    assert check(idle) == (0, "")
+    (queue / "a;reboot" / "x\033[2J\nforged").touch()
+    status, out = check(idle)
+    assert status == 78 and out.count("\n") == 1 and "a;reboot/x?[2J?forged belongs to uid 0, but qmgr has uid" in out
+    assert out.endswith(f"chown -R {uid}:{uid} {queue}\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="binds /etc/passwd")
+@pytest.mark.parametrize("name,offset,what", [("virtual_uid_base", 7, "virtual users"), ("uid_base", 99, "daemons")])
+def test_check_of_people_in_the_ranges(idle, tmp_path, name, offset, what):
+    base = idle.uid_base + (200 if name == "virtual_uid_base" else 0)
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    for file in ("group", "nsswitch.conf", "resolv.conf", "services"):
+        shutil.copy(f"/etc/{file}", etc)
+    (etc / "passwd").write_text(f"root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\nann:x:{base + offset}:100::/home/ann:/bin/sh\n")
+    line = 'mount --bind "$0" /etc && exec "$@"'  # all of it: useradd of another test renames a new passwd into its place
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", line, etc, BIN / "bulkhead", "-c", idle.etc, "check"],
+                          capture_output=True, text=True, check=False)
+    if "unshare" in done.stderr:
+        pytest.skip("no mount namespaces here")
+    assert done.returncode == 0 and re.search(
+        rf"warning: {name} = {base}: uid {base + offset}, of the user ann, is among those of {what}: move it, or that user", done.stdout)
 
 
 def test_check_certificates(idle):

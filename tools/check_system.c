@@ -16,20 +16,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Packages create these; roles.def has them. */
-static const char *const daemon_users[] = { "bh-smtpd", "bh-submit", "bh-login", "bh-auth",
-	"bh-dns", "bh-maps", "bh-nss", "bh-queue", "bh-pickup", "bh-client", "bh-bounce",
-	"bh-local", "bh-broker", "bh-imapd", "bh-pop3d", "bh-log", "bh-metrics" };
-
+/* Packages create them. */
 static void
 check_daemon_users(struct tool *t)
 {
 	struct buf missing = { 0 };
-	size_t i;
+	int i, last = 0; /* the children of a zygote follow it and have its number */
 
-	for (i = 0; i < sizeof(daemon_users) / sizeof(daemon_users[0]); i++)
-		if (!getpwnam(daemon_users[i]))
-			(void)buf_addf(&missing, " %s", daemon_users[i]);
+	for (i = 0; i < ROLE_COUNT; i++) {
+		if (role_table[i].number <= last)
+			continue;
+		last = role_table[i].number;
+		if (!getpwnam(role_table[i].user))
+			(void)buf_addf(&missing, " %s", role_table[i].user);
+	}
 	if (buf_len(&missing))
 		check_at(t, false, "uid_base",
 		    "create them as system users, each with a group of its own, or set uid_base to "
@@ -52,6 +52,31 @@ check_ranges(struct tool *t)
 	    c->uid_base < c->virtual_uid_base + c->virtual_uid_count)
 		check_at(t, false, "uid_base", "move one of the two",
 		    "uid_base = %lld lies in the range of virtual users", (long long)c->uid_base);
+}
+
+/* A person with the uid of a daemon or of a virtual user reads its files. */
+static void
+check_passwd(struct tool *t)
+{
+	const struct conf *c = t->set->conf;
+	FILE *f = fopen("/etc/passwd", "re");
+	const struct passwd *pw;
+
+	while (f && (pw = fgetpwent(f))) {
+		int64_t uid = pw->pw_uid;
+
+		if (uid >= c->virtual_uid_base && uid < c->virtual_uid_base + c->virtual_uid_count)
+			check_at(t, true, "virtual_uid_base", "move it, or that user",
+			    "virtual_uid_base = %lld: uid %lld, of the user %s, is among those of "
+			    "virtual users",
+			    (long long)c->virtual_uid_base, (long long)uid, pw->pw_name);
+		if (c->uid_base && uid >= c->uid_base && uid < c->uid_base + 100)
+			check_at(t, true, "uid_base", "move it, or that user",
+			    "uid_base = %lld: uid %lld, of the user %s, is among those of daemons",
+			    (long long)c->uid_base, (long long)uid, pw->pw_name);
+	}
+	if (f)
+		fclose(f);
 }
 
 /* Mail for others waits for ever without a resolver. */
@@ -94,43 +119,55 @@ uid_of(const struct tool *t, enum role role, uid_t *uid_r)
 /* Enough of a folder to notice a former owner; a queue may have a million files. */
 #define ENTRIES_LOOKED_AT 16
 
-/* What lies in folder, and in its folders, and is not of the daemon that keeps it: the first one is
- * told. The folders are given to the daemon at a start, never the files. */
-static bool
-check_kept(struct tool *t, const char *param, const char *folder, enum role role, bool deeper)
+/* What a daemon keeps in a folder of its own. */
+struct kept {
+	struct tool *t;
+	const char *param, *folder;
+	enum role role;
+	uid_t uid;
+};
+
+static void
+say_owner(const struct kept *k, const char *below, const char *name, uid_t owner)
 {
-	DIR *dir = opendir(folder);
+	char *remedy = xasprintf("correct uid_base, or stop the suite and chown -R %u:%u %s",
+	    (unsigned)k->uid, (unsigned)k->uid, k->folder);
+
+	check_at(k->t, false, k->param, remedy,
+	    "%s: %s%s%s/%s belongs to uid %u, but %s has uid %u", k->param, k->folder,
+	    below ? "/" : "", below ? below : "", name, (unsigned)owner, role_table[k->role].name,
+	    (unsigned)k->uid);
+	free(remedy);
+}
+
+/* What lies in the folder, and in its folders, and is not of the daemon that keeps it: the first
+ * one is told. The folders are given to the daemon at a start, never the files. Hostile: the names
+ * and links that the daemon may have made there. */
+static bool
+check_kept(const struct kept *k, int parent, const char *name, const char *below)
+{
+	int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	const struct dirent *e;
 	struct stat st;
 	bool found = false;
 	unsigned n = 0;
-	uid_t uid;
 
-	while (dir && !found && (deeper || n++ < ENTRIES_LOOKED_AT) && uid_of(t, role, &uid) &&
-	       (e = readdir(dir))) {
-		char *remedy;
-
+	while (dir && !found && (!below || n++ < ENTRIES_LOOKED_AT) && (e = readdir(dir))) {
 		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") ||
-		    fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW))
+		    fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW))
 			continue;
-		if (st.st_uid == uid) {
-			char *below = xasprintf("%s/%s", folder, e->d_name);
-
-			found = deeper && S_ISDIR(st.st_mode) &&
-				check_kept(t, param, below, role, false);
-			free(below);
-			continue;
+		if (st.st_uid != k->uid) {
+			say_owner(k, below, e->d_name, st.st_uid);
+			found = true;
+		} else if (!below && S_ISDIR(st.st_mode)) {
+			found = check_kept(k, fd, e->d_name, e->d_name);
 		}
-		remedy = xasprintf("correct uid_base, or stop the suite and chown -R %u:%u %s",
-		    (unsigned)uid, (unsigned)uid, folder);
-		check_at(t, false, param, remedy, "%s: %s/%s belongs to uid %u, but %s has uid %u",
-		    param, folder, e->d_name, (unsigned)st.st_uid, role_table[role].name,
-		    (unsigned)uid);
-		free(remedy);
-		found = true;
 	}
 	if (dir)
 		closedir(dir);
+	else if (fd >= 0)
+		close(fd);
 	return found;
 }
 
@@ -138,8 +175,10 @@ void
 check_owners(struct tool *t)
 {
 	char *queue = xasprintf("%s/queue", t->set->conf->queue_directory);
+	struct kept k = { t, "queue_directory", queue, ROLE_QMGR, 0 };
 
-	(void)check_kept(t, "queue_directory", queue, ROLE_QMGR, true);
+	if (uid_of(t, k.role, &k.uid))
+		(void)check_kept(&k, AT_FDCWD, queue, NULL);
 	free(queue);
 }
 
@@ -157,5 +196,6 @@ check_accounts(struct tool *t)
 		check_at(t, false, "default_privs", "create it, or correct the name",
 		    "default_privs = %s: no such user", c->default_privs);
 	check_ranges(t);
+	check_passwd(t);
 	check_resolvers(t);
 }

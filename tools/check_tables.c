@@ -59,8 +59,11 @@ check_table(struct tool *t, const struct conf_param *param, const struct conf_ta
 	int err = db_open(slice_str(spec), aliases ? DB_ALIASES : 0, &db, &why);
 
 	say_why(t, param->name, &why, err == 0);
-	if (db && strstr(param->name, "password"))
-		check_secret(t, param->name, db_path(db));
+	if (strstr(param->name, "password")) {
+		check_secret(t, param->name, db ? db_path(db) : NULL);
+		if (!strcmp(table->type, "lmdb")) /* the text that it is made of */
+			check_secret(t, param->name, table->name);
+	}
 	check_stale(t, param->name, table->name, table->type);
 	db_free(&db);
 	buf_free(&why);

@@ -10,6 +10,7 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 struct options {
@@ -124,11 +125,17 @@ show_services(struct tool *t, int argc, char **argv)
 {
 	const struct conf_service *s;
 	static const char *const types[] = { "inet", "unix", "pass" };
+	bool found = !argc;
 	size_t i;
 
+	if (argc > 1) {
+		tool_say("usage: bulkhead conf -M [SERVICE]");
+		return 64;
+	}
 	for (s = t->set->services->v; s < t->set->services->v + t->set->services->n; s++) {
 		if (argc && strcmp(s->name, argv[0]))
 			continue;
+		found = true;
 		printf("%-14s %s", s->name, types[s->type]);
 		show_flag(s->is_private);
 		show_flag(s->unprivileged);
@@ -149,7 +156,9 @@ show_services(struct tool *t, int argc, char **argv)
 								     : "    -o %s=%s\n",
 			    s->overrides[i].name, s->overrides[i].value);
 	}
-	return 0;
+	if (!found)
+		tool_say("%s has no row for the service %s", t->set->master_cf, argv[0]);
+	return found ? 0 : 1;
 }
 
 static int
@@ -163,31 +172,39 @@ read_whole(const char *path, struct buf *out)
 	while ((n = buf_read(out, fd, 65536)) > 0 && buf_len(out) <= CONF_FILE_LIMIT)
 		;
 	close(fd);
-	return (int)n;
+	return n > 0 ? ERR_LIMIT : (int)n;
+}
+
+static bool
+is_name(struct slice name)
+{
+	for (size_t i = 0; i < name.n; i++)
+		if (!ascii_is_alnum(name.p[i]) && !strchr("_-.", name.p[i]))
+			return false;
+	return name.n > 0;
 }
 
 static int
 apply(const struct options *o, const char *word, struct buf *text)
 {
 	struct slice value = slice_str(word), name = SLICE_NULL;
+	enum edit_kind kind = o->is_edit ? o->edit : EDIT_SET;
+	bool assigns = kind == EDIT_SET, whole = slice_find(value, '=') > 0;
 	struct buf out = { 0 };
 	char *n, *v;
 	int status = 0;
 
-	if (o->is_edit && o->edit != EDIT_SET) {
-		name = value;
-		value = SLICE_NULL;
-	} else {
-		name = slice_trim(slice_split(&value, '='), true);
-		value = slice_trim(value, true);
-	}
+	name = slice_trim(assigns ? slice_split(&value, '=') : value, true);
+	value = assigns ? slice_trim(value, true) : SLICE_NULL;
 	n = slice_dup(name);
 	v = slice_dup(value);
-	if (!name.n || strpbrk(v, "\n\r")) {
-		tool_say("'%s' is not NAME=VALUE of one line", word);
+	if (whole != assigns || !is_name(name) || strpbrk(v, "\n\r")) {
+		tool_say(
+		    "'%s' is not %s", word, assigns ? "NAME=VALUE of one line" : "a NAME alone");
 		status = 64;
 	} else {
-		(void)edit_text(buf_slice(text), o->is_edit ? o->edit : EDIT_SET, n, v, &out);
+		if (!edit_text(buf_slice(text), kind, n, v, &out) && !assigns)
+			tool_say("%s is not set in main.cf: nothing to change", n);
 		buf_free(text);
 		*text = out;
 	}
@@ -235,12 +252,15 @@ static int
 edit(struct tool *t, const struct options *o, int argc, char **argv)
 {
 	struct buf text = { 0 }, why = { 0 };
-	int i, err, status = 0;
+	int i, err, status = 0, folder = open(t->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	err = read_whole(t->set->main_cf, &text);
+	/* One edit at a time, from reading to rename: the lock ends with the descriptor. */
+	err = folder < 0 || flock(folder, LOCK_EX) ? err_errno() : 0;
+	if (!err)
+		err = read_whole(t->set->main_cf, &text);
 	if (err) {
 		tool_say("%s: %s", t->set->main_cf, err_str(err));
-		return 66;
+		status = 66;
 	}
 	for (i = 0; i < argc && !status; i++)
 		status = apply(o, argv[i], &text);
@@ -250,6 +270,8 @@ edit(struct tool *t, const struct options *o, int argc, char **argv)
 		tool_say("%.*s", SLICE_ARG(buf_slice(&why)));
 		status = 73;
 	}
+	if (folder >= 0)
+		close(folder);
 	buf_free(&text);
 	buf_free(&why);
 	return status;
