@@ -1,10 +1,12 @@
 /*
- * LD_PRELOAD for tests: the wall clock of a process is off by the seconds that $CLOCK_FILE holds (a
- * 64-bit number that is mapped at the start, before any jail). The monotonic clock stays, as with a
- * machine whose clock is set.
+ * LD_PRELOAD for tests: the clocks of a process are off by the seconds that $CLOCK_FILE holds (two
+ * 64-bit numbers that are mapped at the start, before any jail): the wall clock by the first, as
+ * with a machine whose clock is set, and the monotonic one by the second, as if so much time had
+ * gone by.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -19,7 +21,7 @@ map_number(void)
 {
 	const char *path = getenv("CLOCK_FILE");
 	int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-	void *p = fd < 0 ? MAP_FAILED : mmap(NULL, 8, PROT_READ, MAP_SHARED, fd, 0);
+	void *p = fd < 0 ? MAP_FAILED : mmap(NULL, 16, PROT_READ, MAP_SHARED, fd, 0);
 
 	real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
 	if (p != MAP_FAILED)
@@ -31,9 +33,10 @@ map_number(void)
 int
 clock_gettime(clockid_t clock, struct timespec *t)
 {
+	bool monotonic = clock == CLOCK_MONOTONIC || clock == CLOCK_MONOTONIC_COARSE;
 	int rc = real(clock, t);
 
-	if (clock == CLOCK_REALTIME && off)
-		t->tv_sec += __atomic_load_n(off, __ATOMIC_RELAXED);
+	if (off && (clock == CLOCK_REALTIME || monotonic))
+		t->tv_sec += __atomic_load_n(off + monotonic, __ATOMIC_RELAXED);
 	return rc;
 }

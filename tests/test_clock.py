@@ -28,9 +28,9 @@ class Clock:
         library, numbers, real = folder / "stepped_clock.so", folder / "clock", folder / "real" / role
         subprocess.run([*os.environ.get("CC", "cc").split(), "-shared", "-fPIC", "-O2", "-D_GNU_SOURCE", "-o", library, HERE / "stepped_clock.c"],
                        check=True)
-        numbers.write_bytes(bytes(8))
+        numbers.write_bytes(bytes(16))
         with open(numbers, "r+b") as f:
-            self.map = mmap.mmap(f.fileno(), 8)
+            self.map = mmap.mmap(f.fileno(), 16)
         real.parent.mkdir()
         shutil.copy(BIN / role, real)
         (programs / role).unlink()
@@ -39,8 +39,8 @@ class Clock:
         for d in (folder, programs, real.parent):
             d.chmod(0o755)
 
-    def set(self, seconds):
-        self.map[:] = struct.pack("q", seconds)
+    def set(self, seconds, monotonic=0):
+        self.map[:] = struct.pack("qq", seconds, monotonic)
 
 
 @pytest.fixture
