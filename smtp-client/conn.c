@@ -1,5 +1,5 @@
 /*
- * Connections: sockets, TLS and time limits below the dialogue of session.c. Runs in smtp-client;
+ * Connections: sockets and time limits below the dialogue of session.c. Runs in smtp-client;
  * the server is hostile. Invariants: a connection belongs to one job, or is idle in its
  * destination's list, or says QUIT; every state has a time limit; a connection is freed by
  * conn_free alone, and no function here touches one after session.c may have freed it.
@@ -129,8 +129,8 @@ conn_timer(struct conn *c)
 
 /* --- bytes --- */
 
-static void
-want_write(struct conn *c)
+void
+conn_want_write(struct conn *c)
 {
 	if (!event_pending(c->writable, EV_WRITE, NULL))
 		event_add(c->writable, NULL);
@@ -161,7 +161,7 @@ conn_flush(struct conn *c)
 		ptrdiff_t n = c->tls ? tls_write_buf(c->tls, out) : buf_write(out, c->fd);
 
 		if (n == TLS_WANT_WRITE || n == -EAGAIN) {
-			want_write(c);
+			conn_want_write(c);
 			return true;
 		}
 		if (n == TLS_WANT_READ)
@@ -178,8 +178,8 @@ conn_flush(struct conn *c)
 	return true;
 }
 
-static void
-read_some(struct conn *c)
+void
+conn_read(struct conn *c)
 {
 	unsigned char bytes[READ_SIZE];
 
@@ -192,7 +192,7 @@ read_some(struct conn *c)
 		if (n == TLS_WANT_READ)
 			break;
 		if (n == TLS_WANT_WRITE) {
-			want_write(c);
+			conn_want_write(c);
 			break;
 		}
 		if (n <= 0) {
@@ -204,149 +204,6 @@ read_some(struct conn *c)
 			break;
 	}
 	session_run(c);
-}
-
-/* --- TLS --- */
-
-static void
-tls_failed(struct conn *c)
-{
-	const char *why = tls_error(c->tls);
-
-	log_event(LOG_smtp_tls_failed, "qid=%s remote=%s reason=%s remedy=\"%s\"",
-	    log_value(c->job->queue_id), log_cstr(c->remote), log_cstr(why),
-	    policy_requires_tls(c->level)
-		? "mend the certificate there, or set a laxer level for it in smtp_tls_policy_maps"
-		: "the message is sent in the clear, as its level, may, lets it; set encrypt if it "
-		  "must not be");
-	if (policy_requires_tls(c->level)) {
-		session_lost(c, "4.7.5", "TLS with %s failed: %s", c->remote, why);
-		return;
-	}
-	c->job->at--; /* the same address again, in the clear */
-	c->job->candidates[c->job->at].plain = true;
-	if (c->job->sessions)
-		c->job->sessions--;
-	session_lost(c, "4.7.5", "TLS with %s failed: %s", c->remote, why);
-}
-
-static void
-handshake_done(struct conn *c)
-{
-	const struct conf *conf = c->s->d->conf;
-
-	tls_info(c->tls, &c->tls_info);
-	snprintf(c->job->tls, sizeof(c->job->tls), "%s with %s", c->tls_info.protocol,
-	    c->tls_info.cipher);
-	if (conf->smtp_tls_loglevel > 0)
-		log_event(LOG_smtp_tls,
-		    "qid=%s remote=%s protocol=%s cipher=%s bits=%d verified=%s resumed=%s",
-		    log_value(c->job->queue_id), log_cstr(c->remote), c->tls_info.protocol,
-		    c->tls_info.cipher, c->tls_info.bits, c->tls_info.peer_verified ? "yes" : "no",
-		    c->tls_info.resumed ? "yes" : "no");
-	c->state = CONN_OPEN;
-	client_tls_up(c->client); /* nothing in the wrapped form: the greeting comes next */
-	if (tls_pending(c->tls))  /* bytes that came with the handshake make no event */
-		read_some(c);
-	else
-		session_run(c);
-}
-
-static void
-handshake(struct conn *c)
-{
-	int rc = tls_handshake(c->tls);
-
-	switch (rc) {
-	case 0:
-		handshake_done(c);
-		break;
-	case TLS_WANT_READ:
-		break;
-	case TLS_WANT_WRITE:
-		want_write(c);
-		break;
-	default:
-		tls_failed(c);
-		break;
-	}
-}
-
-/* The names that the certificate must have, by the words of a match list. */
-static size_t
-match_names(struct conn *c, const char *names[8], struct arena *a)
-{
-	const struct conf *conf = c->s->d->conf;
-	const struct conf_list *list = c->level == CONF_TLS_LEVEL_SECURE
-					   ? &conf->smtp_tls_secure_cert_match
-					   : &conf->smtp_tls_verify_cert_match;
-	struct slice nexthop = c->job->nexthop, match = c->job->policy.match;
-	size_t n = 0;
-
-	if (nexthop.n > 2 && nexthop.p[0] == '[')
-		nexthop = slice_sub(nexthop, 1, nexthop.n - 1);
-	for (size_t i = 0; n < 8 && (match.n || (!c->job->policy.match.n && i < list->n)); i++) {
-		struct slice word = c->job->policy.match.n
-					? slice_split(&match, c->job->policy.separator)
-					: slice_str(list->v[i]);
-
-		if (slice_caseeq_str(word, "hostname"))
-			names[n++] = c->to.host;
-		else if (slice_caseeq_str(word, "nexthop"))
-			names[n++] = arena_printf(a, "%.*s", SLICE_ARG(nexthop));
-		else if (slice_caseeq_str(word, "dot-nexthop"))
-			names[n++] = arena_printf(a, ".%.*s", SLICE_ARG(nexthop));
-		else if (word.n)
-			names[n++] = arena_printf(a, "%.*s", SLICE_ARG(word));
-	}
-	return n;
-}
-
-static char *
-names_text(const char *const names[8], size_t n)
-{
-	struct buf b = { 0 };
-	char *text;
-
-	for (size_t i = 0; i < n; i++)
-		buf_addf(&b, "%s\n", names[i]);
-	text = slice_dup(buf_slice(&b));
-	buf_free(&b);
-	return text;
-}
-
-bool
-conn_start_tls(struct conn *c)
-{
-	struct tls_ctx *ctx = policy_context(c->s, c->level);
-	const char *names[8] = { 0 };
-	struct tls_peer peer = { .sni = strchr(c->to.host, '.') ? c->to.host : NULL,
-		.names = names };
-	int err = ERR_NOT_FOUND;
-
-	if (c->level == CONF_TLS_LEVEL_FINGERPRINT) {
-		peer.fingerprints = names;
-		peer.fingerprint_count = match_names(c, names, &c->job->arena);
-	} else {
-		peer.name_count = match_names(c, names, &c->job->arena);
-	}
-	c->names = names_text(names, peer.name_count + peer.fingerprint_count);
-	/* No certificate is looked at when a session is resumed: what was asked for then must be
-	 * what is asked for now. */
-	if (c->dest->session && c->dest->session_level == c->level &&
-	    !strcmp(c->dest->session_names, c->names))
-		peer.session = c->dest->session;
-	if (ctx)
-		err = tls_conn_new_client(ctx, c->fd, &peer, &c->tls);
-	if (err) {
-		session_lost(c, "4.7.5", "TLS with %s cannot begin: %s", c->remote,
-		    ctx ? err_str(err) : "this level is not available; see the log of the start");
-		return false;
-	}
-	c->state = CONN_HANDSHAKE;
-	conn_timer(c);
-	handshake(c);
-	return true;
 }
 
 /* --- events --- */
@@ -393,9 +250,9 @@ on_readable(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	ev_turn();
 	if (c->state == CONN_HANDSHAKE)
-		handshake(c);
+		conn_handshake(c);
 	else
-		read_some(c);
+		conn_read(c);
 }
 
 static void
@@ -409,7 +266,7 @@ on_writable(evutil_socket_t fd, short what, void *arg)
 	if (c->state == CONN_CONNECT)
 		connected(c);
 	else if (c->state == CONN_HANDSHAKE)
-		handshake(c);
+		conn_handshake(c);
 	else if (conn_flush(c))
 		session_run(c);
 }
@@ -536,26 +393,12 @@ conn_reuse(struct job *j)
 	return true;
 }
 
-static void
-save_session(struct conn *c)
-{
-	struct tls_session *session = c->tls ? tls_session_take(c->tls) : NULL;
-
-	if (!session)
-		return;
-	tls_session_free(&c->dest->session);
-	c->dest->session = session;
-	c->dest->session_level = c->level;
-	free(c->dest->session_names);
-	c->dest->session_names = xstrdup(c->names);
-}
-
 void
 conn_keep(struct conn *c)
 {
 	const struct conf *conf = c->s->d->conf;
 
-	save_session(c);
+	conn_save_session(c);
 	/* What was opened under other parameters may lack what they demand now, TLS above all. */
 	if (c->s->d->stopping || c->reloads != c->s->reloads ||
 	    !conf->smtp_connection_cache_time_limit ||

@@ -122,7 +122,7 @@ struct job {
 	char remote[320], tls[128];
 };
 
-/* --- a connection (conn.c: socket and TLS; session.c: the dialogue) --- */
+/* --- a connection (conn.c: the socket; conn_tls.c: TLS; session.c: the dialogue) --- */
 
 enum conn_state { CONN_CONNECT, CONN_HANDSHAKE, CONN_OPEN, CONN_IDLE, CONN_QUIT };
 
@@ -232,12 +232,22 @@ bool conn_reuse(struct job *j);
 /* Writes what waits and arms what is to be armed; false if the connection failed (and was told so).
  */
 bool conn_flush(struct conn *c);
-bool conn_start_tls(struct conn *c);
 void conn_timer(struct conn *c);
+void conn_want_write(struct conn *c);
+/* Gives the engine what has come and runs the session; the connection may be gone after it. */
+void conn_read(struct conn *c);
 void conn_free(struct conn **c);
 /* Says QUIT, where that may be, and closes when the server has answered, or soon. */
 void conn_quit(struct conn *c);
 void conn_keep(struct conn *c);
+
+/* conn_tls.c */
+/* False: it failed, the session was told so, and the connection is gone. */
+bool conn_start_tls(struct conn *c);
+/* Goes on with it, now that the socket is ready. */
+void conn_handshake(struct conn *c);
+/* The session that the server gave stays with the destination. */
+void conn_save_session(struct conn *c);
 
 /* session.c */
 void session_begin(struct conn *c);
