@@ -29,7 +29,8 @@ two_messages(void **state)
 	check(&base_policy,
 	    "HELO c\nMAIL FROM:<>\nRCPT TO:<c@d>\nDATA\nreject\n.\nMAIL FROM:<x@y>\n"
 	    "RCPT TO:<e@f>\nDATA\nA: b\n.\nRSET\nNOOP\n",
-	    "250 mx.example\n250 2.1.0 Ok\n250 2.1.5 Ok\n354 End data with <CR><LF>.<CR><LF>\n"
+	    UP_TO_RCPT
+	    "354 End data with <CR><LF>.<CR><LF>\n"
 	    "554 5.7.1 Content refused\n250 2.1.0 Ok\n250 2.1.5 Ok\n"
 	    "354 End data with <CR><LF>.<CR><LF>\n250 2.0.0 Ok\n250 2.0.0 Ok\n250 2.0.0 Ok\n",
 	    "MAIL<>\nRCPT<c@d>\nCOMMIT 1 reject\\r\\n\nEND\nMAIL<x@y>\nRCPT<e@f>\n"
@@ -41,8 +42,8 @@ empty_data(void **state)
 {
 	(void)state;
 	check(&base_policy, "HELO c\nMAIL FROM:<>\nRCPT TO:<c@d>\nDATA\n.\nNOOP\n",
-	    "250 mx.example\n250 2.1.0 Ok\n250 2.1.5 Ok\n354 End data with <CR><LF>.<CR><LF>\n"
-	    "250 2.0.0 Ok\n250 2.0.0 Ok\n",
+	    UP_TO_RCPT "354 End data with <CR><LF>.<CR><LF>\n"
+		       "250 2.0.0 Ok\n250 2.0.0 Ok\n",
 	    "MAIL<>\nRCPT<c@d>\nCOMMIT 1 \nEND\n");
 }
 
@@ -53,12 +54,12 @@ chunks(void **state)
 	check(&base_policy,
 	    "HELO c\nMAIL FROM:<>\nRCPT TO:<c@d>\nBDAT 6\nA: b\nBDAT 0\nBDAT 8 LAST\n\n.\n.\n"
 	    "MAIL FROM:<>\nRCPT TO:<c@d>\nBDAT 4 LAST\nA: bNOOP\n",
-	    "250 mx.example\n250 2.1.0 Ok\n250 2.1.5 Ok\n250 2.0.0 Ok\n250 2.0.0 Ok\n"
-	    "250 2.0.0 Ok\n250 2.1.0 Ok\n250 2.1.5 Ok\n250 2.0.0 Ok\n250 2.0.0 Ok\n",
+	    UP_TO_RCPT "250 2.0.0 Ok\n250 2.0.0 Ok\n"
+		       "250 2.0.0 Ok\n250 2.1.0 Ok\n250 2.1.5 Ok\n250 2.0.0 Ok\n250 2.0.0 Ok\n",
 	    "MAIL<>\nRCPT<c@d>\nCOMMIT 1 A: b\\r\\n\\r\\n.\\r\\n.\\r\\n\nEND\n"
 	    "MAIL<>\nRCPT<c@d>\nCOMMIT 1 A: b\\r\\n\nEND\n");
 	check(&base_policy, "HELO c\nMAIL FROM:<>\nRCPT TO:<c@d>\nBDAT 4 LAST\nA: bNOOP\n",
-	    "250 mx.example\n250 2.1.0 Ok\n250 2.1.5 Ok\n250 2.0.0 Ok\n250 2.0.0 Ok\n",
+	    UP_TO_RCPT "250 2.0.0 Ok\n250 2.0.0 Ok\n",
 	    "MAIL<>\nRCPT<c@d>\nCOMMIT 1 A: b\\r\\n\nEND\n");
 	check(&base_policy,
 	    "EHLO c\nMAIL FROM:<> BODY=BINARYMIME\nRCPT TO:<c@d>\nDATA\nBDAT 8 LAST\n"
@@ -75,10 +76,9 @@ failed_chunks(void **state)
 	check(&base_policy,
 	    "HELO c\nMAIL FROM:<>\nRCPT TO:<c@d>\nBDAT 3\na^JbBDAT 6 LAST\nQUIT\nDATA\n"
 	    "RCPT TO:<e@f>\nNOOP\n",
-	    "250 mx.example\n250 2.1.0 Ok\n250 2.1.5 Ok\n"
-	    "550 5.5.2 Error: bare <LF> received: lines end in <CR><LF>\n"
-	    "503 5.5.1 Error: need RCPT command\n503 5.5.1 Error: need RCPT command\n"
-	    "503 5.5.1 Error: need MAIL command\n250 2.0.0 Ok\n",
+	    UP_TO_RCPT "550 5.5.2 Error: bare <LF> received: lines end in <CR><LF>\n"
+		       "503 5.5.1 Error: need RCPT command\n503 5.5.1 Error: need RCPT command\n"
+		       "503 5.5.1 Error: need MAIL command\n250 2.0.0 Ok\n",
 	    "MAIL<>\nRCPT<c@d>\nEND\n");
 	check(&base_policy, "HELO c\nBDAT 6\nQUIT\nMAIL FROM:<>\nBDAT 6 LAST\nQUIT\nDATA\n",
 	    "250 mx.example\n503 5.5.1 Error: need RCPT command\n250 2.1.0 Ok\n"
@@ -88,24 +88,23 @@ failed_chunks(void **state)
 	    "503 5.5.1 Error: send EHLO first\n250 2.0.0 Ok\n", "");
 	check(&base_policy,
 	    "HELO c\nMAIL FROM:<full@x>\nRCPT TO:<c@d>\nBDAT 6\nQUIT\nMAIL FROM:<>\n",
-	    "250 mx.example\n250 2.1.0 Ok\n250 2.1.5 Ok\n452 4.3.1 Queue is full\n250 2.1.0 Ok\n",
+	    UP_TO_RCPT "452 4.3.1 Queue is full\n250 2.1.0 Ok\n",
 	    "MAIL<full@x>\nRCPT<c@d>\nEND\nMAIL<>\nEND\n");
 	check(&base_policy, "HELO c\nMAIL FROM:<full@x>\nRCPT TO:<c@d>\nDATA\nDATA\n",
-	    "250 mx.example\n250 2.1.0 Ok\n250 2.1.5 Ok\n452 4.3.1 Queue is full\n"
-	    "503 5.5.1 Error: need RCPT command\n",
+	    UP_TO_RCPT "452 4.3.1 Queue is full\n"
+		       "503 5.5.1 Error: need RCPT command\n",
 	    "MAIL<full@x>\nRCPT<c@d>\nEND\n");
 	check(&base_policy,
 	    "HELO c\nMAIL FROM:<>\nRCPT TO:<c@d>\nBDAT 2\n\nMAIL FROM:<>\nRCPT TO:<x@y>\nDATA\n"
 	    "RSET\nDATA\n",
-	    "250 mx.example\n250 2.1.0 Ok\n250 2.1.5 Ok\n250 2.0.0 Ok\n"
-	    "503 5.5.1 Error: BDAT is in progress: end it with LAST or RSET\n"
-	    "503 5.5.1 Error: BDAT is in progress: end it with LAST or RSET\n"
-	    "503 5.5.1 Error: BDAT is in progress: end it with LAST or RSET\n"
-	    "250 2.0.0 Ok\n503 5.5.1 Error: need RCPT command\n",
+	    UP_TO_RCPT "250 2.0.0 Ok\n"
+		       "503 5.5.1 Error: BDAT is in progress: end it with LAST or RSET\n"
+		       "503 5.5.1 Error: BDAT is in progress: end it with LAST or RSET\n"
+		       "503 5.5.1 Error: BDAT is in progress: end it with LAST or RSET\n"
+		       "250 2.0.0 Ok\n503 5.5.1 Error: need RCPT command\n",
 	    "MAIL<>\nRCPT<c@d>\nEND\n");
 	check(&base_policy, "HELO c\nMAIL FROM:<>\nRCPT TO:<c@d>\nBDAT x\nMAIL FROM:<>\n",
-	    "250 mx.example\n250 2.1.0 Ok\n250 2.1.5 Ok\n"
-	    "501 5.5.4 Syntax: BDAT count [LAST]; cannot go on after this\n",
+	    UP_TO_RCPT "501 5.5.4 Syntax: BDAT count [LAST]; cannot go on after this\n",
 	    "MAIL<>\nRCPT<c@d>\nEND\nCLOSE\n");
 }
 
@@ -123,7 +122,7 @@ bare_line_ends(void **state)
 		    "HELO c\nMAIL FROM:<>\nRCPT TO:<c@d>\nDATA\n%sMAIL FROM:<evil@x>\n.\nNOOP\n",
 		    lf[i]);
 		check(&base_policy, text,
-		    "250 mx.example\n250 2.1.0 Ok\n250 2.1.5 Ok\n"
+		    UP_TO_RCPT
 		    "354 End data with <CR><LF>.<CR><LF>\n"
 		    "550 5.5.2 Error: bare <LF> received: lines end in <CR><LF>\n250 2.0.0 Ok\n",
 		    "MAIL<>\nRCPT<c@d>\nEND\n");
@@ -131,7 +130,7 @@ bare_line_ends(void **state)
 		    "HELO c\nMAIL FROM:<>\nRCPT TO:<c@d>\nDATA\n%sMAIL FROM:<evil@x>\n.\nNOOP\n",
 		    cr[i]);
 		check(&base_policy, text,
-		    "250 mx.example\n250 2.1.0 Ok\n250 2.1.5 Ok\n"
+		    UP_TO_RCPT
 		    "354 End data with <CR><LF>.<CR><LF>\n"
 		    "550 5.5.2 Error: bare <CR> received: lines end in <CR><LF>\n250 2.0.0 Ok\n",
 		    "MAIL<>\nRCPT<c@d>\nEND\n");

@@ -12,6 +12,9 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
+/* What is answered to EHLO, MAIL and one good RCPT. */
+#define UP_TO_RCPT "250 mx.example\n250 2.1.0 Ok\n250 2.1.5 Ok\n"
+
 /* --- an owner that writes down what it is asked, and knows a few addresses --- */
 
 enum pending_op { NOTHING, MAIL_OP, RCPT_OP, DATA_OP, COMMIT_OP, AUTH_OP, TLS_OP, DELAY_OP };
