@@ -394,6 +394,39 @@ make_conf(struct conf *conf)
 	conf->smtpd_client_ipv6_prefix_length = 64;
 }
 
+/* A helper and its successor, as an upgrade has them for a while: who waits for the one goes on
+ * when the other ends. */
+static void
+test_two_helpers(void **state)
+{
+	struct end login = open_end(ROLE_LOGIN_CHILD);
+	struct end pam[2] = { open_end(ROLE_PAM), open_end(ROLE_PAM) };
+	struct msg m;
+
+	(void)state;
+	atomic_store(&bench.a.sasl.system_users, true);
+	for (uint32_t i = 0; i < 2; i++) {
+		bench.d.peers[ROLE_PAM] = pam[i].chan;
+		start(&login, i + 1, "imap", "PLAIN", SLICE_LIT("\0carol\0secret"), true);
+		m = answer(&pam[i]);
+		assert_int_equal(m.type, MSG_PAM_CHECK);
+		assert_true(slice_eq_str(m.pam_check.user, "carol"));
+	}
+	for (uint32_t i = 0; i < 2; i++) {
+		exchange_helper_down(&bench.a, pam[i].chan);
+		m = answer(&login);
+		assert_int_equal(m.type, MSG_AUTH_DONE);
+		assert_int_equal(m.id, i + 1);
+		assert_int_equal(m.auth_done.status, 2);
+		assert_true(silent(&login, 20));
+	}
+	atomic_store(&bench.a.sasl.system_users, false);
+	bench.d.peers[ROLE_PAM] = NULL;
+	for (int i = 0; i < 2; i++)
+		close_end(&pam[i]);
+	close_end(&login);
+}
+
 static int
 setup(void **state)
 {
@@ -464,6 +497,7 @@ main(void)
 		cmocka_unit_test(test_failures_wait),
 		cmocka_unit_test(test_users_for_maps),
 		cmocka_unit_test(test_smarthost_without_credentials),
+		cmocka_unit_test(test_two_helpers),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
