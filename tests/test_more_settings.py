@@ -52,17 +52,12 @@ def test_stop_timeout(make_instance):
 
 # --- processes of the front ends ---
 
-def pids_of(i, event, service, count):
-    """The processes in which the last count sessions of the service began."""
-    lines = i.wait_log(rf"\]: {event} .*service={service}\b", count=count)[-count:]
-    return [re.search(r"-child\[(\d+)\]", line)[1] for line in lines]
-
-
 @pytest.mark.parametrize("main,processes", [({}, 2), ({"sessions_per_process": "10"}, 1)])
 def test_sessions_per_process(make_instance, main, processes):
     i = make_instance(main=main)
     clients = [imaplib.IMAP4("127.0.0.1", i.port["imap"]) for _ in range(2)]
-    assert len(set(pids_of(i, "connect", "imap", 4)[2:])) == processes  # two of the start, and these
+    found = [i.wait_log(rf"\]: connect .* port={c.sock.getsockname()[1]} service=imap")[0] for c in clients]
+    assert len({re.search(r"-child\[(\d+)\]", line)[1] for line in found}) == processes, found
     for c in clients:
         c.logout()
 
@@ -71,7 +66,8 @@ def test_sessions_per_process(make_instance, main, processes):
 def test_sessions_of_lmtp(make_instance, limit, processes):
     i = make_instance(main={"lmtp_sessions_per_process": limit})
     clients = [smtplib.LMTP("127.0.0.1", i.port["lmtp"]) for _ in range(2)]
-    assert len(set(pids_of(i, "smtp-connect", f"127.0.0.1:{i.port['lmtp']}", 3)[1:])) == processes
+    lines = i.wait_log(rf"\]: smtp-connect .*service=127.0.0.1:{i.port['lmtp']}$", count=3)[1:]  # the first is of the start
+    assert len({re.search(r"-child\[(\d+)\]", line)[1] for line in lines}) == processes, lines
     for c in clients:
         c.quit()
 
