@@ -158,11 +158,15 @@ deliver_schedule(struct qmgr *q, struct message *m)
 			j->sj = sched_job(q->sched, m->sm, j->site);
 			j->sj->running++;
 		}
+	/* All of them first: what a site waits for follows from all of its recipients. */
+	for (size_t i = 0; i < m->env.n_rcpts; i++)
+		if (m->rcpts[i].route)
+			(void)decided(q, m, i);
 	for (size_t i = 0; i < m->env.n_rcpts; i++) {
+		enum rcpt_state s = m->env.rcpts[i].status->state;
 		struct sched_job *sj;
 
-		if (!m->rcpts[i].route ||
-		    (decided(q, m, i) && m->env.rcpts[i].status->state != RCPT_DEFERRED))
+		if (!m->rcpts[i].route || (s != RCPT_TODO && s != RCPT_DEFERRED))
 			continue;
 		sj = sched_job(q->sched, m->sm, route_site(q, m->rcpts[i].route));
 		if (sj->state == JOB_BUSY && !sj->running) {

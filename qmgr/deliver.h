@@ -1,8 +1,10 @@
-/* Shared by deliver.c, job.c and result.c only. */
+/* Shared by deliver.c, job.c, result.c and expand.c only. */
 #ifndef QMGR_DELIVER_H
 #define QMGR_DELIVER_H
 
 #include "qmgr/qmgr.h"
+
+#define EXPAND_TOO_MANY "expands to too many addresses"
 
 /* job.c */
 /* A living job, or NULL. */

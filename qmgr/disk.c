@@ -190,7 +190,6 @@ commit_done(struct pool_op *op)
 		    "qid=%s reason=%s remedy=\"%s; the client keeps the message\"", m->name,
 		    log_cstr(err_str(m->commit_err)), qmgr_disk_remedy(m->commit_err));
 		message_event(q, m, MSG_COMMIT_FAILED);
-		expand_drop(q, m);
 	}
 	expand_committed(q, m);
 	if (m->want_unlink && !m->busy)

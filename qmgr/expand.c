@@ -2,8 +2,9 @@
  * Expansions: a delivery found a .forward or read an :include: and gives new addresses. They are
  * resolved by maps like those of any receiver, and become a message of their own, durable before
  * the recipient that they came from is done. Runs in the loop of qmgr. Hostile input: the
- * addresses, which a user wrote; the depth of expansions is bounded, and their number by the
- * message that carried them.
+ * addresses, which a user wrote; the depth of expansions is bounded, and so is their number: at the
+ * bound the recipient is refused whole, never cut. Questions outlive the death of maps and are
+ * asked again; the share of the window that one expansion has leaves room for the others.
  */
 #include "qmgr/deliver.h"
 
@@ -13,11 +14,14 @@
 #include <unistd.h>
 
 #define DEPTH_MAX 20u
-#define RELAY_ALLOWED 1u /* flag of rcpt_check: a user may forward to anywhere */
+#define RELAY_ALLOWED 1u        /* flag of rcpt_check: a user may forward to anywhere */
+#define SHARE (MAPS_WINDOW / 4) /* of one expansion */
 
 struct expanded {
 	struct slice address;
-	const struct ipc_chan *open; /* the maps that was asked and has not answered */
+	bool open; /* asked and not answered */
+	const struct ipc_chan
+	    *at; /* the maps that was asked; NULL: the next one that comes up is */
 	unsigned int code;
 	struct slice enhanced, text;
 };
@@ -28,11 +32,13 @@ struct final {
 };
 
 struct expansion_job {
-	struct expansion_job *next;     /* of the same parent */
-	TAILQ_ENTRY(expansion_job) all; /* in q->expansions */
+	struct expansion_job *next;      /* of the same parent */
+	TAILQ_ENTRY(expansion_job) all;  /* in q->expansions */
+	TAILQ_ENTRY(expansion_job) turn; /* in q->expansion_turns, while it may ask */
 	struct message *parent, *child;
 	uint32_t slot;
-	bool started;
+	bool started, in_turn;
+	bool too_many; /* finals */
 	size_t n, asked, open;
 	uint32_t first_id; /* of the question for the first address; the others follow */
 	size_t temporary;  /* index + 1 of an address that cannot be judged now */
@@ -65,6 +71,8 @@ expand_result(struct qmgr *q, struct message *m, uint32_t slot, struct msg_list 
 	m->rcpts[slot].expanded = true;
 	if (m->state == MSG_DIRECT)
 		message_event(q, m, MSG_EXPANDED);
+	else if (m->state == MSG_DONE) /* deleted meanwhile */
+		expand_drop(q, m);
 	else
 		expand_continue(q, m);
 }
@@ -95,6 +103,8 @@ end(struct qmgr *q, struct expansion_job *x, enum rcpt_event event, const char *
 		at = &(*at)->next;
 	*at = x->next;
 	TAILQ_REMOVE(&q->expansions, x, all);
+	if (x->in_turn)
+		TAILQ_REMOVE(&q->expansion_turns, x, turn);
 	q->expansion_asked -= x->open;
 	m->rcpts[x->slot].expanded = false;
 	result_set(m, x->slot, slice_str(enhanced), slice_str(text), SLICE_NULL);
@@ -113,43 +123,49 @@ end(struct qmgr *q, struct expansion_job *x, enum rcpt_event event, const char *
 	message_unpin(q, m);
 }
 
-static int
-ask(struct qmgr *q, struct expansion_job *x)
+static void
+send_question(struct qmgr *q, struct expansion_job *x, size_t i)
 {
-	struct msg m = MSG_INIT(MSG_RCPT_CHECK, x->first_id + (uint32_t)x->asked);
-	struct expanded *e = &x->addresses[x->asked];
-	int err;
+	struct msg m = MSG_INIT(MSG_RCPT_CHECK, x->first_id + (uint32_t)i);
 
-	m.rcpt_check.address = e->address;
+	m.rcpt_check.address = x->addresses[i].address;
 	m.rcpt_check.sender = x->parent->env.sender;
 	m.rcpt_check.flags = RELAY_ALLOWED;
-	err = daemon_send(q->d, ROLE_MAPS, &m);
-	if (err)
-		return err;
-	e->open = q->d->peers[ROLE_MAPS];
-	x->asked++;
-	x->open++;
-	q->expansion_asked++;
-	return 0;
+	x->addresses[i].at = daemon_send(q->d, ROLE_MAPS, &m) ? NULL : q->d->peers[ROLE_MAPS];
 }
 
-/* Asks about what comes next; a large list takes the window's turns like any other. */
+/* Its fate is known already: nothing more is asked for it. */
+static bool
+is_decided(const struct expansion_job *x)
+{
+	return x->temporary || x->too_many;
+}
+
+static void
+take_turn(struct qmgr *q, struct expansion_job *x)
+{
+	if (x->in_turn || is_decided(x) || x->asked == x->n || x->open >= SHARE)
+		return;
+	x->in_turn = true;
+	TAILQ_INSERT_TAIL(&q->expansion_turns, x, turn);
+}
+
+/* An address of each in turn, as far as the window goes. */
 static void
 ask_more(struct qmgr *q)
 {
-	struct expansion_job *x, *next;
+	struct expansion_job *x;
 
-	for (x = TAILQ_FIRST(&q->expansions); x && q->expansion_asked < MAPS_WINDOW; x = next) {
-		int err = 0;
-
-		while (!err && x->started && !x->temporary && x->asked < x->n &&
-		       q->expansion_asked < MAPS_WINDOW)
-			err = ask(q, x);
-		next = TAILQ_NEXT(x, all);
-		if (err) {
-			end(q, x, RCPT_LATER, "4.3.0", "address look-ups are not running");
-			next = TAILQ_FIRST(&q->expansions); /* whatever that ended */
-		}
+	while (q->expansion_asked < MAPS_WINDOW && (x = TAILQ_FIRST(&q->expansion_turns))) {
+		TAILQ_REMOVE(&q->expansion_turns, x, turn);
+		x->in_turn = false;
+		if (is_decided(x))
+			continue;
+		x->addresses[x->asked].open = true;
+		x->open++;
+		q->expansion_asked++;
+		send_question(q, x, x->asked++);
+		take_turn(q, x);
 	}
 }
 
@@ -160,6 +176,7 @@ start(struct qmgr *q, struct expansion_job *x)
 	x->first_id = q->next_id + 1;
 	q->next_id += (uint32_t)x->n;
 	x->started = true;
+	take_turn(q, x);
 }
 
 void
@@ -175,7 +192,7 @@ expand_continue(struct qmgr *q, struct message *m)
 		else if (m->env.hops >= DEPTH_MAX)
 			end(q, x, RCPT_REFUSED, "5.4.6", "mail forwarding loop");
 		else if (x->n > ENVELOPE_RECIPIENTS_MAX)
-			end(q, x, RCPT_REFUSED, "5.2.4", "expands to too many addresses");
+			end(q, x, RCPT_REFUSED, "5.2.4", EXPAND_TOO_MANY);
 		else
 			start(q, x);
 	}
@@ -192,7 +209,10 @@ add_final(struct expansion_job *x, struct slice address, const struct expanded *
 	struct final **grown, *f;
 	struct envelope_rcpt *r;
 
-	if (hash_find(&x->known, address) || x->n_finals >= ENVELOPE_RECIPIENTS_MAX)
+	if (hash_find(&x->known, address))
+		return;
+	x->too_many = x->too_many || x->n_finals == ENVELOPE_RECIPIENTS_MAX;
+	if (x->too_many)
 		return;
 	if ((x->n_finals & (x->n_finals + 1)) == 0) { /* grow at 0, 1, 3, 7 ... */
 		grown = arena_alloc(&x->arena, (x->n_finals * 2 + 1) * sizeof(*grown));
@@ -289,6 +309,10 @@ build(struct qmgr *q, struct expansion_job *x)
 	for (size_t i = 0; i < x->n; i++)
 		if (x->addresses[i].code >= 500)
 			add_final(x, x->addresses[i].address, &x->addresses[i]);
+	if (x->too_many) {
+		end(q, x, RCPT_REFUSED, "5.2.4", EXPAND_TOO_MANY);
+		return;
+	}
 	id = !p->has_content && p->read_fd < 0 ? 0 : qmgr_new_id(q);
 	if (!id) {
 		end(q, x, RCPT_LATER, "4.3.0", "the expansion could not be made a message");
@@ -317,8 +341,11 @@ build(struct qmgr *q, struct expansion_job *x)
 void
 expand_drop(struct qmgr *q, struct message *m)
 {
+	if (!m->expansions)
+		return;
 	while (m->expansions)
 		end(q, m->expansions, RCPT_LATER, "4.3.1", "the message was given up");
+	ask_more(q); /* in the place of what it had asked */
 }
 
 void
@@ -347,10 +374,18 @@ find(struct qmgr *q, const struct ipc_chan *ch, uint32_t id, size_t *i_r)
 
 	TAILQ_FOREACH(x, &q->expansions, all) {
 		*i_r = (uint32_t)(id - x->first_id);
-		if (x->open && *i_r < x->n && x->addresses[*i_r].open == ch)
+		if (x->open && *i_r < x->n && x->addresses[*i_r].open &&
+		    x->addresses[*i_r].at == ch)
 			return x;
 	}
 	return NULL;
+}
+
+/* A 2xx without an address would be a recipient lost. */
+static bool
+is_temporary(const struct msg_rcpt_verdict *v)
+{
+	return v->code < 500 && (v->code / 100 != 2 || !v->finals.n);
 }
 
 void
@@ -366,42 +401,43 @@ expand_verdict(struct qmgr *q, const struct ipc_chan *ch, const struct msg *msg)
 		q->odd++;
 		return;
 	}
-	x->addresses[i].open = NULL;
+	x->addresses[i].open = false;
 	x->addresses[i].code = v->code;
 	x->addresses[i].enhanced = arena_dup(&x->arena, v->enhanced);
 	x->addresses[i].text = arena_dup(&x->arena, v->text);
-	if (v->code >= 400 && v->code < 500)
+	if (is_temporary(v))
 		x->temporary = i + 1;
-	while (v->code < 300 && item_final_addr_next(&c, &f))
+	while (v->code / 100 == 2 && item_final_addr_next(&c, &f))
 		add_final(x, f.address, NULL);
 	q->expansion_asked--;
-	if (!--x->open && (x->asked == x->n || x->temporary))
+	if (!--x->open && (x->asked == x->n || is_decided(x)))
 		build(q, x);
+	else
+		take_turn(q, x);
 	ask_more(q);
 	deliver_pump(q);
 }
 
-static bool
-asked_there(const struct expansion_job *x, const struct ipc_chan *ch)
-{
-	for (size_t i = 0; x->open && i < x->asked; i++)
-		if (x->addresses[i].open == ch)
-			return true;
-	return false;
-}
-
-/* That maps is gone: what it was asked is asked again with the next attempt. */
-void
-expand_link_down(struct qmgr *q, const struct ipc_chan *ch)
+static void
+ask_again(struct qmgr *q, const struct ipc_chan *at)
 {
 	struct expansion_job *x;
 
-	do {
-		TAILQ_FOREACH(x, &q->expansions, all)
-			if (asked_there(x, ch))
-				break;
-		if (x)
-			end(q, x, RCPT_LATER, "4.3.0", "address look-ups were restarted");
-	} while (x);
-	ask_more(q); /* what was not asked yet learns that nobody is there */
+	TAILQ_FOREACH(x, &q->expansions, all)
+		for (size_t i = 0; x->open && i < x->asked; i++)
+			if (x->addresses[i].open && x->addresses[i].at == at)
+				send_question(q, x, i);
+}
+
+/* That maps is gone: what it did not answer another one is asked, now or when it comes up. */
+void
+expand_link_down(struct qmgr *q, const struct ipc_chan *ch)
+{
+	ask_again(q, ch);
+}
+
+void
+expand_link_up(struct qmgr *q)
+{
+	ask_again(q, NULL);
 }

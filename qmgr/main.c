@@ -161,9 +161,11 @@ start(struct daemon *d)
 	TAILQ_INIT(&q->replies);
 	TAILQ_INIT(&q->noticing);
 	TAILQ_INIT(&q->expansions);
+	TAILQ_INIT(&q->expansion_turns);
 	TAILQ_INIT(&q->route_lru);
 	TAILQ_INIT(&q->asked);
 	TAILQ_INIT(&q->to_ask);
+	TAILQ_INIT(&q->bulk);
 	TAILQ_INIT(&q->site_lru);
 	TAILQ_INIT(&q->token_lru);
 	TAILQ_INIT(&q->senders);

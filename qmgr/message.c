@@ -294,6 +294,7 @@ void
 message_drop(struct qmgr *q, struct message *m)
 {
 	message_leave_direct(q, m);
+	expand_drop(q, m);
 	m->want_unlink = m->has_file;
 	if (m->want_unlink && !m->busy)
 		message_unlink(q, m);

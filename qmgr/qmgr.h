@@ -19,20 +19,21 @@
 #ifndef QMGR_QMGR_H
 #define QMGR_QMGR_H
 
-/* Questions that maps has under way, of each kind: routes, and addresses of expansions. */
-#define MAPS_WINDOW 256u
-
 #include "daemon/daemon.h"
 #include "qmgr/incoming.h"
 #include "queue/mail.h"
 #include "queue/rate.h"
 #include "queue/sched.h"
 
+/* Questions that maps has under way, of each kind: routes, and addresses of expansions. */
+#define MAPS_WINDOW 256u
+
 struct job;
 struct agent;
 struct transaction;
 TAILQ_HEAD(jobs, job);
 TAILQ_HEAD(messages, message);
+TAILQ_HEAD(questions, question);
 
 /* --- routes --- */
 
@@ -59,9 +60,10 @@ struct route {
 struct rcpt {
 	struct route *route;
 	struct job *job;
-	bool dirty;    /* its slot on disk is older than its status */
-	bool expanded; /* waits for the message made of its expansion */
-	bool told;     /* is in the notice under way */
+	bool dirty;               /* its slot on disk is older than its status */
+	bool expanded;            /* waits for the message made of its expansion */
+	bool told;                /* is in the notice under way */
+	uint32_t expansion_bytes; /* of the report under way */
 };
 
 struct message {
@@ -137,7 +139,6 @@ struct job {
 	int64_t started;
 	bool direct, again;
 	struct buf parts; /* expansions of a report that comes in several parts */
-	bool cut;         /* there were more than it may have */
 	uint32_t n_parts;
 	uint32_t n;
 	uint32_t rcpts[];
@@ -193,10 +194,10 @@ struct qmgr {
 	int64_t clock_seen;   /* wall clock - monotonic, when last looked at */
 	struct hash messages, transactions, routes, questions, sites, groups, tokens, children;
 	struct messages idle, direct, replies, noticing;
-	TAILQ_HEAD(, expansion_job) expansions;
+	TAILQ_HEAD(, expansion_job) expansions, expansion_turns;
 	size_t expansion_asked; /* addresses of expansions that maps has under way */
 	TAILQ_HEAD(, route) route_lru;
-	TAILQ_HEAD(, question) asked, to_ask;
+	struct questions asked, to_ask, bulk; /* bulk: to ask, of large messages */
 	size_t n_asked;
 	TAILQ_HEAD(site_lru, site_entry) site_lru;
 	TAILQ_HEAD(token_lru, token_entry) token_lru;
@@ -387,11 +388,12 @@ void notice_link_down(struct qmgr *q, const struct ipc_chan *ch);
 /* expand.c */
 void expand_result(struct qmgr *q, struct message *m, uint32_t slot, struct msg_list addresses);
 void expand_continue(struct qmgr *q, struct message *m);
-/* The parent is given up: its expansions with it. */
+/* The parent is given up or deleted: its expansions with it. */
 void expand_drop(struct qmgr *q, struct message *m);
 void expand_committed(struct qmgr *q, struct message *child);
 void expand_verdict(struct qmgr *q, const struct ipc_chan *ch, const struct msg *m);
 void expand_link_down(struct qmgr *q, const struct ipc_chan *ch);
+void expand_link_up(struct qmgr *q);
 
 /* recover.c */
 void recover_start(struct qmgr *q);

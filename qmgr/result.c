@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define EXPANSION_BYTES (32u << 20) /* of the addresses that one job may expand to */
+#define EXPANSION_BYTES (16u << 20) /* of the addresses that a recipient may expand to */
 
 void
 result_log(const struct qmgr *q, const struct message *m, size_t i, const char *status,
@@ -61,8 +61,10 @@ job_end(struct qmgr *q, struct job *j, enum sched_outcome outcome, bool soon)
 	if (j->agent)
 		agent_remove(q, j->agent, j);
 	for (uint32_t i = 0; i < j->n; i++)
-		if (m->rcpts[j->rcpts[i]].job == j)
+		if (m->rcpts[j->rcpts[i]].job == j) {
 			m->rcpts[j->rcpts[i]].job = NULL;
+			m->rcpts[j->rcpts[i]].expansion_bytes = 0;
+		}
 	TAILQ_REMOVE(&m->jobs, j, of_msg);
 	q->jobs[j->id & (q->n_jobs - 1)] = NULL;
 	q->jobs_running--;
@@ -140,6 +142,24 @@ odd_result(
 	    log_value(r->text), reason);
 }
 
+/* The word for the log. */
+static const char *
+take_expansion(struct qmgr *q, struct job *j, uint32_t slot)
+{
+	struct message *m = j->msg;
+	bool cut = m->rcpts[slot].expansion_bytes > EXPANSION_BYTES;
+
+	m->rcpts[slot].expansion_bytes = 0;
+	if (cut) {
+		result_set(m, slot, SLICE_LIT("5.2.4"), slice_str(EXPAND_TOO_MANY), SLICE_NULL);
+		message_rcpt(q, m, slot, RCPT_REFUSED);
+		count(COUNT_bounces, 1);
+		return "bounced";
+	}
+	expand_result(q, m, slot, msg_list(&j->parts, j->n_parts));
+	return "expanded";
+}
+
 static void
 one_result(struct qmgr *q, struct job *j, const struct item_rcpt_result *r, const struct msg *msg)
 {
@@ -150,7 +170,6 @@ one_result(struct qmgr *q, struct job *j, const struct item_rcpt_result *r, cons
 	    sent ? msg->send_result.transfer_ms : (uint32_t)(qmgr_now(q) - j->started);
 	struct rcpt_status *s = m->env.rcpts[r->slot].status;
 	const char *word = "sent";
-	uint8_t status = r->status;
 
 	if (!is_open(m, r->slot)) {
 		odd_result(q, j, r, "it has its result already");
@@ -163,12 +182,7 @@ one_result(struct qmgr *q, struct job *j, const struct item_rcpt_result *r, cons
 		return;
 	}
 	result_set(m, r->slot, r->enhanced, r->text, r->remote);
-	if (r->status == RESULT_EXPANDED && j->cut) { /* some of its addresses are not here */
-		result_set(m, r->slot, SLICE_LIT("5.2.4"),
-		    SLICE_LIT("expands to too many addresses"), SLICE_NULL);
-		status = RESULT_FAILED;
-	}
-	switch (status) {
+	switch (r->status) {
 	case RESULT_DONE:
 	case RESULT_PASSED:
 		if (r->status == RESULT_PASSED)
@@ -177,8 +191,7 @@ one_result(struct qmgr *q, struct job *j, const struct item_rcpt_result *r, cons
 		count(COUNT_deliveries, 1);
 		break;
 	case RESULT_EXPANDED:
-		expand_result(q, m, r->slot, msg_list(&j->parts, j->n_parts));
-		word = "expanded";
+		word = take_expansion(q, j, r->slot);
 		break;
 	case RESULT_FAILED:
 		message_rcpt(q, m, r->slot, RCPT_REFUSED);
@@ -193,15 +206,45 @@ one_result(struct qmgr *q, struct job *j, const struct item_rcpt_result *r, cons
 	result_log(q, m, r->slot, word, j, connect_ms, transfer_ms);
 }
 
-/* Keeps the expansions of one part; all parts of a report together are bounded. */
+/* Keeps the expansions of one part. A child reports one recipient after the other; more than two at
+ * their bound are not of an honest one. What is left out here refuses the recipient. */
 static void
-take_expansions(struct job *j, const struct msg_deliver_result *part)
+keep_expansions(struct job *j, const struct msg_deliver_result *part)
 {
-	j->cut = j->cut || buf_len(&j->parts) + part->expansions.raw.n > EXPANSION_BYTES;
-	if (j->cut)
-		return;
-	buf_add(&j->parts, part->expansions.raw);
-	j->n_parts += part->expansions.n;
+	struct cursor c = cursor(part->expansions.raw);
+	struct item_expansion item;
+
+	while (item_expansion_next(&c, &item)) {
+		struct rcpt *r = holds(j, item.slot) ? &j->msg->rcpts[item.slot] : NULL;
+
+		if (!r || r->expansion_bytes > EXPANSION_BYTES)
+			continue;
+		r->expansion_bytes += (uint32_t)item.address.n + 8;
+		if (buf_len(&j->parts) > 2 * EXPANSION_BYTES)
+			r->expansion_bytes = EXPANSION_BYTES + 1;
+		if (r->expansion_bytes > EXPANSION_BYTES)
+			continue;
+		item_expansion_add(&j->parts, &item);
+		j->n_parts++;
+	}
+}
+
+/* Those of recipients that have their result are not needed any more. */
+static void
+trim_expansions(struct job *j)
+{
+	struct buf old = j->parts;
+	struct cursor c = cursor(buf_slice(&old));
+	struct item_expansion item;
+
+	j->parts = (struct buf){ 0 };
+	j->n_parts = 0;
+	while (item_expansion_next(&c, &item))
+		if (is_open(j->msg, item.slot)) {
+			item_expansion_add(&j->parts, &item);
+			j->n_parts++;
+		}
+	buf_free(&old);
 }
 
 /* Says nothing of the destination either: it failed on our side, before anybody there spoke (no
@@ -242,6 +285,7 @@ deliver_result(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 	struct item_rcpt_result r;
 	bool answered = false;    /* by anybody at the destination */
 	bool attempted = !list.n; /* it, and not only something of our own */
+	bool expanded = false;
 	struct message *m;
 
 	if (!j || !j->agent || j->agent->chan != ch) {
@@ -256,7 +300,7 @@ deliver_result(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 		return;
 	}
 	if (!sent)
-		take_expansions(j, &msg->deliver_result);
+		keep_expansions(j, &msg->deliver_result);
 	message_pin(q, m);
 	while (item_rcpt_result_next(&c, &r)) {
 		if (!holds(j, r.slot)) {
@@ -269,8 +313,11 @@ deliver_result(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 		}
 		if (r.status == RESULT_EXPANDED && sent)
 			r.status = RESULT_DEFERRED;
+		expanded = expanded || r.status == RESULT_EXPANDED;
 		one_result(q, j, &r, msg);
 	}
+	if (expanded)
+		trim_expansions(j);
 	if (!sent && msg->deliver_result.more) {
 		message_unpin(q, m);
 		return;

@@ -12,6 +12,7 @@
 
 #define SITE_LIMIT 20000u
 #define SITE_TTL_MAX 3600u
+#define BULK 50u /* recipients of a message above which its questions leave room for others */
 
 /* --- routes --- */
 
@@ -25,6 +26,7 @@ struct question {
 	struct hash_node node; /* by address */
 	uint32_t id;
 	TAILQ_ENTRY(question) link;
+	struct questions *list; /* of q, where it is */
 	struct waiter *waiters;
 	char address[];
 };
@@ -81,13 +83,31 @@ send_question(struct qmgr *q, struct question *x)
 }
 
 static void
+move_question(struct question *x, struct questions *to)
+{
+	if (x->list)
+		TAILQ_REMOVE(x->list, x, link);
+	x->list = to;
+	TAILQ_INSERT_TAIL(to, x, link);
+}
+
+static struct question *
+next_question(struct qmgr *q)
+{
+	if (q->n_asked >= MAPS_WINDOW)
+		return NULL;
+	if (!TAILQ_EMPTY(&q->to_ask))
+		return TAILQ_FIRST(&q->to_ask);
+	return q->n_asked < MAPS_WINDOW / 2 ? TAILQ_FIRST(&q->bulk) : NULL;
+}
+
+static void
 send_questions(struct qmgr *q)
 {
 	struct question *x;
 
-	while (q->n_asked < MAPS_WINDOW && (x = TAILQ_FIRST(&q->to_ask))) {
-		TAILQ_REMOVE(&q->to_ask, x, link);
-		TAILQ_INSERT_TAIL(&q->asked, x, link);
+	while ((x = next_question(q))) {
+		move_question(x, &q->asked);
 		q->n_asked++;
 		send_question(q, x);
 	}
@@ -100,15 +120,18 @@ ask(struct qmgr *q, struct message *m, size_t i)
 	struct hash_node *n = hash_find(&q->questions, address);
 	struct question *x = n ? HASH_ELEMENT(n, struct question, node) : NULL;
 	struct waiter *w = xcalloc(1, sizeof(*w));
+	bool bulk = m->env.n_rcpts > BULK;
 
 	if (!x) {
 		x = xcalloc(1, sizeof(*x) + address.n + 1);
 		memcpy(x->address, address.p, address.n);
 		x->id = ++q->next_id;
 		hash_insert(&q->questions, &x->node, slice(x->address, address.n));
-		TAILQ_INSERT_TAIL(&q->to_ask, x, link);
-		send_questions(q);
+		move_question(x, bulk ? &q->bulk : &q->to_ask);
+	} else if (x->list == &q->bulk && !bulk) {
+		move_question(x, &q->to_ask);
 	}
+	send_questions(q);
 	*w = (struct waiter){ x->waiters, m, (uint32_t)i };
 	x->waiters = w;
 	m->routing++;
@@ -213,7 +236,7 @@ route_answer(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 		return;
 	}
 	r = make_route(slice_str(x->address), &msg->route_answer);
-	TAILQ_REMOVE(&q->asked, x, link);
+	TAILQ_REMOVE(x->list, x, link);
 	q->n_asked--;
 	hash_remove(&q->questions, &x->node);
 	cache(q, r);
@@ -372,6 +395,7 @@ route_link_up(struct qmgr *q, enum role peer)
 	if (peer == ROLE_MAPS) {
 		route_changed(q);
 		sender_link_up(q);
+		expand_link_up(q);
 		TAILQ_FOREACH(x, &q->asked, link)
 			send_question(q, x);
 	}

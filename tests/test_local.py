@@ -9,6 +9,7 @@ import smtplib
 import stat
 import subprocess
 import textwrap
+import threading
 import time
 
 import pytest
@@ -340,8 +341,18 @@ def test_error_of_nss_is_temporary(users, make_instance):
     try:
         code, text = rcpt(i, f"{name}@{DOMAIN}")
         assert code == 451 and text.startswith("4.3.0"), (code, text)
+        # from now on one asker waits; others are told at once
+        late = []
+        waits = threading.Thread(target=lambda: late.append(rcpt(i, f"late@{DOMAIN}")))
+        waits.start()
+        wait(lambda: re.search(r"^maps\[.* waiting=1 ", i.tool("status").stdout, re.M), 10, "the one that waits")
+        for n in range(50):
+            assert rcpt(i, f"next{n}@{DOMAIN}")[0] == 451
+        assert not late
     finally:
         os.kill(pid, signal.SIGCONT)
+    waits.join()
+    assert late[0][0] == 550
     assert wait(lambda: rcpt(i, f"{name}@{DOMAIN}")[0] == 250, 10, "the answer")
 
 

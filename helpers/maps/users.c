@@ -2,7 +2,10 @@
  * The cache of users in front of nss and auth. Runs in maps (uid bh-maps). Names come from
  * strangers, so the number of entries is bounded and "unknown" is kept for seconds only: a user who
  * was just added is found soon. An answer is matched by the number of its question, never by its
- * name. A source has no more than WINDOW questions at once; the others wait here for their turn.
+ * name. A source has no more than WINDOW questions at once; the others wait here for their turn. A
+ * source that was silent for as long as a question may wait is asked one question at a time, and
+ * what else comes is told at once that there is trouble: mail that needs it waits, other mail does
+ * not.
  */
 #include "helpers/maps/users.h"
 
@@ -20,6 +23,8 @@ enum {
 	UNKNOWN_SECONDS = 5,
 	TROUBLE_SECONDS = 1,
 };
+
+#define SECOND INT64_C(1000000)
 
 TAILQ_HEAD(entry_list, entry);
 
@@ -39,6 +44,8 @@ struct entry {
 struct source {
 	struct entry_list asked, to_ask; /* the oldest first */
 	size_t n_asked;
+	int64_t heard; /* monotonic µs: last sign of life */
+	bool silent;
 };
 
 struct users_cache {
@@ -149,24 +156,49 @@ settle(struct users_cache *c, struct entry *e, int status, int64_t seconds)
 	s->n_asked -= e->sent;
 	c->pending--;
 	e->status = status;
-	e->until = ev_now_us() + seconds * 1000000;
+	e->until = ev_now_us() + seconds * SECOND;
 	if (c->last == e)
 		c->last = NULL;
 	send_more(c, s);
 }
 
 static void
-expire(struct users_cache *c, struct entry_list *list, int64_t now)
+heard_of(struct source *s)
+{
+	s->heard = ev_now_us();
+	s->silent = false;
+}
+
+static void
+give_up(struct users_cache *c, struct entry *e)
+{
+	settle(c, e, ERR_TEMPORARY, TROUBLE_SECONDS);
+	c->answered(c->ctx, &e->waiters);
+}
+
+static void
+time_out(struct users_cache *c, struct entry *e)
+{
+	log_event(LOG_user_lookup_timeout,
+	    "name=%s source=%s remedy=\"look whether this daemon and what it asks are up\"",
+	    log_value(slice_sub(e->node.key, 1, e->node.key.n)),
+	    e->source == USERS_NSS ? "nss" : "auth");
+	give_up(c, e);
+}
+
+static void
+expire(struct users_cache *c, struct source *s, int64_t now)
 {
 	struct entry *e;
 
-	while ((e = TAILQ_FIRST(list)) && e->until <= now) {
-		log_event(LOG_user_lookup_timeout,
-		    "name=%s source=%s remedy=\"look whether this daemon and what it asks are up\"",
-		    log_value(slice_sub(e->node.key, 1, e->node.key.n)),
-		    e->source == USERS_NSS ? "nss" : "auth");
-		settle(c, e, ERR_TEMPORARY, TROUBLE_SECONDS);
-		c->answered(c->ctx, &e->waiters);
+	/* First what was never sent: no question for nothing. */
+	while ((e = TAILQ_FIRST(&s->to_ask)) && e->until <= now)
+		time_out(c, e);
+	while ((e = TAILQ_FIRST(&s->asked)) && e->until <= now) {
+		s->silent = s->silent || s->heard < e->until - ANSWER_SECONDS * SECOND;
+		while (s->silent && (e = TAILQ_FIRST(&s->to_ask)))
+			give_up(c, e);
+		time_out(c, TAILQ_FIRST(&s->asked));
 	}
 }
 
@@ -177,10 +209,8 @@ on_tick(void *ctx)
 	struct users_cache *c = ctx;
 	int64_t now = ev_now_us();
 
-	for (size_t i = 0; i < 2; i++) { /* first what was never sent: no question for nothing */
-		expire(c, &c->sources[i].to_ask, now);
-		expire(c, &c->sources[i].asked, now);
-	}
+	for (size_t i = 0; i < 2; i++)
+		expire(c, &c->sources[i], now);
 	if (c->pending)
 		ev_timer_set(c->d->base, &c->tick, 1000, on_tick, c);
 }
@@ -200,13 +230,14 @@ entry_answer(struct users_cache *c, struct entry *e, struct arena *a, struct res
 	return 0;
 }
 
-/* NULL: too many questions wait. */
+/* NULL: too many questions wait, or nobody there answers. */
 static struct entry *
 ask_new(struct users_cache *c, enum users_source source, struct slice key)
 {
+	struct source *s = &c->sources[source];
 	struct entry *e;
 
-	if (c->pending >= PENDING_LIMIT)
+	if (c->pending >= PENDING_LIMIT || (s->silent && s->n_asked))
 		return NULL;
 	if (c->entries.count >= ENTRY_LIMIT)
 		drop_where(c, INT64_MAX, -1);
@@ -215,12 +246,12 @@ ask_new(struct users_cache *c, enum users_source source, struct slice key)
 	TAILQ_INIT(&e->waiters);
 	e->status = -EAGAIN;
 	e->id = ++c->next_id ? c->next_id : ++c->next_id;
-	e->until = ev_now_us() + (int64_t)ANSWER_SECONDS * 1000000;
+	e->until = ev_now_us() + ANSWER_SECONDS * SECOND;
 	hash_insert(&c->entries, &e->node, slice(slice_dup(key), key.n));
-	TAILQ_INSERT_TAIL(&c->sources[source].to_ask, e, next);
+	TAILQ_INSERT_TAIL(&s->to_ask, e, next);
 	if (!c->pending++)
 		ev_timer_set(c->d->base, &c->tick, 1000, on_tick, c);
-	send_more(c, &c->sources[source]);
+	send_more(c, s);
 	return e;
 }
 
@@ -306,6 +337,7 @@ users_answer(struct users_cache *c, const struct msg *m)
 	struct entry *e = find_question(c, nss ? USERS_NSS : USERS_AUTH, m->id);
 	unsigned status = nss ? m->nss_user.status : m->user_entry.status;
 
+	heard_of(&c->sources[nss ? USERS_NSS : USERS_AUTH]);
 	if (!e)
 		return;
 	if (status > 2)
@@ -336,6 +368,7 @@ users_link_up(struct users_cache *c, enum role peer)
 
 	if (peer != ROLE_NSS && peer != ROLE_AUTH)
 		return;
+	heard_of(&c->sources[source]);
 	TAILQ_FOREACH(e, &c->sources[source].asked, next)
 		send_question(c, e);
 }

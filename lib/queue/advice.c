@@ -15,6 +15,7 @@ static const struct {
 	{ ".1.2", "correct the domain of the address, or its MX records" },
 	{ ".1.10", "the domain takes no mail (null MX): correct the address" },
 	{ ".2.2", "let the user delete mail, or raise mailbox_size_limit" },
+	{ "5.2.4", "split the list into several, or let a list manager send to its members" },
 	{ ".3.1", "free space or inodes where the mailboxes and the queue lie" },
 	{ ".3.4", "raise message_size_limit here, or let the sender send less" },
 	{ "5.3.0", "mend the program, or the alias or .forward that names it" },
