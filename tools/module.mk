@@ -2,3 +2,5 @@ $(eval $(call program,bulkhead,tools,queue conf ipc ev daemon tls db mail base,-
 PROGRAMS += $(BIN)/mailq $(BIN)/newaliases
 $(BIN)/mailq $(BIN)/newaliases: $(BIN)/bulkhead
 	@ln -sf bulkhead $@
+$(eval $(call fuzz,trace_line,ev ipc base,-ljansson))
+$(O)/fuzz/trace_line: $(call objects,tools/trace_line.c helpers/log/format.c lib/daemon/log.c lib/daemon/counters.c gen/daemon/events.c)

@@ -5,10 +5,10 @@
  * control bytes were escaped when they were written and are replaced again here.
  */
 #include "tools/tool.h"
+#include "tools/trace_line.h"
 
 #include <errno.h>
 #include <getopt.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -32,94 +32,6 @@ struct trace {
 	struct event pending[LINES_MAX];
 	size_t pending_n;
 };
-
-/* The value of key=VALUE in a text of such pairs; the null slice if it is not there. */
-static struct slice
-value_of(struct slice text, const char *key)
-{
-	size_t n = strlen(key), i;
-	bool quoted = false;
-
-	for (i = 0; i + n < text.n; i++) {
-		if (text.p[i] == '\\')
-			i++;
-		else if (text.p[i] == '"')
-			quoted = !quoted;
-		else if (!quoted && (!i || text.p[i - 1] == ' ') && !memcmp(text.p + i, key, n) &&
-			 text.p[i + n] == '=') {
-			text = slice_sub(text, i + n + 1, text.n);
-			return slice_split(&text, ' ');
-		}
-	}
-	return SLICE_NULL;
-}
-
-/* DATE HOST NAME/ROLE[PID]: [LEVEL: ]EVENT KEY=VALUE...; a syslog daemon may have its own date. */
-static bool
-parse_text(struct slice line, struct slice out[4])
-{
-	ptrdiff_t bracket = slice_search(line, SLICE_LIT("]: ")), slash;
-	struct slice head;
-
-	if (bracket < 0)
-		return false;
-	head = slice_sub(line, 0, (size_t)bracket);
-	line = slice_sub(line, (size_t)bracket + 3, line.n);
-	slash = slice_rfind(head, '/');
-	if (slash < 0)
-		return false;
-	out[0] = head;
-	out[0] = ascii_is_digit(head.p[0]) ? slice_split(&out[0], ' ') : slice_sub(head, 0, 15);
-	head = slice_sub(head, (size_t)slash + 1, head.n);
-	out[1] = slice_split(&head, '[');
-	out[2] = slice_split(&line, ' ');
-	if (slice_has_suffix(out[2], ":"))
-		out[2] = slice_split(&line, ' ');
-	out[3] = line;
-	return true;
-}
-
-static bool
-parse_json(struct slice line, struct arena *arena, struct slice out[4])
-{
-	json_t *o = json_loadb((const char *)line.p, line.n, 0, NULL), *v;
-	static const char *const own[] = { "time", "role", "event" };
-	struct buf text = { 0 };
-	const char *key;
-	size_t i;
-
-	if (!json_is_object(o)) {
-		json_decref(o);
-		return false;
-	}
-	for (i = 0; i < 3; i++) {
-		v = json_object_get(o, own[i]);
-		out[i] =
-		    arena_dup(arena, slice_str(json_is_string(v) ? json_string_value(v) : "?"));
-	}
-	json_object_foreach(o, key, v)
-	{
-		if (!strcmp(key, "time") || !strcmp(key, "role") || !strcmp(key, "event") ||
-		    !strcmp(key, "host") || !strcmp(key, "pid") || !strcmp(key, "level"))
-			continue;
-		(void)buf_addf(&text,
-		    strpbrk(json_is_string(v) ? json_string_value(v) : "", " \"") ? "%s=\"%s\" "
-										  : "%s=%s ",
-		    key, json_is_string(v) ? json_string_value(v) : "?");
-	}
-	out[3] = slice_trim(arena_dup(arena, buf_slice(&text)), false);
-	buf_free(&text);
-	json_decref(o);
-	return true;
-}
-
-static bool
-parse(struct slice line, struct arena *arena, struct slice out[4])
-{
-	if (line.n && line.p[0] == '{')
-		return parse_json(line, arena, out);
-	return line.n > 16 && parse_text(line, out);
-}
 
 static const char *
 keep(struct trace *t, struct slice s)
@@ -153,9 +65,9 @@ is_session(const struct trace *t, struct slice sid)
 static void
 find_sessions(struct trace *t, const struct slice f[4])
 {
-	struct slice sid = value_of(f[3], "sid");
+	struct slice sid = trace_value(f[3], "sid");
 
-	if (slice_eq_str(value_of(f[3], "qid"), t->id) && sid.n && !is_session(t, sid) &&
+	if (slice_eq_str(trace_value(f[3], "qid"), t->id) && sid.n && !is_session(t, sid) &&
 	    t->sessions_n < SESSIONS_MAX)
 		t->sessions[t->sessions_n++] = keep(t, sid);
 }
@@ -164,8 +76,8 @@ find_sessions(struct trace *t, const struct slice f[4])
 static void
 gather(struct trace *t, const struct slice f[4])
 {
-	struct slice qid = value_of(f[3], "qid"), sid = value_of(f[3], "sid");
-	bool ours = slice_eq_str(qid, t->id) || slice_eq_str(value_of(f[3], "new_qid"), t->id);
+	struct slice qid = trace_value(f[3], "qid"), sid = trace_value(f[3], "sid");
+	bool ours = slice_eq_str(qid, t->id) || slice_eq_str(trace_value(f[3], "new_qid"), t->id);
 	size_t i;
 
 	if (!ours && is_session(t, sid)) {
@@ -197,7 +109,7 @@ read_log(struct trace *t, const char *path, void (*each)(struct trace *, const s
 	if (!f)
 		return err_errno();
 	while ((n = getline(&line, &size, f)) > 0) {
-		if (parse(slice_trim(slice(line, (size_t)n), true), &scratch, fields))
+		if (trace_parse(slice_trim(slice(line, (size_t)n), true), &scratch, fields))
 			each(t, fields);
 		arena_reset(&scratch);
 	}

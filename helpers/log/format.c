@@ -63,26 +63,27 @@ format_text(struct buf *out, const struct log_line *l)
 	buf_add_str(out, "\n");
 }
 
-/* The next key=value of a text; values are bare or quoted as log_value() quotes. */
+/* The next key=value of a text; values are bare, or quoted as log_value() quotes, whole or in part,
+ * as in from=<"a b">: else what a stranger wrote there would be keys of its own. */
 static bool
 next_pair(struct slice *text, struct slice *key, struct buf *value)
 {
-	size_t i = 0;
+	bool quoted = false;
+	size_t i;
 
 	*text = slice_trim(*text, false);
 	if (!text->n)
 		return false;
 	*key = slice_split(text, '=');
 	buf_clear(value);
-	if (!text->n || text->p[0] != '"') {
-		buf_add(value, slice_split(text, ' '));
-		return true;
-	}
-	for (i = 1; i < text->n && text->p[i] != '"'; i++) {
-		if (text->p[i] == '\\' && i + 1 < text->n &&
+	for (i = 0; i < text->n && (quoted || text->p[i] != ' '); i++) {
+		if (quoted && text->p[i] == '\\' && i + 1 < text->n &&
 		    (text->p[i + 1] == '"' || text->p[i + 1] == '\\'))
-			i++;
-		buf_add_byte(value, text->p[i]);
+			buf_add_byte(value, text->p[++i]);
+		else if (text->p[i] == '"')
+			quoted = !quoted;
+		else
+			buf_add_byte(value, text->p[i]);
 	}
 	*text = slice_sub(*text, i + 1, text->n);
 	return true;

@@ -46,6 +46,9 @@ test_json(void **state)
 	(void)state;
 	check(format_json,
 	    "a=1 b=\"x \\\"y\\\\\" c=", HEAD ",\"a\":\"1\",\"b\":\"x \\\"y\\\\\",\"c\":\"\"}\n");
+	/* a quoted part of a value is no key of its own */
+	check(format_json, "from=<\"a qid=2 \\\"b\"> qid=1",
+	    HEAD ",\"from\":\"<a qid=2 \\\"b>\",\"qid\":\"1\"}\n");
 	/* the record's own keys stay what they are */
 	check(format_json, "pid=12 role=qmgr", HEAD ",\"pid_\":\"12\",\"role_\":\"qmgr\"}\n");
 	/* octets that are no UTF-8 cost neither the line nor the value */
