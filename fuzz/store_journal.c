@@ -1,7 +1,8 @@
 /*
  * The store's parsers: the journal (raw, and as sound frames whose records are applied to a
- * folder), dovecot-uidlist and dovecot-keywords, folder names. The first byte chooses. Whatever is
- * read, the folder's invariants hold and names survive a round trip.
+ * folder), dovecot-uidlist and dovecot-keywords, folder names, names of message files ('F'). The
+ * first byte chooses. Whatever is read, the folder's invariants hold and names survive a round
+ * trip.
  */
 #include "store/internal.h"
 
@@ -103,6 +104,26 @@ names(struct slice in)
 	buf_free(&back);
 }
 
+/* What other programs call a message: its flags come back from the name that is made of them. */
+static void
+file_name(struct slice in)
+{
+	struct file_name a, b;
+	char info[80], name[512 + sizeof(info)]; /* each letter and digit once */
+
+	in = slice_sub(in, 0, 512);
+	maildir_parse((const char *)in.p, in.n, &a);
+	if (a.base_len > in.n)
+		abort();
+	size_t n = maildir_info(slice_sub(in, a.base_len, in.n), a.flags, a.keywords, info);
+	memcpy(name, in.p, a.base_len);
+	memcpy(name + a.base_len, info, n);
+	maildir_parse(name, a.base_len + n, &b);
+	if (b.base_len != a.base_len || b.flags != a.flags || b.keywords != a.keywords ||
+	    b.size != a.size || b.vsize != a.vsize)
+		abort();
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -112,6 +133,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size == 0)
 		return 0;
 	struct slice in = slice(data + 1, size - 1);
+	if (data[0] == 'F') {
+		file_name(in);
+		return 0;
+	}
 	switch (data[0] % 5) {
 	case 0:
 		apply(in, true);
