@@ -2,6 +2,7 @@
 
 Intake slows down and then answers 452 4.3.1; delivery, bounces and others' mail go on (docs/DESIGN.md section 4).
 """
+import imaplib
 import os
 import pathlib
 import re
@@ -232,12 +233,22 @@ def test_acceptor_without_descriptors(make_instance):
 # --- many clients ---
 
 class Trickle(threading.Thread):
-    """n clients on a port; each gives a byte of a command a second, and never ends one."""
+    """n clients on a port; each says the hello, then gives a byte of the text a second, and never ends it."""
 
-    def __init__(self, port, n, text):
+    def __init__(self, port, n, hello, text):
         super().__init__(daemon=True)
         self.over, self.text, self.closed, self.given = False, text, 0, 0
-        self.sockets = [socket.create_connection(("127.0.0.1", port), 60 * SLOW) for _ in range(n)]
+        self.sockets = [self.client(port, hello) for _ in range(n)]
+
+    @staticmethod
+    def client(port, hello):
+        s = socket.create_connection(("127.0.0.1", port), 60 * SLOW)
+        for line in hello:
+            assert s.recv(4096)
+            s.sendall(line + b"\r\n")
+        if hello:
+            assert s.recv(4096).startswith(b"354")
+        return s
 
     def run(self):
         at = 0
@@ -269,10 +280,14 @@ def many_files():
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_thousand_clients_trickle(make_instance, many_files):
+CONTENT = (b"EHLO c", b"MAIL FROM:<s@far.test>", b"RCPT TO:<u1@example.test>", b"DATA")
+
+
+@pytest.mark.parametrize("hello, text", [((), b"NOOP " + b"x" * 400), (CONTENT, b"Subject: " + b"x" * 400)], ids=["command", "content"])
+def test_a_thousand_clients_trickle(make_instance, many_files, hello, text):
     i = make_instance(main={"smtpd_client_connection_count_limit": "0"})
     n = 1000 if SLOW == 1 or LONG else 300
-    crowd = Trickle(i.port["smtp"], n, b"NOOP " + b"x" * 400)
+    crowd = Trickle(i.port["smtp"], n, hello, text)
     wait(lambda: len([1 for line in i.log().splitlines() if "smtp-connect" in line]) >= n, 60, f"{n} connections")
     crowd.start()
     try:
@@ -287,6 +302,25 @@ def test_a_thousand_clients_trickle(make_instance, many_files):
     # all of them are gone, and counted out
     wait(lambda: i.log().count("smtp-disconnect") >= n, 60, "the end of all")
     assert send(i, "u1@example.test")[0] == 250
+
+
+@pytest.mark.parametrize("port, text", [("imap", b"a LOGIN " + b"x" * 400), ("pop3", b"USER " + b"x" * 200),
+                                        ("submission", b"NOOP " + b"x" * 400)], ids=["imap", "pop3", "submission"])
+def test_clients_that_trickle_before_login(make_instance, port, text):
+    """As many as there are processes for the service, one each: they are sent away in time, mail and other logins go on."""
+    i = make_instance(main={"login_timeout": "5s", "smtpd_timeout": "5s"}, override={port: {"default_process_limit": "40"}})
+    crowd = Trickle(i.port[port], 40, (), text)
+    crowd.start()
+    try:
+        assert send(i, "u1@example.test")[0] == 250
+        other = imaplib.IMAP4_SSL("localhost", i.port["imaps"], ssl_context=i.tls(), timeout=60 * SLOW)
+        assert other.login("u1@example.test", "pass1")[0] == "OK"
+        other.logout()
+        wait(lambda: crowd.closed == 40, 60, "the end of the crowd")
+    finally:
+        crowd.stop()
+    with socket.create_connection(("127.0.0.1", i.port[port]), 60 * SLOW) as s:
+        assert s.recv(100)[:2] in (b"* ", b"+O", b"22")
 
 
 class Visitor(threading.Thread):
@@ -336,7 +370,8 @@ def holdings(i):
             files.append((program, descriptors(pid)))
         except OSError:
             continue  # it just ended
-        own = sum(int(n) for n in re.findall(r"^Private_(?:Clean|Dirty):\s+(\d+)", text, re.M))
+        # clean pages are those of a file, private or not as others run the same program just then
+        own = sum(int(n) for n in re.findall(r"^Private_Dirty:\s+(\d+)", text, re.M))
         memory[program] = max(memory.get(program, 0), own)
     return sorted(files), memory
 

@@ -243,12 +243,14 @@ read_some(struct session *s, unsigned char *p, size_t n)
 static void
 take(struct session *s, struct slice bytes)
 {
+	enum smtp_state state = smtp_server_state(s->engine);
 	/* a password must not be left in the shared buffer for a later reader, whatever becomes of
 	 * the exchange */
-	bool secret =
-	    smtp_server_state(s->engine) == SMTP_AUTH || slice_has_caseprefix(bytes, "AUTH ");
+	bool secret = state == SMTP_AUTH || slice_has_caseprefix(bytes, "AUTH ");
 
-	s->last_input = ev_now_us();
+	/* A command that comes octet by octet has the time of one command. */
+	if (state == SMTP_DATA || state == SMTP_CHUNK || slice_find(bytes, '\n') >= 0)
+		s->last_input = ev_now_us();
 	if (s->wait == WAIT_FOR_NOTHING)
 		s->window_bytes += bytes.n;
 	smtp_server_feed(s->engine, bytes);
