@@ -28,7 +28,8 @@ openat 257|mkdirat 258|newfstatat 262|unlinkat 263|readlinkat 267|fchmodat 268|p
 name_to_handle_at 303|open_by_handle_at 304|setns 308|process_vm_readv 310|process_vm_writev 311|kcmp 312|finit_module 313
 seccomp 317|kexec_file_load 320|bpf 321|execveat 322|userfaultfd 323|statx 332|pidfd_send_signal 424|io_uring_setup 425
 io_uring_enter 426|io_uring_register 427|open_tree 428|move_mount 429|fsopen 430|pidfd_open 434|clone3 435|openat2 437|pidfd_getfd 438
-shmget 29|pivot_root 155|mq_open 240|fanotify_init 300|memfd_secret 447|modify_ldt 154|iopl 172|kexec_load 246|fchownat 260
+sched_setscheduler 144|fsync 74|flock 73|fadvise64 221|getdents64 217|statfs 137|waitid 247|sync_file_range 277|copy_file_range 326
+landlock_create_ruleset 444|landlock_restrict_self 446|shmget 29|pivot_root 155|mq_open 240|fanotify_init 300|memfd_secret 447|modify_ldt 154|iopl 172|kexec_load 246|fchownat 260
 """.replace("\n", "|").strip("|").split("|"))
 NUMBERS = {name: int(n) for name, n in NUMBERS.items()}
 REGS = ("r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs "

@@ -258,6 +258,7 @@ class Instance:
             self.process.wait()
             self.process = None
             self.stderr.close()
+            wait(lambda: all(_free(self.port[name]) for name in PORT_NAMES[:8]), 20, "the end of its sockets")
 
     def check_sanitizers(self):
         text = (self.folder / "stderr").read_text(errors="replace")

@@ -39,12 +39,14 @@ class Client(threading.Thread):
     def __init__(self, i, name, message):
         super().__init__(daemon=True)
         self.i, self.client, self.message, self.stopping, self.replies = i, name, message, False, {}
+        self.sent = set()  # marks, whatever came of them
 
     def run(self):
         n, s = 0, None
         while not self.stopping:
             n += 1
             sender, recipients, text, marks = self.message(self.client, n)
+            self.sent |= marks
             try:
                 s = s or smtplib.SMTP("127.0.0.1", self.i.port["smtp"], timeout=30 * SLOW)
                 said = hand_in(s, sender, recipients, text)
@@ -74,6 +76,10 @@ def load(i, count, message):
 def replies(clients):
     """What was said of each mark that was acknowledged."""
     return {mark: said for c in clients for mark, said in c.replies.items()}
+
+
+def offered(clients):
+    return set().union(*(c.sent for c in clients))
 
 
 def acknowledged(clients):

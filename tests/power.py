@@ -40,6 +40,8 @@ from test_local import Users
 
 SHUTDOWN, NO_LOG_FLUSH, CLONE = 0x8004587D, 2, 0x40049409
 SENDER = "u3@example.test"
+SLOT_STATES = {0: "todo", 2: "done", 3: "failed", 4: "deferred"}
+FOUND = {"open", "uncommitted", "held", *SLOT_STATES.values()}  # what many cuts must have met
 VIRTUAL = ("u1", "u2", "u3", "box1", "box2")
 
 
@@ -195,10 +197,12 @@ class Seen:
             self.half.append(f"{path} was set aside")
 
     def queue_file(self, content, mode):
-        record, _, slots, at = struct.unpack_from("<QIIQ", content, len(content) - 56)
-        states = {content[at + 256 * k] for k in range(slots)}
-        for number, name in ((0, "todo"), (2, "done"), (3, "failed"), (4, "deferred")):
-            self.states[name] += number in states
+        record, _, slots, at, _, _, size = struct.unpack_from("<QIIQQQQ", content, len(content) - 56)
+        states = {content[at + size * k] for k in range(slots)}
+        if not states <= set(SLOT_STATES):
+            self.half.append(f"a queue file has slots of states {states}")
+        for name in {SLOT_STATES.get(number) for number in states} - {None}:
+            self.states[name] += 1
         self.states["held"] += mode == 0o700
         for token in TOKEN.findall(content[:record]):
             self.queued.add(token.decode())

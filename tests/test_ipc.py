@@ -575,6 +575,59 @@ def test_a_commit_before_its_file_is_there(busy):
     works_again(busy, r)
 
 
+def answer(s, name):
+    """The fields behind the head of the next message of that type."""
+    s.settimeout(30 * SLOW)
+    while True:
+        data, fds, _, _ = socket.recv_fds(s, 65536, 1)
+        for fd in fds:
+            os.close(fd)
+        assert data, f"closed, in the place of {name}"
+        if struct.unpack_from("<H", data)[0] == BY_NAME[name].number:
+            return data[6:]
+
+
+def token_of(s, service):
+    """Logs in as the front end of a service would, over its channel to auth."""
+    send(s, encode_with("auth_start", 1, service=service, mechanism=b"PLAIN", tls=1, has_initial=1, client=b"192.0.2.1",
+                        initial=b"\0u1@example.test\0pass1"))
+    done = answer(s, "auth_done")
+    n = struct.unpack_from("<I", done, 1)[0]
+    assert done[0] == 0 and done[5:5 + n] == b"u1@example.test"
+    return done[9 + n:9 + n + 32]
+
+
+def test_a_token_is_of_one_service_and_opens_one_session(busy):
+    """Login cannot name a user: what it can show is what auth gave it, for that service, once."""
+    auth, broker, qmgr = (Receiver(role, pid_of(busy, role)) for role in ("auth", "broker", "qmgr"))
+
+    def opened(s, service, token):
+        send(s, encode_with("session_open", 1, token=token, service=service, client=b"192.0.2.1", session=b"s"))
+        return answer(s, "session_opened")[0]
+
+    def taken(s, token):
+        send(s, encode_with("mail_commit", 1, token=token, sender=b"u1@example.test", rcpts={"address": b"u1@example.test"},
+                            size=2, content=b"\r\n"))
+        return struct.unpack_from("<H", answer(s, "mail_result"))[0]
+
+    with auth.link("login-child") as login_, auth.link("submission-child") as submit, broker.link("login-child") as b, \
+            qmgr.link("submission-child") as q:
+        imap, smtp = token_of(login_, b"imap"), token_of(submit, b"smtp")
+        for token in os.urandom(32), imap[:-1]:
+            assert opened(b, b"imap", token) == 1
+            assert taken(q, token) // 100 in (4, 5)
+        assert opened(b, b"imap", imap) == 0
+        assert taken(q, smtp) == taken(q, smtp) == 250
+        assert opened(b, b"imap", imap) == 1, "a second session"
+        # shown where it does not belong it is refused, and spent
+        imap, smtp = token_of(login_, b"imap"), token_of(submit, b"smtp")
+        assert opened(b, b"pop3", imap) == opened(b, b"imap", imap) == 1
+        assert opened(b, b"imap", smtp) == 1 and taken(q, smtp) // 100 in (4, 5)
+        assert taken(q, token_of(login_, b"imap")) // 100 in (4, 5)
+    for r in auth, broker, qmgr:
+        works_again(busy, r)
+
+
 def test_nobody_answers_for_another(busy):
     """A daemon that was taken over cannot say what `bulkhead queue` prints: only qmgr's word counts."""
     pid = pid_of(busy, "qmgr")

@@ -14,7 +14,7 @@ import pytest
 
 from faults import Traffic, explain
 from instance import SLOW, queue_files, wait
-from load import body_of, digest, load, replies
+from load import body_of, digest, load, offered, replies
 from sink import NextHop
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -187,10 +187,12 @@ def nothing_lost(i, sink, clients):
     told = replies(clients)
     assert len(told) > 20
     wait_empty(i, 60)
-    delivered = [digest(body_of(m)) for m in i.messages("u1@example.test")]
-    delivered += [digest(body_of(m.content)) for m in sink.messages]
-    lost = {k: ("", told[k]) for k in set(told) - set(delivered)}
+    stored = [digest(body_of(m)) for m in i.messages("u1@example.test")]
+    delivered = {*stored, *(digest(body_of(m.content)) for m in sink.messages)}
+    lost = {k: ("", told[k]) for k in set(told) - delivered}
     assert not lost, f"{len(lost)} of {len(told)} lost\n" + explain(i, sink, lost)
+    assert delivered <= offered(clients), f"{len(delivered - offered(clients))} messages that nobody sent: half ones"
+    assert len(stored) == len(set(stored)), f"{len(stored) - len(set(stored))} messages are in the mailbox twice"
 
 
 def test_a_loss_would_explain_itself(with_sink):

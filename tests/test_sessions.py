@@ -8,7 +8,7 @@ import re
 import pytest
 
 import session_player as sp
-from instance import Instance
+from instance import ROOT, Instance
 
 SESSIONS, TABLES, INSTANCES = sp.load()
 CLIENTS = 24  # at once
@@ -126,6 +126,26 @@ def test_session(servers, key, name):
     wrong = servers(name).outcome[key]
     if wrong:
         raise wrong
+
+
+ENGINES = {
+    "lib/smtp/server_command.c": ("smtp", "submission", "lmtp", "local"),
+    "lib/imap/login.c": ("imap",), "lib/imap/session.c": ("imaps",),
+    "lib/pop3/login.c": ("pop3",), "lib/pop3/engine.c": ("pop3",), "lib/pop3/answer.c": ("pop3",),
+}
+
+
+def test_each_command_of_an_engine_stands_in_the_table_of_its_states():
+    rows = {}
+    for t in TABLES:
+        rows.setdefault(t.service, set()).update(re.match(r"\w+", command)[0].upper() for command, _ in t.rows)
+    seen = set()
+    for path, services in ENGINES.items():
+        commands = set(re.findall(r'^\t\{ "([A-Z]+)", (?:imap_cmd_|cmd_|ANY|IN|IDLE)', (ROOT / path).read_text(), re.M))
+        for service in services:
+            assert commands <= rows[service], (service, commands - rows[service])
+        seen |= commands
+    assert len(seen) > 50, seen
 
 
 def test_there_are_enough():
