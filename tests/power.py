@@ -41,7 +41,7 @@ from test_local import Users
 SHUTDOWN, NO_LOG_FLUSH, CLONE = 0x8004587D, 2, 0x40049409
 SENDER = "u3@example.test"
 SLOT_STATES = {0: "todo", 2: "done", 3: "failed", 4: "deferred"}
-FOUND = {"open", "uncommitted", "held", *SLOT_STATES.values()}  # what many cuts must have met
+FOUND = {"open", "held", *SLOT_STATES.values()}  # what many cuts must have met
 VIRTUAL = ("u1", "u2", "u3", "box1", "box2")
 
 
