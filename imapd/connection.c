@@ -149,6 +149,16 @@ write_out(struct connection *c)
 	return true;
 }
 
+static void
+log_trouble(const struct connection *c)
+{
+	int err = imap_session_trouble(c->session);
+
+	if (err)
+		log_event(LOG_imap_failed, "sid=%s user=%s reason=\"%s\"", log_cstr(c->id),
+		    log_cstr(c->u->start->user), err_str(err));
+}
+
 /* One turn: takes what was read, runs a step, writes, and says what to wait for. */
 static void
 pump(struct connection *c)
@@ -167,6 +177,7 @@ pump(struct connection *c)
 		ran = true;
 	}
 	if (ran) {
+		log_trouble(c);
 		user_active(c->u);
 		if (!imap_session_busy(s))
 			connections_changed(c->u, c);

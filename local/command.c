@@ -7,6 +7,8 @@
 #include "local/job.h"
 #include "local/program.h"
 
+#include "base/io.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -110,12 +112,11 @@ make_input(struct job *j, const struct item_job_rcpt *rcpt, int *fd_r)
 {
 	struct slice from = job_from_line(j);
 	struct content_sizes sizes;
-	int fd = memfd_create("message", MFD_CLOEXEC), err = 0;
+	int fd = memfd_create("message", MFD_CLOEXEC), err;
 
 	if (fd < 0)
 		return err_errno();
-	if (write(fd, from.p, from.n) != (ssize_t)from.n)
-		err = err_errno();
+	err = io_write_all(fd, from);
 	if (!err)
 		err = content_write(&j->content, job_prelude(j, rcpt), CONTENT_LF, fd, &sizes);
 	if (!err && lseek(fd, 0, SEEK_SET) < 0)

@@ -5,6 +5,8 @@
  */
 #include "local/content.h"
 
+#include "base/io.h"
+
 #include <errno.h>
 #include <unistd.h>
 
@@ -118,21 +120,11 @@ convert(struct writer *w, struct slice in)
 static int
 flush(struct writer *w, int fd)
 {
-	struct buf *out = &w->out;
+	int err = fd < 0 ? 0 : io_write_all(fd, buf_slice(&w->out));
 
-	w->sizes.written += buf_len(out);
-	if (fd < 0)
-		buf_clear(out);
-	while (buf_len(out)) {
-		ptrdiff_t n = buf_write(out, fd);
-
-		if (n < 0 && n != -EINTR)
-			return (int)n;
-		if (!n)
-			return -EIO;
-	}
-	buf_clear(out);
-	return 0;
+	w->sizes.written += buf_len(&w->out);
+	buf_clear(&w->out);
+	return err;
 }
 
 /* Cuts a piece behind its last line end, so that no "From " is cut; all of it if there is none. */

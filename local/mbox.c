@@ -6,6 +6,7 @@
  */
 #include "local/mbox.h"
 
+#include "base/io.h"
 #include "ev/ev.h"
 
 #include <errno.h>
@@ -57,9 +58,7 @@ dotlock(const char *lock, const struct mbox_options *o)
 		rest(50);
 	}
 	n = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
-	if (write(fd, text, (size_t)n) != n) {
-		/* the lock is the name, not the content */
-	}
+	(void)!io_write_all(fd, slice(text, (size_t)n)); /* the lock is the name, not the content */
 	close(fd);
 	return 0;
 }
@@ -95,20 +94,6 @@ range_unlock(int fd, const struct mbox_options *o)
 
 /* --- appending --- */
 
-static int
-write_text(int fd, struct slice s)
-{
-	while (s.n) {
-		ssize_t n = write(fd, s.p, s.n);
-
-		if (n < 0 && errno != EINTR)
-			return err_errno();
-		if (n > 0)
-			s = slice_sub(s, (size_t)n, s.n);
-	}
-	return 0;
-}
-
 /* A file that another program left without a line end gets one first. */
 static int
 end_last_line(const char *path, int fd, off_t size)
@@ -124,7 +109,7 @@ end_last_line(const char *path, int fd, off_t size)
 			last = '\n';
 		close(reader);
 	}
-	return last == '\n' ? 0 : write_text(fd, SLICE_LIT("\n"));
+	return last == '\n' ? 0 : io_write_all(fd, SLICE_LIT("\n"));
 }
 
 static int
@@ -142,11 +127,11 @@ append_locked(const char *path, int fd, const struct content *c, struct slice fr
 		return ERR_LIMIT;
 	err = S_ISREG(st.st_mode) ? end_last_line(path, fd, st.st_size) : 0;
 	if (!err)
-		err = write_text(fd, from_line);
+		err = io_write_all(fd, from_line);
 	if (!err)
 		err = content_write(c, prelude, CONTENT_MBOX, fd, &sizes);
 	if (!err)
-		err = write_text(fd, SLICE_LIT("\n"));
+		err = io_write_all(fd, SLICE_LIT("\n"));
 	if (!S_ISREG(st.st_mode))
 		return err;
 	if (!err && fsync(fd))

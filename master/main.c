@@ -10,6 +10,8 @@
  */
 #include "master/master.h"
 
+#include "base/io.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -194,13 +196,13 @@ static void
 write_pid(struct master *m)
 {
 	char path[4200], text[32];
-	int fd, n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
+	int fd, err, n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
 
 	snprintf(path, sizeof(path), "%s/master.pid", m->set->conf->run_directory);
 	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-	if (fd < 0 || write(fd, text, (size_t)n) != n)
-		log_event(
-		    LOG_pid_file, "path=%s reason=\"%s\"", log_cstr(path), err_str(err_errno()));
+	err = fd < 0 ? err_errno() : io_write_all(fd, slice(text, (size_t)n));
+	if (err)
+		log_event(LOG_pid_file, "path=%s reason=\"%s\"", log_cstr(path), err_str(err));
 	if (fd >= 0)
 		close(fd);
 }

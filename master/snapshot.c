@@ -5,6 +5,8 @@
  */
 #include "master/master.h"
 
+#include "base/io.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -27,11 +29,8 @@ snapshot_fd(struct service *s)
 	fd = err ? err : memfd_create("config", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (!err && fd < 0)
 		err = err_errno();
-	while (!err && buf_len(&out)) {
-		ptrdiff_t n = buf_write(&out, fd);
-		if (n < 0)
-			err = (int)n;
-	}
+	if (!err)
+		err = io_write_all(fd, buf_slice(&out));
 	if (!err &&
 	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL))
 		err = err_errno();

@@ -5,6 +5,7 @@
  */
 #include "master/master.h"
 
+#include "base/io.h"
 #include "db/db.h"
 #include "tls/tls.h"
 
@@ -247,11 +248,10 @@ tls_prepare(struct master *m)
 	fd = err ? -1 : open(c->smtpd_tls_cert_file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (!err && fd < 0)
 		err = err_errno();
-	while (!err && buf_len(&pem)) {
-		ptrdiff_t n = buf_write(&pem, fd);
-		if (n < 0)
-			err = (int)n;
-	}
+	if (!err)
+		err = io_write_all(fd, buf_slice(&pem));
+	if (err && fd >= 0)
+		(void)unlink(c->smtpd_tls_cert_file); /* the next start makes a whole one */
 	if (fd >= 0)
 		close(fd);
 	buf_wipe(&pem);

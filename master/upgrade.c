@@ -7,6 +7,8 @@
  */
 #include "master/master.h"
 
+#include "base/io.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -47,7 +49,7 @@ write_state(struct master *m)
 {
 	struct buf state = { 0 };
 	struct listener *l;
-	int fd = memfd_create("upgrade", 0);
+	int fd = memfd_create("upgrade", 0), err;
 
 	if (fd < 0)
 		return err_errno();
@@ -58,11 +60,12 @@ write_state(struct master *m)
 		buf_addf(&state, "listener %d %d %s\n", l->fd, l->local, l->name);
 		stay_open(l->fd);
 	}
-	while (buf_len(&state))
-		if (buf_write(&state, fd) < 0)
-			break;
+	err = io_write_all(fd, buf_slice(&state));
 	buf_free(&state);
-	return fd;
+	if (!err)
+		return fd;
+	close(fd); /* half of it would lose listeners */
+	return err;
 }
 
 static const char *
@@ -101,8 +104,8 @@ upgrade_exec(struct master *m)
 		setenv(UPGRADE_ENV, number, 1);
 		execv(path, m->argv);
 	}
-	log_event(
-	    LOG_upgrade_failed, "reason=\"%s\" remedy=\"restart the suite\"", err_str(err_errno()));
+	log_event(LOG_upgrade_failed, "reason=\"%s\" remedy=\"restart the suite\"",
+	    err_str(fd < 0 ? fd : err_errno()));
 	unsetenv(UPGRADE_ENV);
 }
 

@@ -5,6 +5,7 @@ is a point (name, n): the n-th call of that name in a thread. `make check` takes
 BULKHEAD_LONG=1 all of them. A path of fewer than 20 calls, or a point that no burst reaches, fails the test.
 """
 import collections
+import contextlib
 import datetime
 import os
 import re
@@ -119,9 +120,11 @@ class Traffic:
     """Messages of several kinds at once, each sent exactly once, remembered by the hash of its body.
 
     kinds: {name: (recipient, size)}. A kind whose recipient is of out.test is looked for at the sink, the others in the
-    mailbox of u1@example.test."""
+    mailbox."""
 
     patience = 60  # seconds of a client
+    box = "u1@example.test"  # whose mailbox
+    options = ()  # of MAIL
 
     def __init__(self, i, sink=None, kinds=None, port="smtp", sender="s@example.test"):
         self.i, self.sink, self.port, self.sender = i, sink, port, sender
@@ -154,7 +157,7 @@ class Traffic:
     def hand_in(self, to, text):
         with smtplib.SMTP("127.0.0.1", self.i.port[self.port], timeout=self.patience * SLOW) as s:
             s.ehlo("client.test")
-            for answer in (lambda: s.mail(self.sender), lambda: s.rcpt(to), lambda: s.data(text)):
+            for answer in (lambda: s.mail(self.sender, self.options), lambda: s.rcpt(to), lambda: s.data(text)):
                 code, said = answer()
                 if code >= 400:
                     break
@@ -173,7 +176,7 @@ class Traffic:
         wait(lambda: self.one(kind or next(iter(self.kinds))) == 250, 30, "an acknowledgement")
 
     def near(self):
-        return collections.Counter(digest(body_of(m)) for m in self.i.messages("u1@example.test"))
+        return collections.Counter(digest(body_of(m)) for m in self.i.messages(self.box))
 
     def far(self):
         if not self.sink:
@@ -211,6 +214,17 @@ def limit(pid, **limits):
     words = [f"--{name}={value}:" for name, value in limits.items()]
     subprocess.run(["setpriv", "--reuid", uid, "--regid", gid, "--clear-groups", "prlimit", "--pid", str(pid), *words],
                    check=False, stderr=subprocess.DEVNULL)  # it may have died
+
+
+@contextlib.contextmanager
+def small_files(pid, size=512):
+    """RLIMIT_FSIZE of a running process, and back to what it was."""
+    before = re.search(r"^Max file size +(\w+)", open(f"/proc/{pid}/limits").read(), re.M)[1]
+    limit(pid, fsize=size)
+    try:
+        yield
+    finally:
+        limit(pid, fsize=before)
 
 
 def child_of(i, role, word=""):

@@ -10,17 +10,18 @@ import re
 
 import pytest
 
+import agents
 import faults
-from faults import Strace, child_of, sample
-from instance import SLOW
-from test_agent_faults import LOCAL, OFTEN, ByCommand
+from agents import ByCommand, ByLogin
+from faults import Strace, sample
 from test_commit_faults import finish, relaying  # noqa: F401 (a fixture)
 from test_queue_errors import TEXTS as DISK
 
 pytestmark = faults.NEEDS
 TEXTS = {**DISK, "ECONNREFUSED": "Connection refused", "ENETUNREACH": "Network is unreachable", "ECONNRESET": "Connection reset by peer",
          "ENOBUFS": "No buffer space available", "EPIPE": "Broken pipe", "EINTR": "Interrupted system call"}
-QUICK = {"policy_timeout": "3s", "service_throttle_time": "100ms", "minimal_backoff_time": "1h", "maximal_backoff_time": "1h"}
+PATIENT = {"policy_timeout": "3s"}
+EACH = ("EIO", "ENOSPC", "EROFS", "EMFILE", "ENFILE", "EDQUOT")  # what a disk and a table of descriptors give
 # Rows: the call, its errors, and what the log says of each, a pattern in which ERROR is the text of the error. None: what is
 # done goes on as if nothing were, or the process is started again (which master says).
 LINE, PUT_OFF = r" (?:error|warning): .*ERROR.*remedy=", r" delivery .*status=deferred dsn=4\.\d\.\d .*ERROR"
@@ -34,43 +35,45 @@ def rows(table):
 class Errors:
     """One daemon's matrix."""
 
-    def __init__(self, i, process, act, tmp_path, allowed):
-        self.i, self.process, self.act, self.tmp, self.allowed = i, process, act, tmp_path, allowed
+    def __init__(self, agent, tmp_path, allowed):
+        self.agent, self.i, self.traffic, self.tmp, self.allowed = agent, agent.i, agent.traffic, tmp_path, allowed
         self.codes, self.hit = collections.Counter(), 0
 
-    def path(self, table):
-        """The rows, when they fit the calls of this path."""
-        s = Strace(self.process(), trace=str(self.tmp / "path"))
-        self.act(True)
+    def path(self, table, matrix):
+        """The rows, when they fit the calls of this path. matrix: also every error of EACH at every call, where any answer that is
+        allowed will do."""
+        s = Strace(self.agent.pid(), trace=str(self.tmp / "path"))
+        self.agent.act(whole=True)
         s.stop()
         points, total = faults.path_of(self.tmp / "path")
         assert total >= faults.LEAST, points
-        used, named = {name for name, _ in points} - set(NOTHING), {call for call, *_ in rows(table)}
+        calls = {name for name, _ in points}
+        used, named = calls - set(NOTHING), {call for call, *_ in rows(table)}
         assert used == named, f"without rows: {used - named}; not on the path: {named - used}"
-        return rows(table)
+        told = {(call, error): told for call, error, told in rows(table)}
+        if matrix:  # getpid is what is called in the place of another
+            told = {**{(call, error): None for call in sorted(calls - {"getpid"}) for error in EACH}, **told}
+        return [(call, error, words) for (call, error), words in told.items()]
 
-    def one(self, traffic, call, error, told):
-        pid, before, log = self.process(), traffic.codes.copy(), len(self.i.log())
+    def one(self, call, error, told):
+        pid, before, log = self.agent.pid(), self.traffic.codes.copy(), len(self.i.log())
         # Who cannot hear at all for want of memory takes nothing, and its clients wait: a shortage passes.
         passing = ":when=1..3" if call == "recvmmsg" else ""
         s = Strace(pid, f"{call}:error={error}:syscall=getpid{passing}", trace=str(self.tmp / "trace"))
 
         def hit():
+            self.agent.act()
             return "(INJECTED)" in (self.tmp / "trace").read_text(errors="replace")
 
-        def once():
-            self.act(False)
-            return hit()
-
         try:
-            faults.wait(once, 40, f"{call} {error}")
+            faults.wait(hit, 40, f"{call} {error}")
             if told:
                 self.told(log, told.replace("ERROR", TEXTS[error]), f"{call} {error}")
         finally:
             s.stop()
-        new = traffic.codes - before
+        new = self.traffic.codes - before
         self.codes += new
-        assert not new.keys() - self.allowed, (call, error, new, getattr(traffic, "last", ""), getattr(traffic, "broken", ""))
+        assert not new.keys() - self.allowed, (call, error, new, getattr(self.traffic, "last", ""), getattr(self.traffic, "broken", ""))
         self.i.wait_ready(60)
         self.hit += 1
 
@@ -80,16 +83,17 @@ class Errors:
         except AssertionError:
             raise AssertionError(f"no word of {what} ({pattern}):\n{self.i.log()[log:][-6000:]}") from None
 
-    def all(self, traffic, table, n, after):
+    def all(self, table, n, after, matrix=False):
+        """matrix: in a long run the whole one; else n rows of the table."""
         wrong = []
-        for call, error, told in sample(self.path(table), n):
+        for call, error, told in sample(self.path(table, matrix and faults.LONG), n):
             try:
-                self.one(traffic, call, error, told)
+                self.one(call, error, told)
             except AssertionError as e:
                 wrong.append(str(e))
             after(f"{call} {error}")
         assert not wrong, "\n----\n".join(wrong)
-        print(f"errors={self.hit} answers={dict(self.codes)} acknowledged={len(traffic.acked)} of {len(traffic.sent)}")
+        print(f"errors={self.hit} answers={dict(self.codes)} acknowledged={len(self.traffic.acked)} of {len(self.traffic.sent)}")
 
 
 CLIENT = [
@@ -99,36 +103,22 @@ CLIENT = [
     ("pread64", "EIO", PUT_OFF),
     ("recvfrom", "ECONNRESET EIO", r" delivery .*status=deferred dsn=4\.4\.2 .*lost connection.*remedy="),
     ("write", "EPIPE ECONNRESET EIO", None),
-    ("epoll_ctl", "ENOMEM ENOSPC", None),
+    ("epoll_ctl", "ENOMEM ENOSPC", r" process-failed .*cannot be watched: .*ERROR"),
     ("recvmmsg", "ENOMEM ENOBUFS", None),
     ("sendto", "ENOBUFS EIO", None),
 ]
 
 
 def test_smtp_client(relaying, tmp_path):  # noqa: F811
-    i, traffic = relaying(**OFTEN, **{**QUICK, "smtp_connection_cache_time_limit": "0s"})
-    traffic.kinds = {f"{k}{n}": v for k, v in traffic.kinds.items() if k.startswith("out") for n in "12"}
-
-    def act(whole):
-        before = len(traffic.sink.messages)
-        traffic.burst()
-        if whole:
-            faults.wait(lambda: len(traffic.sink.messages) >= before + len(traffic.kinds), 30, "the messages at the sink")
-
-    def arrived():
-        i.tool("queue", "flush", check=False)  # again: it may be put off only now
-        return {k for k, to in traffic.acked.items() if to != "later@out.test" and to.endswith("out.test")} <= set(traffic.far())
-
-    def after(what=""):
-        faults.wait(arrived, 60, f"what was put off by {what}")
-
-    errors = Errors(i, lambda: i.pids("smtp-client")[0], act, tmp_path, {250})
-    errors.all(traffic, CLIENT, 6, after)
-    print("second copies:", finish(traffic))
+    a = agents.smtp_client(relaying, **PATIENT, smtp_connection_cache_time_limit="0s")
+    errors = Errors(a, tmp_path, {250})
+    errors.all(CLIENT, 6, lambda what: faults.wait(a.flushed, 60, f"what was put off by {what}"))
+    print("second copies:", finish(a.traffic))
 
 
 BOUNCE = [
     ("pread64", "EIO", LINE),
+    ("write", "EIO ENOSPC EDQUOT", r" notice-failed .*the notice cannot be written: ERROR"),
     ("recvmmsg", "ENOMEM ENOBUFS", None),
     ("sendto", "ENOBUFS ENOMEM EIO", None),
 ]
@@ -136,33 +126,17 @@ BOUNCE = [
 
 def test_bounce(relaying, tmp_path):  # noqa: F811
     """A notice that cannot be made now is made later: each sender hears, whatever failed."""
-    i, traffic = relaying(**OFTEN, **QUICK)
-    traffic.sink.answers["bad@out.test"] = "550 5.1.1 nobody"
-    traffic.kinds = {f"bad{n}": ("bad@out.test", 40000 if n % 2 else 100) for n in range(6)}
-    traffic.sender = "u1@example.test"
-
-    def heard():
-        """Each notice has the queue ID, also where the message itself could not be read."""
-        i.tool("queue", "flush", check=False)
-        due = {re.search(r"as (\w+)", traffic.replies[k])[1] for k, to in traffic.acked.items() if to == "bad@out.test"}
-        told = b"".join(m for m in i.messages("u1@example.test") if b"multipart/report" in m)
-        return all(name.encode() in told for name in due)
-
-    def act(whole):
-        traffic.burst()
-        if whole:
-            faults.wait(heard, 30, "the notices")
-
-    errors = Errors(i, lambda: i.pids("bounce")[0], act, tmp_path, {250})
-    errors.all(traffic, BOUNCE, 3, lambda what: faults.wait(heard, 60, f"the notices after {what}"))
-    traffic.sink.answers.clear()
-    traffic.settle()
+    a = agents.bounce(relaying, **PATIENT)
+    errors = Errors(a, tmp_path, {250})
+    errors.all(BOUNCE, 3, lambda what: faults.wait(a.flushed, 60, f"the notices after {what}"))
+    a.traffic.sink.answers.clear()
+    a.traffic.settle()
 
 
 RECEIVER = [
     ("read", "ECONNRESET EIO", None),
     ("write", "EPIPE ECONNRESET EIO ENOSPC EDQUOT", None),
-    ("epoll_ctl", "ENOMEM ENOSPC", None),
+    ("epoll_ctl", "ENOMEM ENOSPC", r" process-failed .*cannot be watched: .*ERROR"),
     ("recvmmsg", "ENOMEM ENOBUFS", None),
     ("sendto", "ENOBUFS EIO", None),
 ]
@@ -170,28 +144,24 @@ RECEIVER = [
 
 def test_smtpd(relaying, tmp_path):  # noqa: F811
     """The client hears 4xx, or its connection ends; then it tries again, as this one does."""
-    i, traffic = relaying(**QUICK)
-    traffic.kinds = {"small": ("u1@example.test", 100), "large": ("u1@example.test", 40000)}
-    traffic.patience = 8  # while the error lasts, some hear nothing
-
-    def child():
-        return child_of(i, "smtpd", f":{i.port['smtp']}")
-
-    errors = Errors(i, child, lambda whole: traffic.burst(), tmp_path, {250, 451, 452, 421, 0})
-    errors.all(traffic, RECEIVER, 6, lambda what: traffic.until_taken("large"))
-    finish(traffic)
+    a = agents.smtpd(relaying, **PATIENT)
+    a.traffic.patience = 8  # while the error lasts, some hear nothing
+    errors = Errors(a, tmp_path, {250, 451, 452, 421, 0})
+    errors.all(RECEIVER, 6, lambda what: a.traffic.until_taken("large"))
+    finish(a.traffic)
 
 
-def test_submission(make_instance, tmp_path):
-    """sendmail(1) leaves in maildrop/ what it could not hand in, or says so."""
-    i = make_instance(direct=False, allow_deaths=True, main={**QUICK, "submission_sessions_per_process": "100"})
-    traffic = ByCommand(i, None, LOCAL)
-    traffic.burst()
-    errors = Errors(i, lambda: child_of(i, "submission", "--service submit"), lambda whole: traffic.burst(), tmp_path, {250, os.EX_TEMPFAIL})
-    errors.all(traffic, RECEIVER, 4, lambda what: traffic.until_taken("large"))
-    faults.wait(lambda: not [p for p in (i.spool / "maildrop").iterdir() if not p.name.startswith(".")], 90, "an empty maildrop")
-    traffic.settle()
-    print("second copies:", traffic.check(retries=True))
+@pytest.mark.parametrize("kind, allowed", [(ByCommand, {250, os.EX_TEMPFAIL, 0}), (ByLogin, {250, 451, 452, 454, 421, 0})],
+                         ids=["sendmail", "login"])
+def test_submission(make_instance, tmp_path, kind, allowed):
+    """sendmail(1) leaves in maildrop/ what it could not hand in, or says so. A client with a login hears what one of smtpd does."""
+    a = agents.submission(make_instance, kind, **PATIENT)
+    a.traffic.patience = 8
+    errors = Errors(a, tmp_path, allowed)
+    errors.all(RECEIVER, 4 if kind is ByCommand else 2, lambda what: a.traffic.until_taken("large"), matrix=True)
+    agents.maildrop_is_empty(a.i)
+    a.traffic.settle()
+    print("second copies:", a.traffic.check(retries=True))
 
 
 PICKUP = [
@@ -208,32 +178,17 @@ PICKUP = [
 
 def test_pickup(make_instance, tmp_path):
     """What was left in maildrop/ stays there until it is in the queue, and comes once."""
-    i = make_instance(direct=False, allow_deaths=True, main=QUICK)
-    alone = tmp_path / "etc"  # of an instance that is down, with the same maildrop
-    alone.mkdir()
-    (alone / "main.cf").write_text((i.etc / "main.cf").read_text() + f"run_directory = {tmp_path}/nowhere\n")
-    (alone / "master.cf").write_text((i.etc / "master.cf").read_text())
-    traffic = ByCommand(i, None, LOCAL)
-    traffic.etc = alone
-
-    def there():
-        i.tool("queue", "flush", check=False)
-        return set(traffic.acked) <= set(traffic.near())
-
-    def act(whole):
-        traffic.burst()
-        if whole:
-            faults.wait(there, 30, "what was left there")
+    a = agents.pickup(make_instance, tmp_path, **PATIENT)
 
     def after(what):
-        traffic.one("small")  # a new file, so that the folder is looked at again
-        faults.wait(there, 90, f"what {what} kept in maildrop")
+        a.traffic.one("small")  # a new file, so that the folder is looked at again
+        faults.wait(a.flushed, 90, f"what {what} kept in maildrop")
 
-    errors = Errors(i, lambda: i.pids("pickup")[0], act, tmp_path, {250})
-    errors.all(traffic, PICKUP, 5, after)
-    faults.wait(lambda: not [p for p in (i.spool / "maildrop").iterdir()], 90, "an empty maildrop")
-    traffic.settle()
-    traffic.check()
+    errors = Errors(a, tmp_path, {250})
+    errors.all(PICKUP, 5, after)
+    faults.wait(lambda: not [p for p in (a.i.spool / "maildrop").iterdir()], 90, "an empty maildrop")
+    a.traffic.settle()
+    a.traffic.check()
 
 
 # Which call of that name, counted from the last: of the file under its first name, and of the sync after the rename.

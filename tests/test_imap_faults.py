@@ -3,12 +3,18 @@
 What was answered with OK is true afterwards, nothing is half or there twice, and no UID ever means another message.
 """
 import collections
+import errno
 import imaplib
 import re
 
+import pytest
+
 import faults
 from faults import Strace, path_of, sample
+from instance import SLOW
+from preload import Shortener
 from test_imap import USER, login, message, ok
+from test_queue_errors import TEXTS
 
 pytestmark = faults.NEEDS
 FOLDERS = ("INBOX", "Archive")
@@ -115,8 +121,8 @@ class Model:
         return len(found)
 
 
-def prepared(make_instance):
-    i = make_instance(allow_deaths=True, main={"service_throttle_time": "100ms"})
+def prepared(make_instance, **main):
+    i = make_instance(allow_deaths=True, main={"service_throttle_time": "100ms", **main})
     m = login(i, "INBOX")
     m.create("Archive")
     model = Model(i)
@@ -175,7 +181,7 @@ def test_each_error(make_instance, tmp_path):
     errors = [(c, e) for c, e in ERRORS if c in used]
     assert len(errors) >= 10, used
     for call, error in sample(errors, 8):
-        before = model.codes.copy()
+        before, log = model.codes.copy(), len(i.log())
         m = open_session(i)
         s = Strace(session_of(i), f"{call}:error={error}:syscall=getpid")
         model.try_round(m)
@@ -183,8 +189,34 @@ def test_each_error(make_instance, tmp_path):
         assert model.codes["BAD"] == 0
         if call in ("openat", "fsync", "fdatasync", "renameat2"):  # write is the socket's as well: then the session ends
             assert model.codes["NO"] > before["NO"], f"no command failed though {call} gave {error}"
+            if error != "EDQUOT":  # the user's own
+                told = rf" error: imap-failed .*reason=\"{TEXTS[error]}\".*remedy="
+                faults.wait(lambda: re.search(told, i.log()[log:]), 10, f"a line about {call} {error}")
         m = open_session(i)
         ok(m.noop())
         model.check()
         assert model.try_round(m), f"the session does not go on after {call} {error}"
     print(f"errors={len(errors)} messages={model.check()} answers={dict(model.codes)}")
+
+
+@pytest.mark.skipif(SLOW != 1, reason="the library comes before that of a sanitizer")
+def test_short_writes(make_instance, tmp_path):
+    """Half of each write: nobody notices. Half and then an error: NO, and nothing half is there."""
+    library = Shortener(tmp_path)
+    i, model, m = prepared(make_instance, daemon_directory=library.programs("imapd"))
+    library.arm(library.HALF)
+    model.round(m)
+    assert model.codes.keys() == {"OK"} and library.cut("imapd")["write"] > 20
+    refused = 0
+    for error in sample([errno.ENOSPC, errno.EIO, errno.EDQUOT], 1):
+        for least in (40, 200):  # records of the journal too; messages alone
+            library.arm(error, least=least)
+            before = model.codes["NO"]
+            model.try_round(m)
+            refused += model.codes["NO"] - before
+            library.arm(0)
+            m = open_session(i)
+            model.check()
+            assert model.try_round(m), f"the session does not go on after {errno.errorcode[error]}"
+    assert refused and not model.codes["BAD"]
+    print(f"short={library.cut('imapd')} messages={model.check()} answers={dict(model.codes)}")

@@ -1,71 +1,28 @@
 """Memory is refused: the n-th allocation of a daemon fails, or its RLIMIT_DATA is reached. It answers 4xx, or dies and is
 started again; nothing that was acknowledged is lost."""
-import mmap
 import os
-import pathlib
 import re
-import shutil
-import struct
-import subprocess
 import time
 
 import pytest
 
 import faults
 from faults import Traffic
-from instance import BIN, SLOW
+from instance import SLOW
+from preload import Allocator
 from test_commit_faults import KINDS, finish, relaying  # noqa: F401 (a fixture)
 from sink import NextHop
 from test_queue import relay_to
 
 pytestmark = [*faults.NEEDS, pytest.mark.skipif(SLOW != 1, reason="a sanitizer has an allocator of its own")]
-HERE = pathlib.Path(__file__).parent
 ROLES = ("qmgr", "smtpd", "local", "smtp-client", "maps", "bounce", "log")
-
-
-class Allocator:
-    """The numbers that failing_malloc.c has mapped, one file for each role."""
-
-    def __init__(self, folder):
-        self.library = folder / "failing_malloc.so"
-        cc = os.environ.get("CC", "cc").split()
-        subprocess.run([*cc, "-shared", "-fPIC", "-O2", "-o", self.library, HERE / "failing_malloc.c"], check=True)
-        self.folder, self.maps = folder, {}
-
-    def wrap(self, programs, role):
-        """Puts a script in the place of the program that starts it with the library."""
-        numbers = self.folder / f"{role}.numbers"
-        numbers.write_bytes(bytes(8))
-        with open(numbers, "r+b") as f:
-            self.maps[role] = mmap.mmap(f.fileno(), 8)
-        real = self.folder / "real" / role
-        real.parent.mkdir(exist_ok=True)
-        shutil.copy(BIN / role, real)
-        (programs / role).unlink()
-        (programs / role).write_text(f'#!/bin/sh\nLD_PRELOAD={self.library} FAIL_FILE={numbers} exec {real} "$@"\n')
-        (programs / role).chmod(0o755)
-
-    def arm(self, role, n):
-        self.maps[role][:4] = struct.pack("i", n)
-
-    def left(self, role):
-        return struct.unpack("i", self.maps[role][:4])[0]
-
-    def count(self, role):
-        return struct.unpack("i", self.maps[role][4:])[0]
 
 
 @pytest.fixture
 def failing(make_instance, tmp_path):
-    programs = tmp_path / "bin"
-    shutil.copytree(BIN, programs, symlinks=True)
     allocator = Allocator(tmp_path)
-    for role in ROLES:
-        allocator.wrap(programs, role)
-    for d in (tmp_path, programs, tmp_path / "real"):
-        d.chmod(0o755)
     i = make_instance(start=False, direct=False, allow_deaths=True)
-    i.set(**{**relay_to(i), "daemon_directory": programs, "minimal_backoff_time": "1h", "service_throttle_time": "100ms",
+    i.set(**{**relay_to(i), "daemon_directory": allocator.programs(*ROLES), "minimal_backoff_time": "1h", "service_throttle_time": "100ms",
              "smtpd_client_connection_count_limit": "0", "default_destination_concurrency_failed_cohort_limit": "1000"})
     sink = NextHop(i.port["sink"])
     sink.answers["later@out.test"] = "450 4.2.0 not now"

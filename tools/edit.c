@@ -5,7 +5,8 @@
  */
 #include "tools/edit.h"
 
-#include <errno.h>
+#include "base/io.h"
+
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,21 +77,6 @@ edit_text(
 	return found;
 }
 
-static int
-write_all(int fd, struct slice text)
-{
-	ssize_t n;
-
-	while (text.n) {
-		n = write(fd, text.p, text.n);
-		if (n < 0 && errno != EINTR)
-			return err_errno();
-		if (n > 0)
-			text = slice_sub(text, (size_t)n, text.n);
-	}
-	return fsync(fd) ? err_errno() : 0;
-}
-
 int
 edit_replace(const char *path, struct slice text, struct buf *why)
 {
@@ -113,7 +99,9 @@ edit_replace(const char *path, struct slice text, struct buf *why)
 		if (!err && fchmod(fd, st.st_mode & 07777))
 			err = err_errno();
 		if (!err)
-			err = write_all(fd, text);
+			err = io_write_all(fd, text);
+		if (!err && fsync(fd))
+			err = err_errno();
 		close(fd);
 		if (!err && rename(tmp, full))
 			err = err_errno();

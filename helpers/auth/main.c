@@ -166,5 +166,6 @@ main(int argc, char **argv)
 		.status = status,
 	};
 
+	sasl_setup_memory();
 	return daemon_run(argc, argv, &desc);
 }

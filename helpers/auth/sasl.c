@@ -111,6 +111,41 @@ no_op(void)
 
 /* --- start --- */
 
+static void *
+crypto_malloc(size_t n, const char *file, int line)
+{
+	(void)file;
+	(void)line;
+	return n ? xmalloc(n) : NULL;
+}
+
+static void
+crypto_free(void *p, const char *file, int line)
+{
+	(void)file;
+	(void)line;
+	free(p);
+}
+
+static void *
+crypto_realloc(void *p, size_t n, const char *file, int line)
+{
+	(void)file;
+	(void)line;
+	if (n)
+		return xrealloc(p, n);
+	free(p);
+	return NULL;
+}
+
+void
+sasl_setup_memory(void)
+{
+	sasl_set_alloc(xmalloc, xcalloc, xrealloc, free);
+	if (!CRYPTO_set_mem_functions(crypto_malloc, crypto_realloc, crypto_free))
+		die("libcrypto was used before its memory functions were set");
+}
+
 void
 sasl_setup(struct sasl_shared *shared)
 {
@@ -221,7 +256,7 @@ server_result(struct sasl_exchange *x, int rc)
 {
 	const void *name = NULL;
 
-	if (x->store_failed) /* also where SCRAM went on with a verifier that nobody has */
+	if (x->undecided) /* also where SCRAM went on with a verifier that nobody has */
 		return SASL_STEP_TEMPORARY;
 	switch (rc) {
 	case SASL_CONTINUE:
@@ -267,7 +302,7 @@ server_result(struct sasl_exchange *x, int rc)
 	/* The identity that the library confirmed, not the one that was looked up on the way. */
 	sasl_look_up(x, slice_str(name));
 	if (!x->found)
-		return SASL_STEP_REFUSED;
+		return x->undecided ? SASL_STEP_TEMPORARY : SASL_STEP_REFUSED;
 	if (x->user.flags & USER_DISABLED) {
 		x->why = "login disabled";
 		return SASL_STEP_REFUSED;

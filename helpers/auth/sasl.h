@@ -44,7 +44,8 @@ struct sasl_exchange {
 	/* server: what the step found out */
 	struct arena arena;
 	struct user user; /* valid when found */
-	bool looked_up, found, store_failed;
+	bool looked_up, found;
+	bool undecided; /* the store failed or memory was refused: neither right nor wrong */
 	char claimed[USERS_NAME_MAX + 1]; /* the name that the client gave, for the log */
 	struct buf password;              /* SASL_STEP_PAM */
 	struct buf message;               /* LOGIN: what PLAIN will say */
@@ -57,6 +58,9 @@ struct sasl_exchange {
 	void *binding;
 };
 
+/* Before anything else: memory refused to libsasl2 or libcrypto ends the process, which is begun
+ * anew. They would take a hash that was not computed for a wrong password. */
+void sasl_setup_memory(void);
 /* Loads the plugins; before the jail. Dies with a remedy where they are missing. */
 void sasl_setup(struct sasl_shared *shared);
 /*

@@ -10,6 +10,8 @@
 
 #include <stdio.h>
 
+#define NO_MEMORY "memory was refused"
+
 /* By the name as it was given, or else at the domain of names without one. */
 static int
 user_of(struct sasl_exchange *x, struct slice name)
@@ -44,22 +46,26 @@ sasl_look_up(struct sasl_exchange *x, struct slice name)
 		break;
 	default:
 		x->why = "user store not readable";
-		x->store_failed = true;
+		x->undecided = true;
 	}
 }
 
+/* Without a verifier that is there the library takes the user for one who has none. */
 static void
-add_verifier(sasl_server_params_t *params, const char *property, struct slice stored,
-    enum scram_hash hash, struct slice name, struct sasl_shared *shared, bool first)
+add_verifier(struct sasl_exchange *x, sasl_server_params_t *params, const char *property,
+    struct slice stored, enum scram_hash hash, struct slice name)
 {
 	char fake[SCRAM_VERIFIER_MAX];
 
 	if (stored.n == 0) {
-		scram_fake(hash, name, atomic_load(&shared->rounds), shared->secret, fake);
+		scram_fake(hash, name, atomic_load(&x->shared->rounds), x->shared->secret, fake);
 		stored = slice_str(fake);
 	}
-	params->utils->prop_set(
-	    params->propctx, first ? property : NULL, (const char *)stored.p, (int)stored.n);
+	if (params->utils->prop_set(
+		params->propctx, property, (const char *)stored.p, (int)stored.n) != SASL_OK) {
+		x->why = NO_MEMORY;
+		x->undecided = true;
+	}
 }
 
 /* Serves the verifiers of one user. Asked for the name that authenticates ("*" properties) and for
@@ -94,10 +100,10 @@ auxprop_lookup(
 			continue;
 		if (strcasecmp(mine ? property + 1 : property, "authPassword") != 0)
 			continue;
-		add_verifier(params, property, x->found ? x->user.scram256 : SLICE_NULL,
-		    SCRAM_SHA_256, name, x->shared, true);
-		add_verifier(params, property, x->found ? x->user.scram1 : SLICE_NULL, SCRAM_SHA_1,
-		    name, x->shared, false);
+		add_verifier(x, params, property, x->found ? x->user.scram256 : SLICE_NULL,
+		    SCRAM_SHA_256, name);
+		add_verifier(
+		    x, params, NULL, x->found ? x->user.scram1 : SLICE_NULL, SCRAM_SHA_1, name);
 	}
 	return SASL_OK;
 }
@@ -131,7 +137,7 @@ sasl_check_password(sasl_conn_t *conn, void *context, const char *user, const ch
 	(void)conn;
 	(void)props;
 	sasl_look_up(x, slice_str(user));
-	if (x->store_failed)
+	if (x->undecided)
 		return SASL_FAIL;
 	if (!x->found && atomic_load(&x->shared->system_users)) {
 		buf_wipe(&x->password);
@@ -150,6 +156,11 @@ sasl_check_password(sasl_conn_t *conn, void *context, const char *user, const ch
 		return SASL_OK;
 	}
 	err = users_check(&x->user, password);
+	if (err == ERR_TEMPORARY) {
+		x->why = NO_MEMORY;
+		x->undecided = true;
+		return SASL_FAIL;
+	}
 	if (err) {
 		x->why = err == ERR_DENIED ? "wrong password" : "stored hash not usable";
 		return SASL_BADAUTH;

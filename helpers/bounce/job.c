@@ -15,6 +15,8 @@
 #include "helpers/bounce/bounce.h"
 #include "helpers/bounce/compose.h"
 
+#include "base/io.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -362,23 +364,19 @@ static void
 on_file(struct bounce *b, struct ipc_chan *ch, struct msg *m)
 {
 	struct job *j = find(b, ch, m->id);
-	struct slice s;
+	char why[160];
+	int err;
 
 	if (!j || j->step != STEP_OPEN)
 		return;
-	for (s = buf_slice(&j->text); s.n;) {
-		ssize_t n = write(m->fd, s.p, s.n);
+	err = io_write_all(m->fd, buf_slice(&j->text));
+	if (err) {
+		struct msg abort = MSG_INIT(MSG_MAIL_ABORT, j->asked);
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0) {
-			struct msg abort = MSG_INIT(MSG_MAIL_ABORT, j->asked);
-
-			(void)ipc_send(j->qmgr, &abort);
-			finish(b, j, 1, SLICE_NULL, "no space for the notice");
-			return;
-		}
-		s = slice_sub(s, (size_t)n, SIZE_MAX);
+		(void)ipc_send(j->qmgr, &abort);
+		snprintf(why, sizeof(why), "the notice cannot be written: %s", err_str(err));
+		finish(b, j, 1, SLICE_NULL, why);
+		return;
 	}
 	/* No writer may be left when qmgr seals it. */
 	close(m->fd);

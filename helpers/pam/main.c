@@ -84,6 +84,7 @@ start_check(struct check *c)
 		signal(SIGTERM, SIG_DFL);
 		signal(SIGCHLD, SIG_DFL);
 		signal(SIGPIPE, SIG_DFL);
+		signal(SIGXFSZ, SIG_DFL);
 		close_range(3, ~0u, 0); /* no channel of the suite in reach of a module */
 		_exit(pam_ask(c->service, c->user, buf_slice(&c->password), c->client));
 	}

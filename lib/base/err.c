@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct {
 	int err;
@@ -27,6 +28,8 @@ static const struct {
 	{ ERR_STATE, "not valid in this state" },
 	{ ERR_CORRUPT, "stored data is damaged" },
 };
+
+static void (*teller)(const char *text); /* one log per process */
 
 int
 err_errno(void)
@@ -51,14 +54,25 @@ err_str(int err)
 void
 die(const char *fmt, ...)
 {
+	void (*tell)(const char *) = teller;
+	char text[512];
 	va_list ap;
 
-	fprintf(stderr, "%s: ", program_invocation_short_name);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
-	exit(1);
+	fprintf(stderr, "%s: %s\n", program_invocation_short_name, text);
+	if (!tell)
+		exit(1);
+	teller = NULL; /* it may need memory too */
+	tell(text);
+	_exit(1); /* no destructors: other threads go on meanwhile */
+}
+
+void
+die_tell(void (*tell)(const char *text))
+{
+	teller = tell;
 }
 
 void *

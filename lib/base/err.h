@@ -30,6 +30,9 @@ const char *err_str(int err);
  * invariants only. */
 void die(const char *fmt, ...) NORETURN PRINTF(1, 2);
 
+/* From here on die() hands its text to tell too, once, before the process ends. */
+void die_tell(void (*tell)(const char *text));
+
 /* Allocators that die when memory is refused; the caller owns the result and frees it with free().
  */
 void *xmalloc(unsigned long n);

@@ -258,6 +258,7 @@ daemon_setup(struct daemon *d, int control_fd, enum role control_peer)
 
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a write past ulimit -f is EFBIG, not a death */
 	LIST_INIT(&p->links);
 	d->base = ev_base_new();
 	d->io = ipc_io_new(d->base, d->role);

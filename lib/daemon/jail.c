@@ -15,7 +15,6 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -111,11 +110,8 @@ set_limits(const struct jail_args *a, char *why, size_t size)
 	if (setrlimit(RLIMIT_CORE, &none))
 		return fail(
 		    why, size, "forbid core files", "raise nothing: this only lowers a limit");
-	if (a->file_limit > 0) {
-		signal(SIGXFSZ, SIG_IGN); /* a write past the limit is EFBIG, not a death */
-		if (setrlimit(RLIMIT_FSIZE, &file))
-			return fail(why, size, "limit file sizes", "lower message_size_limit");
-	}
+	if (a->file_limit > 0 && setrlimit(RLIMIT_FSIZE, &file))
+		return fail(why, size, "limit file sizes", "lower message_size_limit");
 	if (!(promises & (1u << P_FORK | 1u << P_THREAD | 1u << P_ANYTHING)) && !a->unprivileged)
 		(void)setrlimit(RLIMIT_NPROC, &none);
 	return 0;

@@ -30,15 +30,28 @@ static enum role log_role = ROLE_TOOL;
 static enum log_level log_threshold = LOG_INFO_;
 
 static __thread struct buf gathered; /* items */
+static __thread size_t whole;        /* bytes of those that are complete */
 static __thread uint32_t gathered_n, dropped;
 static __thread char dropped_event[64];
 static __thread int64_t full_since_us; /* 0: the last message went */
 static __thread char values[8][VALUE_MAX + 8];
 static __thread unsigned value_at;
 
+/* Memory may have been refused to a record that was half there. */
+static void
+tell_end(const char *text)
+{
+	buf_truncate(&gathered, whole);
+	log_event(LOG_process_failed, "reason=%s remedy=\"do what the reason says, or report it\"",
+	    log_cstr(text));
+	log_flush();
+}
+
 void
 log_init(int fd, enum role role, enum log_level threshold)
 {
+	if (fd >= 0)
+		die_tell(tell_end);
 	log_sock = fd;
 	log_role = role;
 	log_threshold = threshold;
@@ -49,6 +62,7 @@ log_reset(enum role role)
 {
 	log_role = role;
 	buf_clear(&gathered);
+	whole = 0;
 	gathered_n = dropped = 0;
 	full_since_us = 0;
 }
@@ -159,6 +173,7 @@ log_flush(void)
 	if (full)
 		return;
 	buf_clear(&gathered);
+	whole = 0;
 	gathered_n = 0;
 }
 
@@ -194,6 +209,7 @@ gather(const struct log_event_row *row, const char *text)
 	clock_gettime(CLOCK_REALTIME, &now);
 	r.time = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 	item_log_record_add(&gathered, &r);
+	whole = buf_len(&gathered);
 	gathered_n++;
 }
 

@@ -361,6 +361,9 @@ bury(struct daemon *d, pid_t pid, int status)
 		    "pid=%d signal=%s remedy=\"this service's parent is started anew; report the "
 		    "crash\"",
 		    (int)pid, sigabbrev_np(WTERMSIG(status)));
+	else if (c && WIFEXITED(status) && WEXITSTATUS(status))
+		log_event(LOG_child_died, "pid=%d status=%d remedy=\"see the line before\"",
+		    (int)pid, WEXITSTATUS(status));
 	if (d->desc->child_exit)
 		d->desc->child_exit(d, pid, status);
 	if (c) {

@@ -12,6 +12,7 @@
 #include <openssl/hmac.h>
 
 #include <crypt.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unictype.h>
@@ -96,6 +97,13 @@ is_allowed(const uint32_t *points, size_t n)
 	return bidi_ok(points, n);
 }
 
+/* libunistring gives NULL for what is no text, and where memory is refused. */
+static int
+no_text(void)
+{
+	return errno == ENOMEM ? ERR_TEMPORARY : ERR_SYNTAX;
+}
+
 int
 scram_prepare(struct slice password, struct buf *out)
 {
@@ -106,9 +114,10 @@ scram_prepare(struct slice password, struct buf *out)
 
 	if (password.n == 0 || password.n > PASSWORD_MAX)
 		return password.n ? ERR_LIMIT : ERR_SYNTAX;
+	errno = 0;
 	points = u8_to_u32(password.p, password.n, NULL, &n);
 	if (!points)
-		return ERR_SYNTAX;
+		return no_text();
 	for (size_t i = 0; i < n; i++) {
 		if (maps_to_nothing(points[i]))
 			continue;
@@ -126,7 +135,7 @@ scram_prepare(struct slice password, struct buf *out)
 	OPENSSL_cleanse(points, n * sizeof(*points));
 	free(points);
 	if (!text || size == 0)
-		err = ERR_SYNTAX;
+		err = no_text();
 	else
 		err = buf_add(out, slice(text, size));
 	if (text)
@@ -254,7 +263,7 @@ scram_check(const char *verifier, struct slice password)
 	have = want;
 	/* A password that cannot be prepared costs the same as a wrong one. */
 	err = scram_prepare(password, &prepared);
-	if (derive(&have, err ? SLICE_LIT("-") : buf_slice(&prepared)) < 0)
+	if (err == ERR_TEMPORARY || derive(&have, err ? SLICE_LIT("-") : buf_slice(&prepared)) < 0)
 		err = ERR_TEMPORARY;
 	else if (err || CRYPTO_memcmp(have.stored, want.stored, want.key_size) != 0)
 		err = ERR_DENIED;
@@ -336,7 +345,7 @@ scram_crypt_check(const char *hash, struct slice password)
 	data = xcalloc(1, sizeof(*data));
 	got = crypt_rn(phrase, hash, data, sizeof(*data));
 	if (!got || got[0] == '*')
-		err = ERR_CORRUPT;
+		err = errno == ENOMEM ? ERR_TEMPORARY : ERR_CORRUPT;
 	else
 		err = strlen(got) == strlen(hash) && CRYPTO_memcmp(got, hash, strlen(hash)) == 0
 			  ? 0

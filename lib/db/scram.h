@@ -20,7 +20,7 @@ enum scram_hash {
 };
 
 /* SASLprep: appends the prepared password. ERR_SYNTAX: not UTF-8, a prohibited character, both
- * directions of writing, or nothing left. */
+ * directions of writing, or nothing left. ERR_TEMPORARY: no memory, here and below. */
 int scram_prepare(struct slice password, struct buf *out) CHECKED;
 /* A verifier with a fresh salt (salt NULL), or with the SCRAM_SALT_SIZE bytes given. */
 int scram_make(enum scram_hash hash, struct slice password, unsigned rounds,

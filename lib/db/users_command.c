@@ -312,9 +312,10 @@ verb_check(struct call *c)
 		return complain(c, err, c->words[1], "check");
 	err = users_check(&user, c->words[2]);
 	buf_addf(c->out, "user %.*s: the password %s%s\n", SLICE_ARG(user.name),
-	    err == 0            ? "fits"
-	    : err == ERR_DENIED ? "does not fit"
-				: "cannot be checked: the stored hash is of no known method",
+	    err == 0               ? "fits"
+	    : err == ERR_DENIED    ? "does not fit"
+	    : err == ERR_TEMPORARY ? "cannot be checked now: no memory"
+				   : "cannot be checked: the stored hash is of no known method",
 	    !err && user.flags & USER_DISABLED ? ", but the login is disabled" : "");
 	return err ? FAILED : DONE;
 }

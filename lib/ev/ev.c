@@ -5,8 +5,24 @@
 #include "ev/ev.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
+
+/* A descriptor that the kernel did not take is never heard of again: its client would wait for
+ * ever, or a link of this daemon would be dead and look alive. */
+static void
+on_log(int severity, const char *text)
+{
+	if (severity < EVENT_LOG_WARN)
+		return;
+	if (!strncmp(text, "Epoll ", 6))
+		die("a descriptor cannot be watched: %s; raise the limits of memory and of "
+		    "fs.epoll.max_user_watches",
+		    text);
+	fprintf(stderr, "%s\n", text);
+}
 
 struct event_base *
 ev_base_new(void)
@@ -16,6 +32,7 @@ ev_base_new(void)
 
 	/* An event that was not added never comes: rather the end than a daemon that waits. */
 	event_set_mem_functions(xmalloc, xrealloc, free);
+	event_set_log_callback(on_log);
 	config = event_config_new();
 	if (!config)
 		die("out of memory for the event loop");

@@ -29,6 +29,7 @@ struct imap_session {
 	size_t tag_len;
 	bool ended, idling;
 	const char *why, *limit; /* of the end, for the log */
+	int trouble;             /* imap_session_trouble */
 	bool rev2;               /* ENABLE IMAP4rev2 was given */
 	bool uid;                /* the present command is a UID form */
 	unsigned errors;         /* in a row */

@@ -105,15 +105,19 @@ imap_store_failed(struct imap_session *s, int err)
 	case ERR_SYNTAX:
 		imap_no(s, "[CANNOT] Not possible");
 		break;
+	case -ENOSPC:
+		s->trouble = err;
+		/* fall through */
 	case ERR_LIMIT:
 	case -EDQUOT:
-	case -ENOSPC:
 		imap_no(s, "[OVERQUOTA] There is no room");
 		break;
 	case ERR_CORRUPT:
+		s->trouble = err;
 		imap_no(s, "[CORRUPTION] Stored data is damaged");
 		break;
 	default:
+		s->trouble = err;
 		imap_no(s, "[UNAVAILABLE] The mail store failed, try again later");
 		break;
 	}

@@ -171,6 +171,15 @@ imap_session_why(const struct imap_session *s, const char **limit_r)
 	return s->why;
 }
 
+int
+imap_session_trouble(struct imap_session *s)
+{
+	int err = s->trouble;
+
+	s->trouble = 0;
+	return err;
+}
+
 void
 imap_session_changed(struct imap_session *s)
 {

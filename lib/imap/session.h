@@ -55,6 +55,9 @@ void imap_session_keepalive(struct imap_session *s);
 /* Why the session was ended from here, and the parameter whose limit the client met; each may be
  * NULL. */
 const char *imap_session_why(const struct imap_session *s, const char **limit_r);
+/* Why the store could not do a command since this was last asked, where that is for the admin to
+ * hear: the disk, memory, damage; else 0. */
+int imap_session_trouble(struct imap_session *s);
 /* "* BYE text", and the end. text is a constant. */
 void imap_session_bye(struct imap_session *s, const char *text);
 /* For the log: the last command's name, and counts. */

@@ -5,8 +5,9 @@
  */
 #include "mail/address.h"
 
+#include "mail/nfc.h"
+
 #include <stdlib.h>
-#include <uninorm.h>
 
 bool
 address_is_atext(unsigned char c, bool utf8)
@@ -216,7 +217,7 @@ canonical_local(const struct address *a, struct buf *out)
 	buf_init(&plain, 0);
 	address_local(a, &plain);
 	if (a->utf8)
-		nfc = u8_normalize(UNINORM_NFC, buf_slice(&plain).p, buf_len(&plain), NULL, &n);
+		nfc = mail_nfc(buf_slice(&plain), &n);
 	address_quote_local(nfc ? slice(nfc, n) : buf_slice(&plain), out);
 	free(nfc);
 	buf_free(&plain);

@@ -203,13 +203,22 @@ bidi_name_ok(struct slice name)
 	return true;
 }
 
+/* A name that could not be looked at is not a wrong one. */
+static void
+need_memory(int rc)
+{
+	if (rc == IDN2_MALLOC)
+		die("out of memory for a domain name: raise the memory limit of this service");
+}
+
 static int
 check_bidi(const char *ascii)
 {
 	char *unicode = NULL;
-	int err = ERR_SYNTAX;
+	int err = ERR_SYNTAX, rc = idn2_to_unicode_8z8z(ascii, &unicode, 0);
 
-	if (idn2_to_unicode_8z8z(ascii, &unicode, 0) == IDN2_OK && bidi_name_ok(slice_str(unicode)))
+	need_memory(rc);
+	if (rc == IDN2_OK && bidi_name_ok(slice_str(unicode)))
 		err = 0;
 	idn2_free(unicode);
 	return err;
@@ -233,6 +242,7 @@ domain_to_ascii(struct slice s, char out_r[DOMAIN_BUF_SIZE])
 	if (!utf8_valid(s) || slice_cstr(s, &in))
 		return ERR_SYNTAX;
 	rc = idn2_to_ascii_8z(in, &out, IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL);
+	need_memory(rc);
 	if (rc == IDN2_OK) {
 		err = check_ascii(slice_str(out));
 		if (!err)

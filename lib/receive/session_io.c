@@ -118,6 +118,23 @@ write_some(struct session *s, struct buf *out)
 	return n < 0 ? (int)n : 0;
 }
 
+static void
+log_tls_failed(const struct session *s)
+{
+	log_event(LOG_tls_failed, "sid=%s client=%s[%s] reason=%s", s->id, s->name, s->client,
+	    log_cstr(tls_error(s->tls)));
+}
+
+/* The connection is of no more use. That a client has gone is said at its end; a fault of TLS is
+ * not. */
+static void
+lost(struct session *s, ptrdiff_t err)
+{
+	s->dead = true;
+	if (s->io == IO_TLS && (err == ERR_SYNTAX || err == -ENOMEM))
+		log_tls_failed(s);
+}
+
 void
 session_flush(struct session *s)
 {
@@ -128,7 +145,7 @@ session_flush(struct session *s)
 		if (err == -EAGAIN || err == TLS_WANT_WRITE || err == TLS_WANT_READ)
 			return;
 		if (err) {
-			s->dead = true;
+			lost(s, err);
 			return;
 		}
 		if (buf_len(out))
@@ -186,8 +203,7 @@ handshake_done(struct session *s)
 static void
 handshake_failed(struct session *s)
 {
-	log_event(LOG_tls_failed, "sid=%s client=%s[%s] reason=%s", s->id, s->name, s->client,
-	    log_cstr(tls_error(s->tls)));
+	log_tls_failed(s);
 	if (smtp_server_state(s->engine) == SMTP_TLS)
 		smtp_server_answer_tls(s->engine, false);
 	s->dead = true;
@@ -275,7 +291,7 @@ read_input(struct session *s)
 			return;
 		}
 		if (n < 0) {
-			s->dead = true;
+			lost(s, n);
 			return;
 		}
 		total += (size_t)n;

@@ -11,6 +11,8 @@
  */
 #include "store/internal.h"
 
+#include "base/io.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -79,7 +81,7 @@ append_write(struct append *a, struct slice bytes)
 	if (limit && a->size + bytes.n > limit)
 		return ERR_LIMIT;
 	a->size += bytes.n;
-	return write_all(a->fd, bytes);
+	return io_write_all(a->fd, bytes);
 }
 
 void
@@ -243,7 +245,7 @@ copy_bytes(struct copy *c, const char *from, const char *to)
 			rc = (int)n;
 			break;
 		}
-		rc = write_all(out, buf_slice(&b));
+		rc = io_write_all(out, buf_slice(&b));
 		buf_clear(&b);
 	}
 	struct timespec t[2] = { { .tv_nsec = UTIME_NOW }, st.st_mtim };

@@ -181,7 +181,6 @@ int sync_dir(struct store *s, int dirfd, const char *path, bool force) CHECKED;
 int read_file(int dirfd, const char *path, size_t max, struct buf *out) CHECKED;
 /* Writes it anew: temporary name, fsync, rename, fsync of the directory. */
 int replace_file(struct store *s, int dirfd, const char *path, struct slice content) CHECKED;
-int write_all(int fd, struct slice s) CHECKED;
 
 /* folder.c, open.c: the state of one folder */
 int folder_get(struct store *s, const char *name, struct folder **out_r) CHECKED;

@@ -11,6 +11,8 @@
  */
 #include "store/internal.h"
 
+#include "base/io.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -205,7 +207,7 @@ folder_commit(struct folder *f, struct buf *records, bool sync, const struct mai
 	size_t mark = journal_begin_frame(&out);
 	buf_add(&out, buf_slice(records));
 	journal_end_frame(&out, mark);
-	int rc = write_all(f->journal, buf_slice(&out));
+	int rc = io_write_all(f->journal, buf_slice(&out));
 	if (rc == 0 && sync && fdatasync(f->journal) < 0)
 		rc = err_errno();
 	if (rc < 0) { /* nobody was told: take it back */

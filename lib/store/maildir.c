@@ -6,6 +6,8 @@
  */
 #include "store/internal.h"
 
+#include "base/io.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -139,22 +141,6 @@ sync_dir(struct store *s, int dirfd, const char *path, bool force)
 }
 
 int
-write_all(int fd, struct slice s)
-{
-	while (s.n) {
-		ssize_t n = write(fd, s.p, s.n);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return err_errno();
-		if (n == 0)
-			return -EIO;
-		s = slice_sub(s, (size_t)n, SIZE_MAX);
-	}
-	return 0;
-}
-
-int
 read_file(int dirfd, const char *path, size_t max, struct buf *out)
 {
 	int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -190,7 +176,7 @@ replace_file(struct store *s, int dirfd, const char *path, struct slice content)
 	int fd = openat(dirfd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return err_errno();
-	rc = write_all(fd, content);
+	rc = io_write_all(fd, content);
 	if (rc == 0 && fsync(fd) < 0)
 		rc = err_errno();
 	close(fd);

@@ -7,8 +7,9 @@
  */
 #include "store/internal.h"
 
+#include "mail/nfc.h"
+
 #include <stdlib.h>
-#include <uninorm.h>
 #include <unistr.h>
 
 static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,";
@@ -227,7 +228,7 @@ store_name(struct slice in, char *out, const char **why_r)
 	else if (in.n == 0)
 		why = "empty folder name";
 	if (!why) {
-		nfc = u8_normalize(UNINORM_NFC, in.p, in.n, NULL, &n);
+		nfc = mail_nfc(in, &n);
 		if (!nfc || n > STORE_NAME_MAX)
 			why = "folder name too long";
 	}
@@ -254,8 +255,7 @@ void
 store_pattern(struct slice in, struct buf *out)
 {
 	size_t n = 0;
-	uint8_t *nfc =
-	    in.n && !u8_check(in.p, in.n) ? u8_normalize(UNINORM_NFC, in.p, in.n, NULL, &n) : NULL;
+	uint8_t *nfc = in.n && !u8_check(in.p, in.n) ? mail_nfc(in, &n) : NULL;
 
 	buf_add(out, nfc ? slice(nfc, n) : in);
 	free(nfc);

@@ -7,6 +7,8 @@
  */
 #include "store/internal.h"
 
+#include "base/io.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -133,7 +135,7 @@ install(struct folder *f)
 	snapshot(&s);
 	rc = flock(fd, LOCK_EX) < 0 ? err_errno() : 0;
 	if (rc == 0)
-		rc = write_all(fd, buf_slice(&s.out));
+		rc = io_write_all(fd, buf_slice(&s.out));
 	if (rc == 0 && fsync(fd) < 0)
 		rc = err_errno();
 	struct stat st;

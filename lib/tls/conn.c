@@ -218,6 +218,19 @@ failed(struct tls_conn *conn, int err, const char *text)
 	return err;
 }
 
+/* What the library says last of it ("init fail") does not name it. */
+static bool
+memory_refused(void)
+{
+	unsigned long e;
+	bool found = false;
+
+	while ((e = ERR_get_error()))
+		found |= ERR_GET_REASON(e) == ERR_R_MALLOC_FAILURE ||
+			 ERR_GET_REASON(e) == ERR_R_INIT_FAIL;
+	return found;
+}
+
 static int
 library_failed(struct tls_conn *conn)
 {
@@ -225,6 +238,9 @@ library_failed(struct tls_conn *conn)
 	const char *reason = ERR_reason_error_string(e);
 	char text[256];
 
+	if (memory_refused())
+		return failed(
+		    conn, -ENOMEM, "out of memory: raise the memory limit of this service");
 	if (ERR_GET_LIB(e) == ERR_LIB_SSL &&
 	    ERR_GET_REASON(e) == SSL_R_UNEXPECTED_EOF_WHILE_READING)
 		return failed(conn, ERR_CLOSED, "peer closed the connection");

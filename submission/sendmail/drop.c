@@ -6,6 +6,7 @@
  */
 #include "submission/sendmail/sendmail.h"
 
+#include "base/io.h"
 #include "ev/ev.h"
 
 #include <errno.h>
@@ -15,17 +16,6 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static int
-write_all(int fd, struct buf *b)
-{
-	while (buf_len(b)) {
-		ptrdiff_t n = buf_write(b, fd);
-		if (n <= 0)
-			return n ? (int)n : -EIO;
-	}
-	return 0;
-}
 
 /* What was not synced is taken back; where pickup was faster it is in the queue, which is as good.
  */
@@ -57,9 +47,9 @@ fill(int fd, struct job *job)
 	int err = maildrop_format(&head, &job->envelope);
 
 	if (!err)
-		err = write_all(fd, &head);
+		err = io_write_all(fd, buf_slice(&head));
 	if (!err)
-		err = write_all(fd, &job->content);
+		err = io_write_all(fd, buf_slice(&job->content));
 	if (!err && fchmod(fd, 0640))
 		err = err_errno();
 	if (!err && fsync(fd))
