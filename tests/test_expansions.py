@@ -102,6 +102,8 @@ def test_nss_dies_within_an_expansion(lists, tmp_path):
 def test_a_silent_nss_defers_the_list_by_name(lists, tmp_path):
     """The list is put off once the first question timed out; the reason names the address. What needs no nss goes on."""
     i = lists
+    i.set(user_lookup_timeout="5s")
+    i.tool("reload")
     with held(i, tmp_path, 2500, small=["a@far.test", "b@far.test"]) as qid:
         i.wait_log(r'text="expanded to 2 recipients as ')
         assert not lines_of(i, "big", "status=deferred"), "it waited for the large list"
@@ -132,7 +134,7 @@ def test_a_deleted_message_expands_no_more(lists, tmp_path, when):
 
 def test_a_large_message_leaves_room_for_the_routes_of_others(users, make_instance):  # noqa: F811
     """300 recipients whose routes need nss, which is stopped; a message to a virtual user goes by."""
-    i = start(make_instance, direct=False, local_recipient_maps="", minimal_backoff_time="1h")
+    i = start(make_instance, direct=False, local_recipient_maps="", minimal_backoff_time="1h", user_lookup_timeout="5s")
     with stopped(*i.pids("nss")):
         large = threading.Thread(target=send, args=(i, unknown(300)), kwargs={"sender": ""})
         large.start()

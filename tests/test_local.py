@@ -335,7 +335,7 @@ def test_new_and_removed_users_are_seen(users, make_instance):
 @root_only
 def test_error_of_nss_is_temporary(users, make_instance):
     name = users.add()
-    i = start(make_instance)
+    i = start(make_instance, user_lookup_timeout="5s")
     (pid,) = i.pids("nss")
     os.kill(pid, signal.SIGSTOP)
     try:

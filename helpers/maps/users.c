@@ -17,8 +17,7 @@
 enum {
 	ENTRY_LIMIT = 50000,
 	PENDING_LIMIT = 10000,
-	WINDOW = 256,        /* below what nss takes, 1000 */
-	ANSWER_SECONDS = 10, /* how long a question may wait, links that come up included */
+	WINDOW = 256, /* below what nss takes, 1000 */
 	FOUND_SECONDS = 600,
 	UNKNOWN_SECONDS = 5,
 	TROUBLE_SECONDS = 1,
@@ -35,6 +34,7 @@ struct entry {
 	int status; /* 0, ERR_NOT_FOUND, ERR_TEMPORARY, or -EAGAIN: no answer yet */
 	bool sent;
 	int64_t until;                /* monotonic µs: end of the entry, or of the wait */
+	int64_t asked;                /* monotonic µs; links that come up are waited for as well */
 	uint32_t id;                  /* of the question */
 	struct users_waiters waiters; /* until it is answered */
 	struct resolve_user user;
@@ -195,7 +195,7 @@ expire(struct users_cache *c, struct source *s, int64_t now)
 	while ((e = TAILQ_FIRST(&s->to_ask)) && e->until <= now)
 		time_out(c, e);
 	while ((e = TAILQ_FIRST(&s->asked)) && e->until <= now) {
-		s->silent = s->silent || s->heard < e->until - ANSWER_SECONDS * SECOND;
+		s->silent = s->silent || s->heard < e->asked;
 		while (s->silent && (e = TAILQ_FIRST(&s->to_ask)))
 			give_up(c, e);
 		time_out(c, TAILQ_FIRST(&s->asked));
@@ -246,7 +246,8 @@ ask_new(struct users_cache *c, enum users_source source, struct slice key)
 	TAILQ_INIT(&e->waiters);
 	e->status = -EAGAIN;
 	e->id = ++c->next_id ? c->next_id : ++c->next_id;
-	e->until = ev_now_us() + ANSWER_SECONDS * SECOND;
+	e->asked = ev_now_us();
+	e->until = e->asked + c->d->conf->user_lookup_timeout * 1000;
 	hash_insert(&c->entries, &e->node, slice(slice_dup(key), key.n));
 	TAILQ_INSERT_TAIL(&s->to_ask, e, next);
 	if (!c->pending++)

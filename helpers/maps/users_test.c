@@ -47,7 +47,8 @@ say(struct world *w, uint32_t id, uint8_t status)
 static void
 test_only_those_that_wait_for_it(void **state)
 {
-	struct world w = { .d = { .base = event_base_new() } };
+	struct conf conf = { .user_lookup_timeout = 10000 };
+	struct world w = { .d = { .base = event_base_new(), .conf = &conf } };
 	struct users_waiter ann[3] = { { .list = NULL } }, bob = { .list = NULL };
 
 	(void)state;
@@ -90,7 +91,8 @@ test_only_those_that_wait_for_it(void **state)
 static void
 test_questions_come_in_turns(void **state)
 {
-	struct world w = { .d = { .base = event_base_new() } };
+	struct conf conf = { .user_lookup_timeout = 10000 };
+	struct world w = { .d = { .base = event_base_new(), .conf = &conf } };
 	struct users_waiter waiters[258] = { { .list = NULL } };
 	char name[16];
 	size_t n, pending;

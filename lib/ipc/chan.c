@@ -172,6 +172,19 @@ drop_descriptors(struct ipc_io *io, int from, int n)
 	}
 }
 
+/* A peer that closed before it had read all of ours: the kernel says ECONNRESET, once, ahead of
+ * what the peer had said, which must not be lost. */
+static int
+receive(const struct ipc_chan *ch)
+{
+	struct mmsghdr *heads = ch->io->heads;
+	int n = recvmmsg(ch->fd, heads, BATCH, MSG_DONTWAIT | MSG_CMSG_CLOEXEC, NULL);
+
+	if (n < 0 && errno == ECONNRESET)
+		n = recvmmsg(ch->fd, heads, BATCH, MSG_DONTWAIT | MSG_CMSG_CLOEXEC, NULL);
+	return n;
+}
+
 static void
 on_readable(evutil_socket_t fd, short what, void *arg)
 {
@@ -179,6 +192,7 @@ on_readable(evutil_socket_t fd, short what, void *arg)
 	struct ipc_io *io = ch->io;
 	int i, n;
 
+	(void)fd;
 	(void)what;
 	ev_turn();
 	for (i = 0; i < BATCH; i++) {
@@ -186,7 +200,7 @@ on_readable(evutil_socket_t fd, short what, void *arg)
 		io->heads[i].msg_hdr.msg_controllen = sizeof(io->control[i]);
 		io->heads[i].msg_hdr.msg_flags = 0;
 	}
-	n = recvmmsg(fd, io->heads, BATCH, MSG_DONTWAIT | MSG_CMSG_CLOEXEC, NULL);
+	n = receive(ch);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n < 0 && chan_is_short(err_errno())) {

@@ -289,6 +289,39 @@ test_end_is_seen(void **state)
 	pair_close(&p, false);
 }
 
+/* What a peer said before it went is heard, also where it had not read all that it was told. */
+static void
+test_last_words_are_heard(void **state)
+{
+	struct msg m = MSG_INIT(MSG_MAPS_CHANGED, 1), question = MSG_INIT(MSG_ROUTE, 2);
+	struct buf b = { 0 };
+	struct pair p;
+
+	(void)state;
+	pair_open(&p, ROLE_MAPS, ROLE_QMGR, false);
+	question.route.address = SLICE_LIT("u@example.test");
+	assert_int_equal(ipc_send(p.right.chan, &question), 0);
+	for (int i = 0; i < 20; i++) /* more than one batch */
+		assert_int_equal(ipc_send(p.left.chan, &m), 0);
+	ipc_chan_free(&p.left.chan);
+	turn(&p);
+	assert_int_equal(p.right.messages, 20);
+	assert_int_equal(p.right.closed, 1);
+	assert_int_equal(p.right.err, ERR_CLOSED);
+	pair_close(&p, false);
+
+	/* the same for who waits for one */
+	pair_open(&p, ROLE_MAPS, ROLE_QMGR, true);
+	assert_int_equal(ipc_send_fd(p.raw, &question), 0);
+	assert_int_equal(ipc_send(p.right.chan, &question), 0);
+	ipc_chan_free(&p.right.chan);
+	assert_int_equal(ipc_recv_fd(p.raw, &b, &m), 0);
+	assert_int_equal(m.type, MSG_ROUTE);
+	assert_int_equal(ipc_recv_fd(p.raw, &b, &m), ERR_CLOSED);
+	buf_free(&b);
+	pair_close(&p, true);
+}
+
 /* A peer that was started anew has another channel; what it is asked must not be taken for what its
  * predecessor was asked. */
 static void
@@ -516,6 +549,7 @@ main(void)
 		cmocka_unit_test(test_garbage_closes_the_peer_only),
 		cmocka_unit_test(test_credit),
 		cmocka_unit_test(test_end_is_seen),
+		cmocka_unit_test(test_last_words_are_heard),
 		cmocka_unit_test(test_ids_do_not_repeat),
 		cmocka_unit_test(test_empty_message_with_descriptor),
 		cmocka_unit_test(test_queued_descriptor_closes_on_exec),

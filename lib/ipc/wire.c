@@ -108,6 +108,7 @@ ipc_recv_fd(int sock, struct buf *b, struct msg *m)
 	struct msghdr head = { .msg_control = control, .msg_controllen = sizeof(control) };
 	struct iovec iov;
 	ssize_t n;
+	int reset = 0;
 
 	buf_clear(b);
 	iov = (struct iovec){ buf_reserve(b, MSG_MAX), MSG_MAX };
@@ -117,7 +118,7 @@ ipc_recv_fd(int sock, struct buf *b, struct msg *m)
 	head.msg_iovlen = 1;
 	do
 		n = recvmsg(sock, &head, MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
+	while (n < 0 && (errno == EINTR || (errno == ECONNRESET && !reset++))); /* as in chan.c */
 	if (n < 0)
 		return err_errno();
 	buf_commit(b, (size_t)n);
