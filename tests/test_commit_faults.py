@@ -80,12 +80,11 @@ class Spool:
         return self.i.spool / "queue" / name[9] / name
 
     def put(self, content, mode):
-        path = self.path()
-        path.write_bytes(content)
-        stat = self.model.stat()
-        os.chown(path, stat.st_uid, stat.st_gid)
-        path.chmod(mode)
-        return path
+        path, new, stat = self.path(), self.i.spool / "new", self.model.stat()
+        new.write_bytes(content)
+        os.chown(new, stat.st_uid, stat.st_gid)
+        new.chmod(mode)
+        return new.rename(path)  # whole at once: the walk of a successor may be under way
 
     def fill(self):
         whole = self.model.read_bytes()

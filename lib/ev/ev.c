@@ -4,24 +4,27 @@
  */
 #include "ev/ev.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-/* A descriptor that the kernel did not take is never heard of again: its client would wait for
- * ever, or a link of this daemon would be dead and look alive. */
+/* A descriptor that the kernel had no room for is never heard of again: its client would wait for
+ * ever, or a link of this daemon would be dead and look alive. What cannot be watched at all
+ * (EPERM: a file) is what a peer passed for a connection, and ends nobody but that. */
 static void
 on_log(int severity, const char *text)
 {
-	if (severity < EVENT_LOG_WARN)
-		return;
-	if (!strncmp(text, "Epoll ", 6))
+	bool no_room = errno == ENOMEM || errno == ENOSPC;
+
+	if (severity >= EVENT_LOG_WARN && no_room && !strncmp(text, "Epoll ", 6))
 		die("a descriptor cannot be watched: %s; raise the limits of memory and of "
 		    "fs.epoll.max_user_watches",
 		    text);
-	fprintf(stderr, "%s\n", text);
+	if (severity >= EVENT_LOG_ERR)
+		fprintf(stderr, "%s\n", text);
 }
 
 struct event_base *
