@@ -10,7 +10,7 @@ CC ?= gcc
 PYTHON ?= python3
 PYTEST ?= $(shell test -x /usr/bin/python3 && echo /usr/bin/python3 || echo python3) -m pytest
 # Whole-daemon tests at once: they wait as much as they work.
-JOBS ?= $(shell expr $$(nproc) + 1)
+JOBS ?= $(shell expr $$(nproc) \* 2)
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 \
 	-Wimplicit-fallthrough -Wpointer-arith -Wno-format-nonliteral -Wno-format-truncation -Werror

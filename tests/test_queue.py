@@ -176,10 +176,10 @@ def test_kill_qmgr_under_load(with_sink, direct):
     i, sink = with_sink(direct=direct, allow_deaths=True, main={"minimal_backoff_time": "1s", "maximal_backoff_time": "2s", "log_level": "debug"})
     with load(i, 6, both_ways) as clients:
         for _ in range(4):
-            time.sleep(0.7 * SLOW)
+            time.sleep(0.7 * min(SLOW, 2))
             i.kill_program("qmgr")
             wait(lambda: i.pids("qmgr"), 20, "another qmgr")
-        time.sleep(1.0 * SLOW)
+        time.sleep(1.0 * min(SLOW, 2))
     nothing_lost(i, sink, clients)
 
 
@@ -221,9 +221,9 @@ def test_kill_each_daemon_under_load(with_sink, direct):
     i, sink = with_sink(direct=direct, allow_deaths=True, main={"minimal_backoff_time": "1s", "maximal_backoff_time": "2s", "log_level": "debug"})
     with load(i, 4, both_ways) as clients:
         for name in ("smtpd", "local", "smtp-client", "maps", "nss", "dns", "auth", "bounce", "log", "qmgr"):
-            time.sleep(0.4 * SLOW)
+            time.sleep(0.4 * min(SLOW, 2))
             i.kill_program(name)
-        time.sleep(1.5 * SLOW)
+        time.sleep(1.5 * min(SLOW, 2))
     i.wait_ready(60)
     i.tool("queue", "flush")
     nothing_lost(i, sink, clients)
