@@ -75,11 +75,11 @@ def load(i, count, message):
 
 def replies(clients):
     """What was said of each mark that was acknowledged."""
-    return {mark: said for c in clients for mark, said in c.replies.items()}
+    return {mark: said for c in clients for mark, said in dict(c.replies).items()}  # a copy: they may go on
 
 
 def offered(clients):
-    return set().union(*(c.sent for c in clients))
+    return set().union(*(set(c.sent) for c in clients))
 
 
 def acknowledged(clients):
