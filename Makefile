@@ -124,7 +124,7 @@ all: $(PROGRAMS)
 
 help:
 	@echo "make              programs into $(BIN)"
-	@echo "make check        unit tests (release, ASan), fuzz seeds, whole-daemon tests (ASan); JOBS=$(JOBS)"
+	@echo "make check        unit and whole-daemon tests (release, ASan), lint, fuzz seeds; JOBS=$(JOBS)"
 	@echo "make unit replay system   its parts, in the present MODE=$(MODE)"
 	@echo "make check-long   what takes longer; make check-fresh: the two commands in a bare Debian tree"
 	@echo "make lint         layer order, format, forbidden functions, man pages"

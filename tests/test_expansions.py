@@ -77,24 +77,15 @@ def held(i, tmp_path, n, **others):
         yield qid
 
 
-def test_maps_dies_within_an_expansion(lists, tmp_path):
-    """What the former maps had not answered the next one is asked; the list waits for no next attempt."""
+@pytest.mark.parametrize("daemon", ["maps", "nss"])
+def test_who_is_asked_dies_within_an_expansion(lists, tmp_path, daemon):
+    """What the former one had not answered the next one is asked; the list waits for no next attempt."""
     i = lists
     i.allow_deaths = True
-    (maps,) = i.pids("maps")
+    (former,) = i.pids(daemon)
     with held(i, tmp_path, 600):
-        os.kill(maps, signal.SIGKILL)
-        wait(lambda: i.pids("maps") not in ([], [maps]), 10, "the next maps")
-    i.wait_log(r'text="expanded to 600 recipients as ', 30)
-    assert not lines_of(i, "big", "status=deferred")
-
-
-def test_nss_dies_within_an_expansion(lists, tmp_path):
-    i = lists
-    i.allow_deaths = True
-    (nss,) = i.pids("nss")
-    with held(i, tmp_path, 600):
-        os.kill(nss, signal.SIGKILL)
+        os.kill(former, signal.SIGKILL)
+        wait(lambda: i.pids(daemon) not in ([], [former]), 10, f"the next {daemon}")
     i.wait_log(r'text="expanded to 600 recipients as ', 30)
     assert not lines_of(i, "big", "status=deferred")
 
