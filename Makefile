@@ -14,6 +14,7 @@ JOBS ?= $(shell expr $$(nproc) \* 2)
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 \
 	-Wimplicit-fallthrough -Wpointer-arith -Wno-format-nonliteral -Wno-format-truncation -Werror
+WARN_CLANG := $(filter-out -Wno-format-truncation,$(WARN)) -Wno-missing-field-initializers -Wno-string-concatenation
 HARDEN := -fstack-protector-strong -fstack-clash-protection -ftrivial-auto-var-init=zero -fPIE
 LDHARDEN := -pie -Wl,-z,relro,-z,now -Wl,--as-needed
 OPT_rel := -O2 -g -D_FORTIFY_SOURCE=3
@@ -22,7 +23,7 @@ OPT_tsan := -O1 -g -fsanitize=thread -DSANITIZED=1
 OPT_fuzz := -O1 -g -fsanitize=address,undefined,fuzzer-no-link -DSANITIZED=1 -DFUZZING=1
 ifeq ($(MODE),fuzz)
 CC := clang
-WARN := $(filter-out -Wno-format-truncation,$(WARN))
+WARN := $(WARN_CLANG)
 HARDEN := -fPIE
 endif
 LDSAN := $(filter -fsanitize=%,$(subst ,fuzzer-no-link,,$(OPT_$(MODE))))
@@ -119,7 +120,7 @@ $(O)/lib/%.a:
 	$(call say,AR,$@) rm -f $@ && ar rcs $@ $^
 
 SYSTEM ?= tests # or the names of some, for make system
-.PHONY: all help check unit replay system check-long check-fresh lint format fuzz man bench install clean
+.PHONY: all help check unit replay system check-long check-fresh lint clang format fuzz man bench install clean
 all: $(PROGRAMS)
 
 help:
@@ -151,6 +152,9 @@ lint:
 	@scripts/lint
 format:
 	@git ls-files '*.[ch]' | xargs clang-format -i
+# Warnings of clang, by which fuzz targets are built, over all sources.
+clang: $(GEN_HEADERS)
+	@git ls-files '*.c' | xargs -P$$(nproc) -n16 clang -fsyntax-only $(CPPFLAGS) $(WARN_CLANG) -std=gnu11
 fuzz:
 	@$(MAKE) --no-print-directory MODE=fuzz tests-fuzz
 tests-fuzz: $(FUZZERS)

@@ -129,7 +129,7 @@ on_daemon_message(void *ctx, struct ipc_chan *ch, struct msg *msg)
 	case MSG_STATS:
 		if (metrics_stats(m, p, msg))
 			return;
-		/* fall through */
+		FALLTHROUGH;
 	case MSG_CONTROL_REPLY:
 		control_answer(m, ch, msg);
 		return;

@@ -23,7 +23,7 @@ class Library:
         self.folder, self.variable, self.maps = folder, variable, {}
         self.library = folder / f"{name}.so"
         cc = os.environ.get("CC", "cc").split()
-        subprocess.run([*cc, "-shared", "-fPIC", "-O2", "-o", self.library, HERE / f"{name}.c"], check=True)
+        subprocess.run([*cc, "-shared", "-fPIC", "-O2", "-D_GNU_SOURCE", "-o", self.library, HERE / f"{name}.c"], check=True)
 
     def programs(self, *roles):
         """A folder of all programs; those of the roles start with the library."""

@@ -7,7 +7,6 @@
  * others count what each function cut. libseccomp, which takes a filter that is not written at once
  * for an error, is left alone: a process that has no jail does not start.
  */
-#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>

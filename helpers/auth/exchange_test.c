@@ -65,7 +65,7 @@ turn(int ms)
 static struct msg
 answer(struct end *e)
 {
-	struct msg m;
+	struct msg m = { 0 };
 
 	for (int i = 0; i < 500; i++) {
 		char c;

@@ -284,14 +284,11 @@ server_result(struct sasl_exchange *x, int rc)
 	case SASL_TOOWEAK:
 		x->why = "mechanism not available";
 		return SASL_STEP_NO_MECHANISM;
-	case SASL_FAIL:
-	case SASL_BUFOVER:
-		if (!x->looked_up) { /* an empty name, or one too long: nobody was asked for */
-			x->why = "name not usable";
+	default:
+		if ((rc == SASL_FAIL || rc == SASL_BUFOVER) && !x->looked_up) {
+			x->why = "name not usable"; /* empty, or too long: nobody was asked for */
 			return SASL_STEP_REFUSED;
 		}
-		/* fall through */
-	default:
 		x->why = x->why ? x->why : "libsasl2 failed";
 		return buf_len(&x->password) ? SASL_STEP_PAM : SASL_STEP_TEMPORARY;
 	}

@@ -4,6 +4,7 @@
 
 #define CHECKED __attribute__((warn_unused_result))
 #define NORETURN __attribute__((noreturn))
+#define FALLTHROUGH __attribute__((fallthrough))
 #define PRINTF(a, b) __attribute__((format(printf, a, b)))
 
 /* An errno value e is carried as -e; the values below lie beyond every errno of Linux. */

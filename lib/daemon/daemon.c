@@ -187,7 +187,7 @@ on_message(void *ctx, struct ipc_chan *ch, struct msg *m)
 		return;
 	case MSG_CONNECTION:
 		d->private->sessions++;
-		/* fall through */
+		FALLTHROUGH;
 	default:
 		if (d->desc->message)
 			d->desc->message(d, ch, m);

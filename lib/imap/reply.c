@@ -107,7 +107,7 @@ imap_store_failed(struct imap_session *s, int err)
 		break;
 	case -ENOSPC:
 		s->trouble = err;
-		/* fall through */
+		FALLTHROUGH;
 	case ERR_LIMIT:
 	case -EDQUOT:
 		imap_no(s, "[OVERQUOTA] There is no room");
