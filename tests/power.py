@@ -8,7 +8,7 @@ or (clone) a reflink clone of the image that is taken while everything runs. The
 mounted (the journal is replayed), looked at, and the instance is started on it for the next cut. After some cuts
 (a block) the queue is drained and everything is compared by recipient. What was acknowledged after the cut does not count:
 a client books an answer under the lock that the cut is made under. It judges the order of the journal, not the cache of
-a drive. --forget is the control: every call that syncs is answered with success and not made; mail must be lost then.
+a drive. The last line is JSON of what was counted. --forget is the control: every call that syncs is answered with success and not made; mail must be lost then.
 """
 import argparse
 import collections
@@ -125,6 +125,15 @@ def usable():
         except (subprocess.CalledProcessError, OSError):
             return "no loop mounts here"
     return None
+
+
+def own_mounts():
+    """A mount namespace of our own: one that somebody makes beside us would hold a copy of the mount, and an XFS that is mounted
+    there still is refused here, or is the one that was shut down."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(0x20000):  # CLONE_NEWNS
+        raise OSError(ctypes.get_errno(), "unshare")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
 
 
 def forget_syncs():
@@ -444,6 +453,7 @@ def main():
     why = usable()
     if why:
         sys.exit(f"power: {why}")
+    own_mounts()
     start = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unmounts, and removes the users
     with tempfile.TemporaryDirectory(prefix="bulkhead-power-", dir=a.folder) as folder:
