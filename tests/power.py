@@ -428,7 +428,7 @@ def run(folder, cuts, a_block=10, **options):
     """{what: count}, problems, lost tokens."""
     with Machine(folder, **options) as m:
         try:
-            while m.total["cuts"] < cuts:
+            while m.total["cuts"] < cuts and not (m.forget and m.lost):
                 m.block(min(a_block, cuts - m.total["cuts"]))
         except BaseException:
             print("\n".join(m.problems), m.i and m.i.log()[-4000:], file=sys.stderr)
@@ -447,7 +447,7 @@ def main():
     p.add_argument("--cuts", type=int, default=100)
     p.add_argument("--block", type=int, default=10, help="cuts between two fresh disks")
     p.add_argument("--seed", type=int, default=time.time_ns() % 1000000)
-    p.add_argument("--forget", action="store_true", help="nothing is synced: mail must be lost")
+    p.add_argument("--forget", action="store_true", help="nothing is synced: ends with the block that lost mail, as one must")
     p.add_argument("--folder")
     a = p.parse_args()
     why = usable()

@@ -36,4 +36,4 @@ def test_nothing_acknowledged_is_lost(fs, way, cuts):
 @pytest.mark.parametrize("fs", ["ext4", "xfs"])
 def test_without_syncs_mail_is_lost(fs):
     """Else the test above proves nothing."""
-    assert cut(f"--fs={fs}", "--cuts=1", "--forget")["lost"] > 0
+    assert cut(f"--fs={fs}", "--cuts=8", "--block=1", "--forget")["lost"] > 0
