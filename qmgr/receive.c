@@ -271,6 +271,25 @@ receive_checked(struct qmgr *q, struct message *m, struct slice user, unsigned i
 		accept_message(q, m);
 }
 
+/* Whether the envelope has all its recipients. A part that was refused took its transaction along:
+ * what comes behind it under the same id is a rest, of which the client has heard that it is not
+ * taken. */
+static unsigned int
+recipients_refused(const struct message *m, const struct msg_mail_commit *c,
+    const char **enhanced_r, const char **text_r)
+{
+	if (c->total > ENVELOPE_RECIPIENTS_MAX) {
+		*enhanced_r = "5.5.3";
+		*text_r = "Too many recipients for one message";
+		return 554;
+	}
+	if (c->total == m->env.n_rcpts + c->rcpts.n)
+		return 0;
+	*enhanced_r = "4.5.3";
+	*text_r = "Too many recipients just now";
+	return 452;
+}
+
 static void
 on_commit(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 {
@@ -288,6 +307,8 @@ on_commit(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 	}
 	t->committed = true;
 	message_pin(q, m);
+	if (!code)
+		code = recipients_refused(m, c, &enhanced, &text);
 	if (!code && !m->env.id) {
 		id = qmgr_new_id(q);
 		if (id)
@@ -329,8 +350,10 @@ on_rcpts(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 	}
 	message_pin(q, m);
 	if (q->memory > (size_t)q->d->conf->qmgr_inflight_limit ||
-	    q->transactions.count > TRANSACTIONS_MAX || !receive_rcpts(m, msg->mail_rcpts.rcpts))
+	    q->transactions.count > TRANSACTIONS_MAX)
 		refuse(q, m, 452, "4.5.3", "Too many recipients just now");
+	else if (!receive_rcpts(m, msg->mail_rcpts.rcpts))
+		refuse(q, m, 554, "5.5.3", "Too many recipients for one message");
 	else
 		message_account(q, m);
 	message_unpin(q, m);

@@ -562,7 +562,7 @@ def test_a_commit_before_its_file_is_there(busy):
             name = next_id(name)
             os.kill(r.pid, 19)
             send(s, encode_with("mail_open", n, size=100))
-            send(s, encode_with("mail_commit", n, queue_id=name, sender=b"a@sender.example", rcpts={"address": b"u1@example.test"}))
+            send(s, encode_with("mail_commit", n, total=1, queue_id=name, sender=b"a@sender.example", rcpts={"address": b"u1@example.test"}))
             os.kill(r.pid, 18)
             kind, ident = struct.unpack_from("<HI", s.recv(65536))
             assert (kind, ident) == (BY_NAME["mail_result"].number, n)
@@ -572,6 +572,19 @@ def test_a_commit_before_its_file_is_there(busy):
     del busy.main["incoming_spare_files"]
     busy.set()
     busy.reload()
+    works_again(busy, r)
+
+
+def test_an_envelope_without_all_its_recipients(busy):
+    """What comes behind a refused part is not a message for the rest."""
+    r = Receiver("qmgr", pid_of(busy, "qmgr"))
+    to = {"address": b"u1@example.test"}
+    with r.link("smtpd-child") as s:
+        for ident, parts, total, code in (1, 0, 1, 250), (2, 1, 2, 250), (3, 1, 3, 452), (4, 2, 1, 452), (5, 0, 70000, 554):
+            for _ in range(parts):
+                send(s, encode_with("mail_rcpts", ident, rcpts=to))
+            send(s, encode_with("mail_commit", ident, sender=b"a@sender.example", total=total, rcpts=to, size=2, content=b"\r\n"))
+            assert struct.unpack_from("<H", answer(s, "mail_result"))[0] == code, ident
     works_again(busy, r)
 
 
@@ -606,7 +619,7 @@ def test_a_token_is_of_one_service_and_opens_one_session(busy):
         return answer(s, "session_opened")[0]
 
     def taken(s, token):
-        send(s, encode_with("mail_commit", 1, token=token, sender=b"u1@example.test", rcpts={"address": b"u1@example.test"},
+        send(s, encode_with("mail_commit", 1, total=1, token=token, sender=b"u1@example.test", rcpts={"address": b"u1@example.test"},
                             size=2, content=b"\r\n"))
         return struct.unpack_from("<H", answer(s, "mail_result"))[0]
 

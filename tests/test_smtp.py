@@ -3,6 +3,7 @@ import base64
 import email
 import os
 import pathlib
+import re
 import shutil
 import smtplib
 import socket
@@ -523,6 +524,69 @@ def test_sendmail_bs(shared):
                    b"Subject: by-bs\r\n\r\nx\r\n.\r\nQUIT\r\n")
     assert b"221 2.0.0" in run.stdout and b"STARTTLS" not in run.stdout
     last(shared, b"by-bs")
+
+
+def transactions(i, marker):
+    """{session and transaction: the recipients to whom it was delivered}, of messages from that sender."""
+    out = {}
+    for line in i.log().splitlines():
+        m = re.search(rf" delivery qid=(\S+) from=<{marker}@example.test> to=<(\S+)> status=sent", line)
+        if m:
+            out.setdefault(m[1], []).append(m[2])
+    return out
+
+
+@pytest.mark.parametrize("down", [False, True], ids=["up", "down"])
+def test_sendmail_to_more_than_one_transaction_takes(make_instance, down):
+    """smtpd_recipient_limit is not the limit of a message: nobody is left out, nobody gets it twice."""
+    i = make_instance(main={"recipient_delimiter": "+", "smtpd_recipient_limit": "20"})
+    to = [f"u1+{n}@example.test" for n in range(45)] + ["nobody-here@example.test"]
+    if down:
+        i.stop()
+    sendmail(i, "-i", "-f", "many@example.test", *to, text=b"Subject: to-many\n\nx\n", status=0 if down else 67)
+    if down:
+        i.start()
+    wait(lambda: sum(map(len, transactions(i, "many").values())) >= 45, 20, "all deliveries")
+    got = transactions(i, "many")
+    assert sorted(sum(got.values(), [])) == sorted(to[:45]) and len(got) == 3
+    wait(lambda: not os.listdir(i.spool / "maildrop"), 20, "an empty maildrop")
+
+
+def test_sendmail_counts_what_it_adds(make_instance):
+    """LF that becomes CRLF counts: what pickup would not take is not left for it with exit status 0."""
+    i = make_instance(main={"message_size_limit": "100000", "queue_minfree": "1M"})
+    text = b"Subject: grows\n\n" + b"line\n" * 19990
+    assert len(text) < 100000
+    sendmail(i, "-i", "u1@example.test", text=text, status=65)
+    i.set(maildrop_file_limit="50000")
+    i.stop()
+    sendmail(i, "-i", "u1@example.test", text=text, status=65)
+    assert b"maildrop_file_limit" in sendmail(i, "-i", "u1@example.test", text=text[:60000], status=75).stderr
+    assert not os.listdir(i.spool / "maildrop")
+
+
+def drop(i, name, content):
+    """Leaves a file in maildrop as sendmail(1) does."""
+    folder = i.spool / "maildrop"
+    (folder / f".{name}").write_bytes(b"bulkhead-maildrop 1\nsender u1@example.test\n" + content)
+    (folder / f".{name}").chmod(0o644)
+    (folder / f".{name}").rename(folder / name)
+
+
+def test_pickup_of_more_recipients_than_are_taken(make_instance):
+    i = make_instance(main={"smtpd_recipient_limit": "20"})
+    drop(i, "many", b"recipient u1@example.test\n" * 21 + b"\nSubject: x\r\n\r\nx\r\n")
+    assert "smtpd_recipient_limit" in i.wait_log(" maildrop-refused ")[0]
+
+
+def test_more_recipients_than_an_envelope_holds(make_instance):
+    """An envelope that is refused is refused whole, also where its parts came one by one."""
+    names = ", ".join(f"a{n}@far.test" for n in range(1000))
+    i = make_instance(main={"virtual_alias_domains": "lists.test", "virtual_alias_maps": f"inline:{{ {{ all@lists.test = {names} }} }}"})
+    drop(i, "too-many", b"recipient all@lists.test\n" * 70 + b"\nSubject: x\r\n\r\nx\r\n")
+    assert "code=554" in i.wait_log(" pickup-message .*nrcpt=70 ", 60)[0]
+    wait(lambda: (i.spool / "maildrop" / ".bad.too-many").exists(), 20, "the file set aside")
+    assert "queue is empty" in i.tool("queue", "list").stdout
 
 
 def test_sendmail_while_down_and_pickup(make_instance):

@@ -312,6 +312,7 @@ commit(struct bounce *b, struct job *j, struct slice queue_id)
 	c->flags = j->flags;
 	c->arrival = (uint64_t)ev_wall_us();
 	c->size = buf_len(&j->text);
+	c->total = j->finals.n;
 	c->rcpts = msg_list(&rcpts, n);
 	if (queue_id.n) {
 		item_extent_add(&extents, &(struct item_extent){ 0, c->size });

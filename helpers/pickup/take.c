@@ -456,7 +456,8 @@ begin(struct pickup *p)
 	} else if ((err = read_head(p)) < 0 && err > ERR_TRUNCATED) {
 		cannot_read(p, err);
 	} else if (err) {
-		refuse(p, "not a file of sendmail(1)");
+		refuse(p, err == ERR_LIMIT ? "it has more recipients than smtpd_recipient_limit"
+					   : "not a file of sendmail(1)");
 	} else if (p->envelope.sender.n && canonical(p, p->envelope.sender, &p->sender)) {
 		refuse(p, "bad sender address");
 	} else {

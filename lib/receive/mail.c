@@ -324,6 +324,7 @@ fill_commit(struct mail *m, const struct mail_envelope *e, struct msg *out)
 	c->envid = e->envid;
 	c->token = e->token;
 	c->arrival = e->arrival;
+	c->total = (uint32_t)e->count;
 	c->size = m->queue_id[0] ? m->written : buf_len(&m->content);
 	if (m->queue_id[0]) {
 		buf_clear(extents);

@@ -62,9 +62,15 @@ int
 drop_write(struct job *job)
 {
 	char folder[PATH_MAX], tmp[PATH_MAX + 64], name[PATH_MAX + 64];
+	size_t limit = (size_t)job->conf->maildrop_file_limit;
 	unsigned nonce = 0;
 	int fd, err;
 
+	if (limit && buf_len(&job->content) > limit)
+		return complain(EX_TEMPFAIL,
+		    "the mail system is down, and maildrop takes no message larger than "
+		    "maildrop_file_limit (%zu bytes)",
+		    limit);
 	(void)!getrandom(&nonce, sizeof(nonce), 0);
 	snprintf(folder, sizeof(folder), "%.3900s/maildrop", job->conf->queue_directory);
 	snprintf(name, sizeof(name), "%s/%llX.%X.%08X", folder, (unsigned long long)ev_wall_us(),

@@ -173,6 +173,33 @@ find_sender(struct job *job)
 	return EX_OK;
 }
 
+/* A transaction takes smtpd_recipient_limit of them, and so does a file of maildrop. Those that do
+ * not exist stand in nobody's way. */
+static int
+send_in_parts(struct job *job)
+{
+	struct maildrop *m = &job->envelope;
+	struct slice *all = m->rcpts;
+	size_t count = m->count, limit = (size_t)job->conf->smtpd_recipient_limit;
+	int refused = EX_OK;
+
+	for (size_t at = 0; at < count; at += m->count) {
+		m->rcpts = all + at;
+		m->count = count - at < limit ? count - at : limit;
+		int status = client_send(job);
+		if (status == EX_TEMPFAIL)
+			status = drop_write(job);
+		if (status && status != EX_NOUSER) {
+			if (at)
+				complain(status, "the first %zu of %zu recipients have the message",
+				    at, count);
+			return status;
+		}
+		refused = status ? status : refused;
+	}
+	return refused;
+}
+
 static int
 send_message(struct job *job)
 {
@@ -183,8 +210,7 @@ send_message(struct job *job)
 	if (!job->envelope.count)
 		return complain(EX_USAGE,
 		    "no recipients: name them as arguments, or give -t and a message with To:");
-	status = client_send(job);
-	return status == EX_TEMPFAIL ? drop_write(job) : status;
+	return send_in_parts(job);
 }
 
 static int

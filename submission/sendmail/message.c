@@ -76,18 +76,27 @@ message_add_recipients(struct job *job, struct slice list, bool strict)
 /* --- reading --- */
 
 static int
-read_all(struct job *job, struct buf *raw)
+check_size(const struct job *job, const struct buf *text)
 {
 	size_t limit = (size_t)job->conf->message_size_limit;
+
+	if (limit && buf_len(text) > limit)
+		return complain(
+		    EX_DATAERR, "message is larger than message_size_limit (%zu bytes)", limit);
+	return EX_OK;
+}
+
+static int
+read_all(struct job *job, struct buf *raw)
+{
 	ptrdiff_t n;
 
 	do {
 		n = buf_read(raw, STDIN_FILENO, 65536);
 		if (n < 0)
 			return complain(EX_IOERR, "standard input: %s", err_str((int)n));
-		if (limit && buf_len(raw) > limit)
-			return complain(EX_DATAERR,
-			    "message is larger than message_size_limit (%zu bytes)", limit);
+		if (check_size(job, raw))
+			return EX_DATAERR;
 	} while (n > 0);
 	return EX_OK;
 }
@@ -302,6 +311,8 @@ message_read(struct job *job)
 		buf_free(&raw);
 		status = convert_header(job, buf_slice(&lines));
 	}
+	if (!status) /* CRLF and what was added count too: else pickup would find it too large */
+		status = check_size(job, &job->content);
 	if (!status)
 		look_at_body(job);
 	buf_free(&raw);
