@@ -138,3 +138,35 @@ def test_verdict_of_another(make_instance, session, code):
     assert len(commits) == 1 and got == code
     i.wait_log(f" smtp-message .* code={code} ")
     assert i.log().count(" odd-verdict ") == (code == 451)
+
+
+def test_a_verdict_that_ends_the_session(make_instance):
+    """421 for the first of many recipients, with a word about another: what the transaction had is not looked at again."""
+    i, many = make_instance(start=False), 100
+    i.services = [f"127.0.0.1:{i.port['lmtp']} inet n - y - - smtpd -o service_protocol=lmtp"]
+    i.write()
+    i.start()
+    with smtplib.LMTP("127.0.0.1", i.port["lmtp"], timeout=60 * SLOW) as client:
+        client.ehlo("client.test")
+        receiver = Receiver("smtpd-child", pid_of(i, "smtpd-child"))
+        with receiver.link("qmgr") as channel:
+            def answer():
+                while data := channel.recv(65536):
+                    number, transaction = struct.unpack_from("<HI", data)
+                    if number == BY_NAME["mail_commit"].number:
+                        word = struct.pack("<IB", many - 1, 2) + text(b"5.0.0") + text(b"no") + text(b"") + text(b"")
+                        send(channel, struct.pack("<HIH", BY_NAME["mail_result"].number, transaction, 421) + text(b"4.3.0")
+                             + text(b"gone") + text(b"") + text(b"") + struct.pack("<I", 1) + text(word))
+
+            channel.settimeout(None)
+            threading.Thread(target=answer, daemon=True).start()
+            assert client.mail("s@example.test")[0] == 250
+            for _ in range(many):
+                assert client.rcpt("u1@example.test", ["ORCPT=rfc822;" + "x" * 400])[0] == 250
+            client.putcmd("DATA")
+            assert client.getreply()[0] == 354
+            client.send("Subject: x\r\n\r\nx\r\n.\r\n")
+            assert client.getreply()[0] == 421
+            with pytest.raises(smtplib.SMTPServerDisconnected):
+                client.getreply()
+            channel.shutdown(socket.SHUT_RDWR)

@@ -421,6 +421,51 @@ def test_connection_limit(make_instance):
         w.close()
 
 
+@pytest.mark.parametrize("half_closed", [True, False], ids=["half-closed", "open"])
+def test_no_room_is_not_the_fault_of_the_client(make_instance, half_closed):
+    """Content waits for its file: neither the end of the client's stream nor the rate of its data ends the session."""
+    i = make_instance(main={"smtpd_min_data_rate_window": "1s"})
+    body = b"Subject: no-room\r\n\r\n" + (b"w" * 70 + b"\r\n") * 1400
+    w = Wire(i.port["smtp"])
+    w.say(EHLO)
+    assert w.code(b"MAIL FROM:<a@client.example>\r\n") == 250
+    assert w.code(b"RCPT TO:<u1@example.test>\r\n") == 250
+    qmgr = i.pids("qmgr")[0]
+    os.kill(qmgr, 19)
+    try:
+        w.send(b"BDAT %d LAST\r\n" % len(body) + body[:80000])
+        time.sleep(0.5)  # that is more than is kept, and all of it is taken
+        w.send(body[80000:] + b"QUIT\r\n")
+        if half_closed:
+            w.sock.shutdown(socket.SHUT_WR)
+        time.sleep(3.5)
+    finally:
+        os.kill(qmgr, 18)
+    assert w.reply().startswith(b"250 2.0.0") and w.reply().startswith(b"221 ") and not w.rest()
+    w.close()
+    last(i, b"Subject: no-room")
+
+
+def test_the_time_of_a_client_begins_with_our_answer(make_instance):
+    i = make_instance(main={"smtpd_timeout": "3s"})
+    w = Wire(i.port["smtp"])
+    w.say(EHLO)
+    assert w.code(b"MAIL FROM:<a@client.example>\r\n") == 250
+    assert w.code(b"RCPT TO:<u1@example.test>\r\n") == 250
+    assert w.code(b"DATA\r\n") == 354
+    qmgr = i.pids("qmgr")[0]
+    os.kill(qmgr, 19)
+    try:
+        w.send(b"Subject: late\r\n\r\nx\r\n.\r\n")
+        time.sleep(4)
+    finally:
+        os.kill(qmgr, 18)
+    assert w.reply().startswith(b"250 ")
+    time.sleep(0.5)
+    assert w.say(b"NOOP\r\n").startswith(b"250 ")
+    w.close()
+
+
 def test_queue_manager_dies(make_instance):
     """The session goes on with 451, and mail flows again when qmgr is back."""
     i = make_instance(allow_deaths=True)

@@ -52,12 +52,17 @@ in_content(const struct session *s)
 	return state == SMTP_DATA || state == SMTP_CHUNK;
 }
 
-/* smtpd_min_data_rate is about the time in which content is owed: between two BDAT none is. */
+/* What the client owes, it owes from our answer on: the time of a command begins with that, and
+ * smtpd_min_data_rate is about the time in which content is owed: between two BDAT and while we
+ * have no room for it none is. */
 static void
-watch_rate(struct session *s)
+watch_client(struct session *s)
 {
-	bool now = in_content(s);
+	bool waits = s->wait != WAIT_FOR_NOTHING, now = in_content(s) && !waits;
 
+	if (s->waited && !waits)
+		s->last_input = ev_now_us();
+	s->waited = waits;
 	if (now && !s->in_content)
 		s->window_start = ev_now_us() - s->window_used;
 	else if (!now && s->in_content)
@@ -76,7 +81,7 @@ session_leave(struct session *s)
 		    s->engine, &REPLY(421, "4.3.2", "Service is restarting, come back at once"));
 		s->depth--;
 	}
-	watch_rate(s);
+	watch_client(s);
 	session_flush(s);
 	if (is_over(s)) {
 		session_free(s);

@@ -17,7 +17,8 @@ enum session_wait {
 	WAIT_FOR_BCC,  /* DATA: where always_bcc goes */
 	WAIT_FOR_TURN, /* DATA: the end of commits that are under way */
 	WAIT_FOR_AUTH,
-	WAIT_FOR_FILE, /* the end of data: the spool file that was asked for */
+	WAIT_FOR_ROOM, /* content: the spool file that was asked for */
+	WAIT_FOR_FILE, /* the end of data: the same */
 	WAIT_FOR_COMMIT,
 };
 
@@ -85,7 +86,7 @@ struct session {
 	int64_t opened, last_input, asked;
 	int64_t window_start, window_used; /* of smtpd_min_data_rate; used: before a pause */
 	uint64_t window_bytes;
-	bool in_content; /* at the last look */
+	bool in_content, waited; /* at the last look */
 	/* for the log */
 	unsigned messages, recipients, rejects;
 };

@@ -161,8 +161,10 @@ session_data_bytes(void *ctx, struct smtp_server *e, struct slice bytes)
 		more = more && !s->mail.wait;
 	}
 	pass_failure(s);
-	if (!more)
+	if (!more) {
+		session_waits(s, WAIT_FOR_ROOM);
 		smtp_server_pause(e);
+	}
 }
 
 /* --- the end of data --- */
@@ -271,6 +273,7 @@ on_ready(void *ctx)
 	if (s->wait == WAIT_FOR_FILE) {
 		send_envelope(s);
 	} else {
+		s->wait = WAIT_FOR_NOTHING;
 		pass_failure(s);
 		smtp_server_resume(s->engine);
 	}
@@ -305,9 +308,10 @@ answer_each(struct session *s, const struct reply *r, const struct msg_list *res
 {
 	struct smtp_rcpt *rcpt = STAILQ_FIRST(&smtp_server_tx(s->engine)->rcpts), *next;
 
-	for (; rcpt; rcpt = next) {
+	/* the last answer ends the transaction, and one of 421 the session */
+	for (; rcpt && !s->closing; rcpt = next) {
 		struct reply each = rcpt_reply(rcpt->user, r, results);
-		next = STAILQ_NEXT(rcpt, next); /* the last answer ends the transaction */
+		next = STAILQ_NEXT(rcpt, next);
 		smtp_server_answer_commit_rcpt(s->engine, &each);
 	}
 }
@@ -366,6 +370,8 @@ session_tx_end(void *ctx, struct smtp_server *e)
 	turn_leave(s);
 	rcpt_cancel(&s->question);
 	mail_abort(&s->mail);
+	if (s->wait == WAIT_FOR_ROOM)
+		s->wait = WAIT_FOR_NOTHING;
 	s->bcc = NULL;
 }
 
@@ -418,6 +424,11 @@ session_wait_expired(struct session *s)
 		request_end(&s->request);
 		smtp_server_answer_auth_failed(
 		    s->engine, &REPLY(454, "4.7.0", "Temporary authentication failure"));
+		break;
+	case WAIT_FOR_ROOM:
+		mail_abort(&s->mail);
+		smtp_server_fail_data(s->engine, &late);
+		smtp_server_resume(s->engine);
 		break;
 	case WAIT_FOR_FILE:
 	case WAIT_FOR_COMMIT:

@@ -107,6 +107,7 @@ smtp_tx_end(struct smtp_server *s)
 	STAILQ_INIT(&s->tx.rcpts);
 	s->candidate = NULL;
 	s->commit_answers = 0;
+	s->paused = false; /* it was for this content */
 }
 
 void

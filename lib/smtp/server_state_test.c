@@ -259,6 +259,26 @@ shutdown_and_failures(void **state)
 	owner_close(&o);
 }
 
+/* The owner waits for room, and what waits for it goes with the transaction. */
+static void
+pause_and_failure(void **state)
+{
+	struct smtp_policy p = base_policy;
+	struct owner o;
+
+	(void)state;
+	p.mend_bare_lf = true; /* so that the content comes in more than one run */
+	owner_open(&o, &p, false);
+	feed(&o, SLICE_LIT("EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<a@b>\r\n"));
+	buf_clear(&o.out);
+	o.pauses = true;
+	smtp_server_feed(o.s, SLICE_LIT("BDAT 9 LAST\r\na\nb\nc\rd\r\nNOOP\r\n"));
+	buf_add(&o.out, buf_slice(smtp_server_output(o.s)));
+	check_text("pause", "replies", &o.out,
+	    "550 5.5.2 Error: bare <CR> received: lines end in <CR><LF>\n250 2.0.0 Ok\n");
+	owner_close(&o);
+}
+
 static void
 with_words(void **state)
 {
@@ -294,6 +314,7 @@ main(void)
 		cmocka_unit_test(auth),
 		cmocka_unit_test(impatient_clients),
 		cmocka_unit_test(shutdown_and_failures),
+		cmocka_unit_test(pause_and_failure),
 		cmocka_unit_test(with_words),
 	};
 

@@ -21,7 +21,8 @@ enum pending_op { NOTHING, MAIL_OP, RCPT_OP, DATA_OP, COMMIT_OP, AUTH_OP, TLS_OP
 
 struct owner {
 	struct smtp_server *s;
-	bool later; /* answer after the feed, not inside the operation */
+	bool later;  /* answer after the feed, not inside the operation */
+	bool pauses; /* has no room for content */
 	enum pending_op pending;
 	struct buf log, content, out;
 	char verdict[ADDRESS_BUF_SIZE]; /* the address or the SASL bytes asked about */
@@ -202,6 +203,8 @@ op_data_bytes(void *ctx, struct smtp_server *s, struct slice bytes)
 
 	assert_true(smtp_server_tx(s)->active && bytes.n > 0);
 	buf_add(&o->content, bytes);
+	if (o->pauses)
+		smtp_server_pause(s);
 }
 
 static inline void
