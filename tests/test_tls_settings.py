@@ -171,3 +171,17 @@ def test_lines_about_handshakes(to_sink, tmp_path, level, lines):  # noqa: F811
     i.wait_log(" disconnect ", count=5)  # four of the start, and this one
     seen = [line for line in i.log().splitlines() if re.search(r" (tls|smtp-tls) .*protocol=TLSv1", line)]
     assert len(seen) == lines, seen
+
+
+def test_a_certificate_that_cannot_be_used(make_instance, tmp_path):
+    """What cannot be is not offered, and who asks is told so: a hang-up behind 220 would keep the mail of that client out."""
+    tmp_path.chmod(0o755)
+    bad = tmp_path / "bad.pem"
+    bad.write_text("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
+    i = make_instance(main={"smtpd_tls_cert_file": bad, "smtpd_tls_key_file": bad})
+    with smtplib.SMTP("127.0.0.1", i.port["smtp"], timeout=20 * SLOW) as c:
+        c.ehlo("client.test")
+        assert not c.has_extn("starttls")
+        assert c.docmd("STARTTLS") == (454, b"4.7.0 TLS not available due to temporary reason")
+        c.sendmail("a@client.test", ["u1@example.test"], "Subject: in-clear\r\n\r\nx\r\n")
+    assert i.wait_log(" certificate-unusable .*remedy=")

@@ -380,6 +380,8 @@ session_open(struct service *service, struct msg *m)
 	s->stopping = service->d->stopping;
 	s->engine =
 	    smtp_server_new(s->local ? &s->policy->local : &s->policy->net, &session_ops, s);
+	if (!tls_set_ctx(&service->tls))
+		smtp_server_without_tls(s->engine);
 	mail_init(&s->mail, &service->receiver, &session_mail_ops, s);
 	TAILQ_INSERT_TAIL(&service->sessions, s, next);
 	log_event(

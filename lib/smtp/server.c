@@ -49,7 +49,7 @@ smtp_offers(const struct smtp_server *s, enum smtp_extension e)
 		return false;
 	switch (e) {
 	case SMTP_EXT_STARTTLS:
-		return !s->tls;
+		return !s->tls && !s->no_tls;
 	case SMTP_EXT_AUTH:
 		return !s->authenticated && (s->tls || !s->policy->auth_needs_tls);
 	case SMTP_EXT_BINARYMIME:
@@ -150,6 +150,12 @@ smtp_send(struct smtp_server *s, const struct reply *r)
 		s->wait = WAIT_DELAY;
 		s->ops->delay(s->ctx, s, p->error_delay_ms);
 	}
+}
+
+void
+smtp_server_without_tls(struct smtp_server *s)
+{
+	s->no_tls = true;
 }
 
 void

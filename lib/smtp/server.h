@@ -168,6 +168,8 @@ struct smtp_server *smtp_server_new(
 /* Ends a transaction under way (tx_end), then frees and nulls. */
 void smtp_server_free(struct smtp_server **s);
 
+/* Before the greeting: there is no certificate now, so STARTTLS is neither offered nor tried. */
+void smtp_server_without_tls(struct smtp_server *s);
 /* The session begins: puts the greeting into the output. under_tls for implicit TLS. */
 void smtp_server_greet(struct smtp_server *s, bool under_tls);
 /* Instead: refuses the client (554 or 421). After 554 it may send QUIT, as RFC 5321 3.1 says. */

@@ -17,6 +17,10 @@ smtp_do_starttls(struct smtp_server *s, struct slice args)
 		SMTP_SAY(s, 554, "5.5.1", "Error: TLS already active");
 		return;
 	}
+	if (s->no_tls && s->policy->extensions & SMTP_EXT_STARTTLS) {
+		SMTP_SAY(s, 454, "4.7.0", "TLS not available due to temporary reason");
+		return;
+	}
 	if (!smtp_offers(s, SMTP_EXT_STARTTLS)) {
 		SMTP_SAY(s, 502, "5.5.1", "Error: TLS is not offered");
 		return;

@@ -27,6 +27,7 @@ struct smtp_server {
 	enum smtp_wait wait;
 	bool running, paused;
 	bool esmtp, tls, authenticated;
+	bool no_tls;      /* STARTTLS cannot be: 454 */
 	bool early;       /* the client spoke before the greeting */
 	bool auth_active; /* between auth_start and a verdict */
 	unsigned errors, junk;

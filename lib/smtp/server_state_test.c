@@ -280,6 +280,21 @@ pause_and_failure(void **state)
 }
 
 static void
+without_tls(void **state)
+{
+	struct owner o;
+
+	(void)state;
+	owner_open(&o, &base_policy, false);
+	smtp_server_without_tls(o.s);
+	feed(&o, SLICE_LIT("EHLO c\r\nSTARTTLS\r\nMAIL FROM:<a@b>\r\n"));
+	assert_int_equal(count(&o.out, "250-STARTTLS"), 0);
+	assert_int_equal(count(&o.out, "454 4.7.0"), 1);
+	assert_int_equal(count(&o.out, "250 2.1.0 Ok"), 1);
+	owner_close(&o);
+}
+
+static void
 with_words(void **state)
 {
 	struct smtp_policy p = submission_policy();
@@ -315,6 +330,7 @@ main(void)
 		cmocka_unit_test(impatient_clients),
 		cmocka_unit_test(shutdown_and_failures),
 		cmocka_unit_test(pause_and_failure),
+		cmocka_unit_test(without_tls),
 		cmocka_unit_test(with_words),
 	};
 
