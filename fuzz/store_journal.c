@@ -1,8 +1,8 @@
 /*
  * The store's parsers: the journal (raw, and as sound frames whose records are applied to a
  * folder), dovecot-uidlist and dovecot-keywords, folder names, names of message files ('F'). The
- * first byte chooses. Whatever is read, the folder's invariants hold and names survive a round
- * trip.
+ * first byte chooses. Whatever is read, the folder's invariants hold, names survive a round trip,
+ * and the journal that a compaction would write gives the same folder again.
  */
 #include "store/internal.h"
 
@@ -34,6 +34,105 @@ check_folder(struct folder *f)
 		abort();
 }
 
+static bool
+same_text(const char *a, const char *b)
+{
+	return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+static void
+same_slots(struct folder *f, struct folder *g)
+{
+	for (size_t i = 0; i < f->slot_count; i++) {
+		const struct slot *a = &f->slots[i], *b = folder_slot(g, a->m.uid);
+
+		if (a->state & SLOT_DEAD)
+			continue;
+		if (!b || a->m.flags != b->m.flags || a->m.keywords != b->m.keywords ||
+		    a->m.modseq != b->m.modseq || a->m.emailid != b->m.emailid ||
+		    a->m.savedate != b->m.savedate || a->state != b->state ||
+		    a->base_len != b->base_len ||
+		    !slice_eq(
+			slice(slot_name(f, a), a->name_len), slice(slot_name(g, b), b->name_len)))
+			abort();
+	}
+}
+
+/* The expunges that a client may still be told, in their order. */
+static const struct vanished *
+next_vanished(const struct folder *f, size_t *at)
+{
+	while (*at < f->vanished_count && f->vanished[*at].modseq <= f->history)
+		(*at)++;
+	return *at < f->vanished_count ? &f->vanished[(*at)++] : NULL;
+}
+
+static void
+same_history(struct folder *f, const struct folder *g)
+{
+	size_t i = 0, j = 0;
+	const struct vanished *a, *b;
+
+	do {
+		a = next_vanished(f, &i);
+		b = next_vanished(g, &j);
+		if (!a != !b || (a && (a->uid != b->uid || a->modseq != b->modseq)))
+			abort();
+		if (a && folder_slot(f, a->uid))
+			abort();
+	} while (a);
+}
+
+static void
+same_rest(struct folder *f, struct folder *g)
+{
+	for (unsigned i = 0; i < STORE_KEYWORDS; i++)
+		if (!same_text(f->keywords[i], g->keywords[i]))
+			abort();
+	for (const struct meta *a = f->meta, *b; a; a = a->next) {
+		for (b = g->meta; b && !slice_eq(a->key, b->key); b = b->next)
+			;
+		if (!b || !slice_eq(a->value, b->value))
+			abort();
+	}
+	for (size_t i = 0, j = 0; i < f->uidl_count; i++) {
+		if (!folder_slot(f, f->uidls[i].uid))
+			continue;
+		if (j == g->uidl_count || g->uidls[j].uid != f->uidls[i].uid ||
+		    strcmp(g->uidls[j].text, f->uidls[i].text) != 0)
+			abort();
+		j++;
+	}
+}
+
+static void
+compacted(struct folder *f)
+{
+	struct folder g = { .store = f->store, .uidnext = 1, .modseq = 1 };
+	struct journal_header head;
+	struct buf b = { 0 };
+	bool damaged;
+
+	TAILQ_INIT(&g.views);
+	f->head = (struct journal_header){ 7, 8, 9 };
+	folder_snapshot(f, &b);
+	if (journal_get_header(buf_slice(&b), &head) < 0 || head.mailboxid != 7 ||
+	    head.uidvalidity != 8 || head.generation != 9)
+		abort();
+	buf_consume(&b, JOURNAL_HEADER);
+	if (journal_parse(buf_slice(&b), folder_apply, &g, &damaged) != buf_len(&b) || damaged)
+		abort();
+	check_folder(&g);
+	if (f->live != g.live || f->unseen != g.unseen || f->deleted != g.deleted ||
+	    f->uidnext != g.uidnext || f->modseq != g.modseq || f->history != g.history)
+		abort();
+	same_slots(f, &g);
+	same_history(f, &g);
+	same_rest(f, &g);
+	folder_clear(&g);
+	buf_free(&b);
+}
+
 static void
 apply(struct slice in, bool frame)
 {
@@ -53,6 +152,7 @@ apply(struct slice in, bool frame)
 	check_folder(&f);
 	folder_pack(&f);
 	check_folder(&f);
+	compacted(&f);
 	folder_clear(&f);
 	buf_free(&b);
 }

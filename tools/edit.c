@@ -24,14 +24,13 @@ is_named(struct slice line, const char *name)
 static void
 keep_comments(struct slice part, bool comment_out, struct buf *out)
 {
-	struct slice line, bare;
+	struct slice line;
 	bool newline;
 
 	while (part.n) {
 		newline = slice_find(part, '\n') >= 0;
 		line = slice_split(&part, '\n');
-		bare = slice_trim(line, true);
-		if (bare.n && bare.p[0] != '#') {
+		if (!conf_line_ignored(line)) {
 			if (!comment_out)
 				continue;
 			(void)buf_add_byte(out, '#');

@@ -18,6 +18,7 @@ static const struct {
 	{ EDIT_SET, "b = 2", "a", "1", "b = 2\na = 1\n", 0 },
 	{ EDIT_SET, "# c\na=0\nb = 2\n", "a", "1", "# c\na = 1\nb = 2\n", 1 },
 	{ EDIT_SET, "a = 0\n  more\n# c\n  most\nb = 2\n", "a", "1", "a = 1\n# c\nb = 2\n", 1 },
+	{ EDIT_SET, "a = 0\n\f# c\n\v\n more\n", "a", "1", "a = 1\n\f# c\n\v\n", 1 },
 	{ EDIT_SET, "a = 0\nb = 2\na = 3\n# end", "a", "1", "a = 0\nb = 2\na = 1\n# end", 2 },
 	{ EDIT_SET, "a = 0", "a", "1", "a = 1\n", 1 },
 	{ EDIT_SET, "#a = 0\naa = 0\n", "a", "1", "#a = 0\naa = 0\na = 1\n", 0 },

@@ -226,6 +226,8 @@ struct conf_lines {
  * starts. orphan_r: the line is a continuation of nothing. */
 bool conf_lines_next(
     struct conf_lines *lines, struct arena *arena, struct conf_line *line_r, bool *orphan_r);
+/* An empty line or a comment. */
+bool conf_line_ignored(struct slice line);
 
 /* The known name (of params.def) that is nearest to name, or NULL if none is near. */
 const char *conf_nearest(const char *name);

@@ -23,8 +23,8 @@ physical(struct slice in, size_t pos, size_t *next_r)
 	return nl < 0 ? rest : slice_sub(rest, 0, (size_t)nl);
 }
 
-static bool
-is_ignored(struct slice s)
+bool
+conf_line_ignored(struct slice s)
 {
 	size_t i = 0;
 
@@ -53,7 +53,7 @@ join(struct conf_lines *lines, struct slice first, struct buf *out, struct conf_
 	while (pos < lines->in.n) {
 		s = physical(lines->in, pos, &next);
 		number++;
-		if (!is_ignored(s)) {
+		if (!conf_line_ignored(s)) {
 			if (!is_blank(s.p[0]))
 				break;
 			(void)buf_add_byte(out, ' ');
@@ -77,7 +77,7 @@ conf_lines_next(
 		start = lines->at;
 		s = physical(lines->in, start, &lines->at);
 		lines->line++;
-		if (is_ignored(s))
+		if (conf_line_ignored(s))
 			continue;
 		*orphan_r = is_blank(s.p[0]);
 		line_r->line = lines->line;

@@ -100,37 +100,6 @@ users_fold(struct arena *arena, struct slice name)
 	return copy;
 }
 
-/* --- records --- */
-
-static int
-record_decode(struct slice in, struct arena *arena, struct user *user)
-{
-	struct cursor c;
-	uint8_t format;
-
-	in = arena_dup(arena, in);
-	c = cursor(in);
-	format = cursor_u8(&c);
-	user->uid = cursor_u32(&c);
-	user->gid = cursor_u32(&c);
-	user->flags = cursor_u32(&c);
-	user->created = cursor_u64(&c);
-	user->changed = cursor_u64(&c);
-	user->home = cursor_counted(&c, 4096);
-	user->mailbox = cursor_counted(&c, 4096);
-	user->scram256 = cursor_counted(&c, SCRAM_VERIFIER_MAX);
-	user->scram1 = cursor_counted(&c, SCRAM_VERIFIER_MAX);
-	user->crypt = cursor_counted(&c, USERS_CRYPT_MAX);
-	user->sender_count = cursor_u16(&c);
-	if (user->sender_count > USERS_SENDERS_MAX)
-		return ERR_CORRUPT;
-	for (size_t i = 0; i < user->sender_count; i++)
-		user->senders[i] = cursor_counted(&c, 1024);
-	if (cursor_end(&c) < 0 || format != USERS_FORMAT || user->uid == 0 || user->gid == 0)
-		return ERR_CORRUPT;
-	return 0;
-}
-
 /* --- opening --- */
 
 int
@@ -305,7 +274,7 @@ users_read(
 	user_r->name = users_fold(arena, name);
 	key = users_val(user_r->name);
 	err = users_from_lmdb(mdb_get(txn, u->names, &key, &data));
-	return err ? err : record_decode(users_from_val(data), arena, user_r);
+	return err ? err : users_record_decode(arena_dup(arena, users_from_val(data)), user_r);
 }
 
 int
@@ -359,7 +328,7 @@ users_each(struct users *u, int (*each)(void *ctx, const struct user *user), voi
 	while (!err && (err = users_from_lmdb(mdb_cursor_get(walk, &key, &data, MDB_NEXT))) == 0) {
 		struct user user = { 0 };
 		user.name = arena_dup(&arena, users_from_val(key));
-		if (record_decode(users_from_val(data), &arena, &user) < 0)
+		if (users_record_decode(arena_dup(&arena, users_from_val(data)), &user) < 0)
 			damaged = ERR_CORRUPT;
 		else
 			err = each(ctx, &user);

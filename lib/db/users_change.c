@@ -13,25 +13,6 @@
 #include <stdlib.h>
 #include <time.h>
 
-static void
-record_encode(const struct user *user, struct buf *out)
-{
-	buf_add_u8(out, USERS_FORMAT);
-	buf_add_u32(out, user->uid);
-	buf_add_u32(out, user->gid);
-	buf_add_u32(out, user->flags);
-	buf_add_u64(out, user->created);
-	buf_add_u64(out, user->changed);
-	buf_add_counted(out, user->home);
-	buf_add_counted(out, user->mailbox);
-	buf_add_counted(out, user->scram256);
-	buf_add_counted(out, user->scram1);
-	buf_add_counted(out, user->crypt);
-	buf_add_u16(out, (uint16_t)user->sender_count);
-	for (size_t i = 0; i < user->sender_count; i++)
-		buf_add_counted(out, user->senders[i]);
-}
-
 static int
 bump(struct users *u, MDB_txn *txn)
 {
@@ -206,7 +187,7 @@ put(struct users *u, MDB_txn *txn, const struct user *user, unsigned flags)
 	MDB_val key = users_val(user->name), data;
 	int err;
 
-	record_encode(user, &record);
+	users_record_encode(user, &record);
 	data = users_val(buf_slice(&record));
 	err = users_from_lmdb(mdb_put(txn, u->names, &key, &data, flags));
 	/* The first to claim an address gets its mail; others may still send as it. */
@@ -253,8 +234,8 @@ same_record(const struct user *a, const struct user *b)
 	struct buf x = { 0 }, y = { 0 };
 	bool same;
 
-	record_encode(a, &x);
-	record_encode(b, &y);
+	users_record_encode(a, &x);
+	users_record_encode(b, &y);
 	same = slice_eq(buf_slice(&x), buf_slice(&y));
 	buf_wipe(&x);
 	buf_wipe(&y);

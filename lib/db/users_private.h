@@ -38,6 +38,9 @@ int users_finish(MDB_txn *txn, int err) CHECKED;
 struct slice users_fold(struct arena *arena, struct slice name);
 int users_read(struct users *u, MDB_txn *txn, struct slice name, struct arena *arena,
     struct user *user_r) CHECKED;
+/* users_record.c: everything of a user but its name. The fields borrow from in. */
+int users_record_decode(struct slice in, struct user *user_r) CHECKED;
+void users_record_encode(const struct user *user, struct buf *out);
 int users_meta_u64(struct users *u, MDB_txn *txn, const char *name, uint64_t *v_r) CHECKED;
 int users_meta_put_u64(struct users *u, MDB_txn *txn, const char *name, uint64_t v) CHECKED;
 

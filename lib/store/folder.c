@@ -303,6 +303,9 @@ apply_expunge(struct folder *f, const struct record *r)
 		f->dead_records++; /* the assignment; the expunge itself is history worth keeping */
 		folder_note_change(f, r->uid, true, r->modseq);
 	}
+	/* What was expunged was given out before: it is not given again, whatever comes. */
+	if (r->uid >= f->uidnext && r->uid != UINT32_MAX)
+		f->uidnext = r->uid + 1;
 	note_vanished(f, r->uid, r->modseq);
 }
 

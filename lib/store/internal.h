@@ -212,6 +212,8 @@ int folder_open_journal(struct folder *f) CHECKED;
 /* Makes the first journal; -EEXIST if another process was first. */
 int folder_make_journal(struct folder *f, bool use_uidlist) CHECKED;
 void folder_compact_if_due(struct folder *f);
+/* The state as a journal that gives it again. */
+void folder_snapshot(struct folder *f, struct buf *out);
 
 /* scan.c, refresh.c: the state of the directories */
 /* Under the lock: compares with the directories, gives UIDs, commits. */
@@ -250,11 +252,15 @@ struct folder_row {
 	struct store_status status;
 	bool sizes;
 };
+void row_encode(const struct folder_row *r, struct buf *out);
+int row_decode(struct slice in, struct folder_row *out) CHECKED;
 int row_load(struct store *s, const char *disk, struct folder_row *out) CHECKED;
 void row_save(struct folder *f);
 void row_drop(struct store *s, const char *disk);
 /* Message keys: 'A' attributes, 'B' blob. Returns the key in out (32 bytes). */
 struct slice message_key(const struct folder *f, char type, uint32_t uid, int kind, char *out);
+void attr_encode(int64_t date, uint64_t size, struct buf *out);
+int attr_decode(struct slice in, int64_t *date_r, uint64_t *size_r) CHECKED;
 void folder_load_attr(struct folder *f, struct slot *s);
 void folder_save_attr(struct folder *f, const struct slot *s);
 
@@ -268,11 +274,22 @@ int folder_keyword(struct folder *f, struct slice name, bool create);
 /* manage.c */
 int quota_check(struct store *s, uint64_t bytes, uint64_t messages) CHECKED;
 uint64_t email_id(struct slice base);
-/* list.c */
+/* small_files.c: the formats of the small files, and these files themselves */
+enum { SMALL_FILE_MAX = 4 << 20 };
+/* NUL-terminated UTF-8 names; what is none is left out. */
+void subscriptions_parse(struct slice in, struct buf *names);
+int subscriptions_format(struct slice names, struct buf *out) CHECKED;
+int subscriptions_load(struct store *s, struct buf *names) CHECKED;
+/* The uses of a folder in "\Use name" lines, and the lines with others for it. */
+unsigned special_of(struct slice lines, const char *name);
+void special_edit(struct slice lines, const char *name, unsigned bits, struct buf *out);
+/* The next of what the file says; above (or 0) is one that a folder has. Never 0. */
+uint32_t uidvalidity_after(struct slice file, uint32_t above, uint32_t now);
 /* One that no folder had, and above that one. */
 int next_uidvalidity(struct store *s, uint32_t above, uint32_t *out_r) CHECKED;
 int special_load(struct store *s, struct buf *lines, bool *written_r) CHECKED;
 int special_set(struct store *s, const char *name, unsigned bits) CHECKED;
+/* list.c */
 int store_find_disk(struct store *s, const char *name, struct buf *disk) CHECKED;
 
 #endif

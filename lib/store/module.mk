@@ -1,2 +1,3 @@
 $(eval $(call lib,store,mail base,-llmdb -lz -lunistring))
 $(eval $(call fuzz,store_journal,store mail base,-llmdb -lz -lunistring))
+$(eval $(call fuzz,store_files,store mail base,-llmdb -lz -lunistring))

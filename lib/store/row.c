@@ -48,6 +48,54 @@ get_dir(struct cursor *c, struct dir_state *d)
 	d->known = cursor_u8(c) != 0;
 }
 
+void
+row_encode(const struct folder_row *r, struct buf *out)
+{
+	const struct store_status *st = &r->status;
+
+	buf_add_u64(out, r->ino);
+	buf_add_u64(out, r->journal_size);
+	put_dir(out, &r->cur);
+	put_dir(out, &r->new);
+	buf_add_u32(out, st->messages);
+	buf_add_u32(out, st->recent);
+	buf_add_u32(out, st->unseen);
+	buf_add_u32(out, st->deleted);
+	buf_add_u32(out, st->uidnext);
+	buf_add_u32(out, st->uidvalidity);
+	buf_add_u64(out, st->highestmodseq);
+	buf_add_u64(out, st->mailboxid);
+	buf_add_u64(out, st->size);
+	buf_add_u64(out, st->deleted_storage);
+	buf_add_u8(out, r->sizes);
+}
+
+int
+row_decode(struct slice in, struct folder_row *out)
+{
+	struct cursor c = cursor(in);
+	struct store_status *st = &out->status;
+
+	*out = (struct folder_row){ 0 };
+	out->ino = cursor_u64(&c);
+	out->journal_size = cursor_u64(&c);
+	get_dir(&c, &out->cur);
+	get_dir(&c, &out->new);
+	st->messages = cursor_u32(&c);
+	st->recent = cursor_u32(&c);
+	st->unseen = cursor_u32(&c);
+	st->deleted = cursor_u32(&c);
+	st->uidnext = cursor_u32(&c);
+	st->uidvalidity = cursor_u32(&c);
+	st->highestmodseq = cursor_u64(&c);
+	st->mailboxid = cursor_u64(&c);
+	st->size = cursor_u64(&c);
+	st->deleted_storage = cursor_u64(&c);
+	out->sizes = cursor_u8(&c) != 0;
+	/* RFC 9051 9: neither is ever 0 */
+	return cursor_end(&c) < 0 || !st->uidnext || !st->uidvalidity ? ERR_NOT_FOUND : 0;
+}
+
 int
 row_load(struct store *s, const char *disk, struct folder_row *out)
 {
@@ -55,59 +103,49 @@ row_load(struct store *s, const char *disk, struct folder_row *out)
 	struct buf b = { 0 };
 	int rc = index_get(s->index, row_key(disk, keybuf), &b);
 
-	if (rc == 0) {
-		struct cursor c = cursor(buf_slice(&b));
-		struct store_status *st = &out->status;
-		out->ino = cursor_u64(&c);
-		out->journal_size = cursor_u64(&c);
-		get_dir(&c, &out->cur);
-		get_dir(&c, &out->new);
-		st->messages = cursor_u32(&c);
-		st->recent = cursor_u32(&c);
-		st->unseen = cursor_u32(&c);
-		st->deleted = cursor_u32(&c);
-		st->uidnext = cursor_u32(&c);
-		st->uidvalidity = cursor_u32(&c);
-		st->highestmodseq = cursor_u64(&c);
-		st->mailboxid = cursor_u64(&c);
-		st->size = cursor_u64(&c);
-		st->deleted_storage = cursor_u64(&c);
-		out->sizes = cursor_u8(&c) != 0;
-		rc = cursor_end(&c) < 0 ? ERR_NOT_FOUND : 0;
-	}
+	if (rc == 0)
+		rc = row_decode(buf_slice(&b), out);
 	buf_free(&b);
 	return rc;
+}
+
+static void
+row_of(const struct folder *f, struct folder_row *out)
+{
+	struct store_status *st = &out->status;
+
+	*out = (struct folder_row){
+		.ino = f->journal_ino,
+		.journal_size = (uint64_t)f->journal_size,
+		.cur = f->cur,
+		.new = f->new,
+		.sizes = f->total_modseq == f->modseq && f->total_uidnext == f->uidnext,
+	};
+	st->messages = (uint32_t)f->live;
+	for (size_t i = 0; i < f->slot_count; i++)
+		st->recent += (f->slots[i].state & (SLOT_DEAD | SLOT_NEW)) == SLOT_NEW;
+	st->unseen = f->unseen;
+	st->deleted = f->deleted;
+	st->uidnext = f->uidnext;
+	st->uidvalidity = f->head.uidvalidity;
+	st->highestmodseq = f->modseq;
+	st->mailboxid = f->head.mailboxid;
+	st->size = out->sizes ? f->total_size : 0;
+	st->deleted_storage = out->sizes ? f->total_deleted : 0;
 }
 
 void
 row_save(struct folder *f)
 {
 	char keybuf[HIDDEN_MAX + 2];
-	struct buf b = { 0 };
-	bool sizes = f->total_modseq == f->modseq && f->total_uidnext == f->uidnext;
+	struct buf b = { 0 }, old = { 0 };
+	struct folder_row row;
 
 	if (!f->store->index || f->gone || f->scan_due || f->hint_count)
 		return;
-	buf_add_u64(&b, f->journal_ino);
-	buf_add_u64(&b, (uint64_t)f->journal_size);
-	put_dir(&b, &f->cur);
-	put_dir(&b, &f->new);
-	buf_add_u32(&b, (uint32_t)f->live);
-	uint32_t recent = 0;
-	for (size_t i = 0; i < f->slot_count; i++)
-		recent += (f->slots[i].state & (SLOT_DEAD | SLOT_NEW)) == SLOT_NEW;
-	buf_add_u32(&b, recent);
-	buf_add_u32(&b, f->unseen);
-	buf_add_u32(&b, f->deleted);
-	buf_add_u32(&b, f->uidnext);
-	buf_add_u32(&b, f->head.uidvalidity);
-	buf_add_u64(&b, f->modseq);
-	buf_add_u64(&b, f->head.mailboxid);
-	buf_add_u64(&b, sizes ? f->total_size : 0);
-	buf_add_u64(&b, sizes ? f->total_deleted : 0);
-	buf_add_u8(&b, sizes);
+	row_of(f, &row);
+	row_encode(&row, &b);
 	/* Most sessions change nothing: then there is nothing to commit. */
-	struct buf old = { 0 };
 	struct slice key = row_key(f->disk, keybuf);
 	if (index_get(f->store->index, key, &old) < 0 || !slice_eq(buf_slice(&old), buf_slice(&b)))
 		index_put(f->store->index, key, buf_slice(&b));
@@ -124,22 +162,37 @@ row_drop(struct store *s, const char *disk)
 }
 
 void
+attr_encode(int64_t date, uint64_t size, struct buf *out)
+{
+	buf_add_u64(out, (uint64_t)date);
+	buf_add_u64(out, size);
+}
+
+int
+attr_decode(struct slice in, int64_t *date_r, uint64_t *size_r)
+{
+	struct cursor c = cursor(in);
+
+	*date_r = (int64_t)cursor_u64(&c);
+	*size_r = cursor_u64(&c);
+	return cursor_end(&c) < 0 ? ERR_NOT_FOUND : 0;
+}
+
+void
 folder_load_attr(struct folder *f, struct slot *s)
 {
 	char keybuf[32];
 	struct buf b = { 0 };
+	int64_t date;
+	uint64_t size;
 
 	if (s->state & SLOT_LOOKED_UP)
 		return;
 	s->state |= SLOT_LOOKED_UP;
-	if (index_get(f->store->index, message_key(f, 'A', s->m.uid, -1, keybuf), &b) == 0) {
-		struct cursor c = cursor(buf_slice(&b));
-		int64_t date = (int64_t)cursor_u64(&c);
-		uint64_t size = cursor_u64(&c);
-		if (cursor_end(&c) == 0) {
-			s->date = s->date == DATE_UNKNOWN ? date : s->date;
-			s->size = s->size == SIZE_UNKNOWN ? size : s->size;
-		}
+	if (index_get(f->store->index, message_key(f, 'A', s->m.uid, -1, keybuf), &b) == 0 &&
+	    attr_decode(buf_slice(&b), &date, &size) == 0) {
+		s->date = s->date == DATE_UNKNOWN ? date : s->date;
+		s->size = s->size == SIZE_UNKNOWN ? size : s->size;
 	}
 	buf_free(&b);
 }
@@ -150,8 +203,7 @@ folder_save_attr(struct folder *f, const struct slot *s)
 	char keybuf[32];
 	struct buf b = { 0 };
 
-	buf_add_u64(&b, (uint64_t)s->date);
-	buf_add_u64(&b, s->size);
+	attr_encode(s->date, s->size, &b);
 	index_put(f->store->index, message_key(f, 'A', s->m.uid, -1, keybuf), buf_slice(&b));
 	buf_free(&b);
 }

@@ -23,7 +23,7 @@ enum { FRAME_TARGET = 1 << 20 };
 
 struct snapshot {
 	struct folder *f;
-	struct buf out, frame;
+	struct buf *out, frame;
 };
 
 static void
@@ -31,9 +31,9 @@ snap_flush(struct snapshot *s)
 {
 	if (buf_len(&s->frame) == 0)
 		return;
-	size_t mark = journal_begin_frame(&s->out);
-	buf_add(&s->out, buf_slice(&s->frame));
-	journal_end_frame(&s->out, mark);
+	size_t mark = journal_begin_frame(s->out);
+	buf_add(s->out, buf_slice(&s->frame));
+	journal_end_frame(s->out, mark);
 	buf_clear(&s->frame);
 }
 
@@ -89,12 +89,12 @@ snap_history(struct snapshot *s)
 	}
 }
 
-static void
-snapshot(struct snapshot *s)
+void
+folder_snapshot(struct folder *f, struct buf *out)
 {
-	struct folder *f = s->f;
+	struct snapshot snap = { .f = f, .out = out }, *s = &snap;
 
-	journal_put_header(&s->out, &f->head);
+	journal_put_header(out, &f->head);
 	for (unsigned i = 0; i < f->keyword_count; i++) {
 		struct record r = {
 			.type = RECORD_KEYWORD, .uid = i, .name = slice_str(f->keywords[i])
@@ -117,13 +117,14 @@ snapshot(struct snapshot *s)
 	snap_put(
 	    s, &(struct record){ .type = RECORD_FLOOR, .uid = f->uidnext, .modseq = f->modseq });
 	snap_flush(s);
+	buf_free(&s->frame);
 }
 
 /* Writes the state as a new journal, locked from the start, and puts it in place. */
 static int
 install(struct folder *f)
 {
-	struct snapshot s = { .f = f };
+	struct buf out = { 0 };
 	char tmp[64];
 	int rc;
 
@@ -132,10 +133,10 @@ install(struct folder *f)
 	    f->dirfd, tmp, O_RDWR | O_APPEND | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return err_errno();
-	snapshot(&s);
+	folder_snapshot(f, &out);
 	rc = flock(fd, LOCK_EX) < 0 ? err_errno() : 0;
 	if (rc == 0)
-		rc = io_write_all(fd, buf_slice(&s.out));
+		rc = io_write_all(fd, buf_slice(&out));
 	if (rc == 0 && fsync(fd) < 0)
 		rc = err_errno();
 	struct stat st;
@@ -158,11 +159,10 @@ install(struct folder *f)
 			close(f->journal);
 		f->journal = fd;
 		f->journal_ino = st.st_ino;
-		f->journal_size = (off_t)buf_len(&s.out);
+		f->journal_size = (off_t)buf_len(&out);
 		f->dead_records = 0;
 	}
-	buf_free(&s.out);
-	buf_free(&s.frame);
+	buf_free(&out);
 	return rc;
 }
 

@@ -179,6 +179,14 @@ take_field(struct job *job, const struct header_field *f, unsigned seen, bool *d
 }
 
 /* As Postfix has it for mail of this machine: a bare address gets our domain in the header too. */
+static bool
+complete(const struct conf *conf, struct slice body, struct buf *out)
+{
+	return address_complete(body,
+	    conf->append_at_myorigin && *conf->myorigin ? conf->myorigin : NULL,
+	    conf->append_dot_mydomain && *conf->mydomain ? conf->mydomain : NULL, out);
+}
+
 static void
 add_field(struct job *job, const struct header_field *f)
 {
@@ -186,13 +194,9 @@ add_field(struct job *job, const struct header_field *f)
 		"Resent-From", "Resent-Sender", "Resent-Reply-To", "Resent-To", "Resent-Cc",
 		"Resent-Bcc", "Errors-To", "Return-Receipt-To", "Disposition-Notification-To",
 		"Mail-Followup-To", "Apparently-To", NULL };
-	const struct conf *conf = job->conf;
 	struct buf body = { 0 };
 
-	if (is_one_of(f->name, names) &&
-	    address_complete(f->body,
-		conf->append_at_myorigin && *conf->myorigin ? conf->myorigin : NULL,
-		conf->append_dot_mydomain && *conf->mydomain ? conf->mydomain : NULL, &body)) {
+	if (is_one_of(f->name, names) && complete(job->conf, f->body, &body)) {
 		buf_addf(&job->content, "%.*s:", SLICE_ARG(f->name));
 		buf_add(&job->content, buf_slice(&body));
 		buf_add_str(&job->content, "\r\n");
@@ -202,21 +206,27 @@ add_field(struct job *job, const struct header_field *f)
 	buf_free(&body);
 }
 
+/* Of the envelope's sender, which was checked and has no brackets. */
 static void
 add_from(struct job *job, const char *name)
 {
-	struct buf text = { 0 };
+	struct buf text = { 0 }, whole = { 0 };
 	const char *full = job->options.full_name;
+	struct slice sender =
+	    job->envelope.sender.n ? job->envelope.sender : SLICE_LIT("MAILER-DAEMON");
 
 	if (full && *full) {
 		header_add_phrase(&text, slice_str(full));
 		buf_add_byte(&text, ' ');
 	}
-	buf_addf(&text,
-	    strchr(job->options.sender, '@') || !*job->options.sender ? "<%s>" : "<%s@%s>",
-	    *job->options.sender ? job->options.sender : "MAILER-DAEMON", job->conf->myorigin);
-	header_add(&job->content, name, buf_slice(&text));
+	buf_addf(&text, "<%.*s", SLICE_ARG(sender));
+	if (slice_rfind(sender, '@') <= slice_rfind(sender, '"')) /* a local part may have one */
+		buf_addf(&text, "@%s", job->conf->myorigin);
+	buf_add_byte(&text, '>');
+	header_add(&job->content, name,
+	    complete(job->conf, buf_slice(&text), &whole) ? buf_slice(&whole) : buf_slice(&text));
 	buf_free(&text);
+	buf_free(&whole);
 }
 
 static int
@@ -297,25 +307,33 @@ check_sender(struct job *job)
 }
 
 int
-message_read(struct job *job)
+message_take(struct job *job, struct slice raw)
 {
-	struct buf raw = { 0 }, lines = { 0 };
+	struct buf lines = { 0 };
 	int status = check_sender(job);
 
 	if (!status)
 		status = take_envid(job);
-	if (!status)
-		status = read_all(job, &raw);
 	if (!status) {
-		convert_lines(job, buf_slice(&raw), &lines);
-		buf_free(&raw);
+		convert_lines(job, raw, &lines);
 		status = convert_header(job, buf_slice(&lines));
 	}
 	if (!status) /* CRLF and what was added count too: else pickup would find it too large */
 		status = check_size(job, &job->content);
 	if (!status)
 		look_at_body(job);
-	buf_free(&raw);
 	buf_free(&lines);
+	return status;
+}
+
+int
+message_read(struct job *job)
+{
+	struct buf raw = { 0 };
+	int status = read_all(job, &raw);
+
+	if (!status)
+		status = message_take(job, buf_slice(&raw));
+	buf_free(&raw);
 	return status;
 }

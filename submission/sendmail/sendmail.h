@@ -38,6 +38,8 @@ int complain(int status, const char *fmt, ...) PRINTF(2, 3);
 /* message.c: the message from standard input into job->content, its recipients with -t, and what it
  * lacks. An exit status. */
 int message_read(struct job *job);
+/* The same for a message that was read. Pure, but for what it complains of. */
+int message_take(struct job *job, struct slice raw);
 /* Adds one recipient list, as on the command line. EX_USAGE or EX_DATAERR on a bad address. */
 int message_add_recipients(struct job *job, struct slice list, bool strict);
 
