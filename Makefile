@@ -174,6 +174,7 @@ install: all man
 	install -m 755 $(BIN)/bulkhead $(BIN)/sendmail $(DESTDIR)$(SBINDIR)
 	install -m 755 $(BIN)/mailq $(BIN)/newaliases $(DESTDIR)$(BINDIR)
 	install -d $(DESTDIR)$(PREFIX)/lib && ln -sf $(SBINDIR)/sendmail $(DESTDIR)$(PREFIX)/lib/sendmail
+	test -e $(DESTDIR)/etc/aliases || install -m 644 conf/aliases $(DESTDIR)/etc
 	for f in main.cf master.cf; do test -e $(DESTDIR)$(SYSCONFDIR)/$$f || install -m 644 conf/$$f $(DESTDIR)$(SYSCONFDIR); done
 	$(paths) packaging/bulkhead.service.in >$(DESTDIR)$(PREFIX)/lib/systemd/system/bulkhead.service
 	install -m 644 packaging/bulkhead.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/bulkhead.conf

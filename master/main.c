@@ -24,8 +24,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#define EXIT_CONFIG 78 /* sysexits.h: the unit does not try that again by itself */
 #define START_MS 30000 /* what `master -b` waits for all daemons */
 #define KILL_AGAIN_MS 2000
+#define STOP_MARGIN_MS 10000 /* after stop_timeout, to end what is left and the log */
 
 int64_t
 master_now_ms(void)
@@ -72,10 +74,14 @@ on_stop_deadline(void *arg)
 void
 master_stop(struct master *m)
 {
+	char state[80];
+
 	if (m->stopping)
 		return;
 	m->stopping = true;
-	notify("STOPPING=1");
+	snprintf(state, sizeof(state), "STOPPING=1\nEXTEND_TIMEOUT_USEC=%lld",
+	    (long long)(m->set->conf->stop_timeout + STOP_MARGIN_MS) * 1000);
+	notify(state); /* the manager's own limit may be less than stop_timeout */
 	log_event(LOG_stopping, "processes=%zu", services_alive(m));
 	log_flush();
 	ev_timer_set(m->base, &m->stop_timer, m->set->conf->stop_timeout, on_stop_deadline, m);
@@ -238,8 +244,10 @@ load_or_die(struct master *m)
 	struct buf problems = { 0 };
 
 	if (!config_load(m, &problems)) {
-		fprintf(stderr, "%.*s", SLICE_ARG((struct slice)buf_slice(&problems)));
-		die("the configuration in %s has errors: correct the lines above", m->config_dir);
+		fprintf(stderr,
+		    "%.*smaster: the configuration in %s has errors: correct the lines above\n",
+		    SLICE_ARG((struct slice)buf_slice(&problems)), m->config_dir);
+		exit(EXIT_CONFIG);
 	}
 	if (buf_len(&problems))
 		fprintf(stderr, "%.*s", SLICE_ARG((struct slice)buf_slice(&problems)));

@@ -462,16 +462,57 @@ def test_log_as_json_on_stderr(make_instance):
     assert events["smtp-message"]["code"] in (250, "250") and events["smtp-message"]["role"] == "smtpd-child"
 
 
-def test_log_file_is_rotated(make_instance):
-    """As packaging/bulkhead.logrotate does: rename, reload. No line is lost, none goes to the old file afterwards."""
+@pytest.mark.parametrize("how", ["reload", "reopen"])
+def test_log_file_is_rotated(make_instance, how):
+    """Rename, then reload, or log --reopen as packaging/bulkhead.logrotate does, which no mistake in main.cf keeps back. No line
+    is lost, none goes to the old file afterwards."""
     i = make_instance()
     smtp(i, [U1])
     i.wait_log("smtp-disconnect .*messages=1")
     old = i.log_file.rename(str(i.log_file) + ".1")
-    i.reload()
+    if how == "reopen":
+        i.set(smtpd_timeout="soon")
+        assert i.tool("reload", check=False).returncode != 0
+        i.tool("log", "--reopen")
+    else:
+        i.reload()
     smtp(i, [U1])
     i.wait_log("smtp-disconnect .*messages=1")
     assert old.read_text().count("smtp-message") == 1 and i.log().count("smtp-message") == 1
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_lines_for_the_journal_begin_with_their_severity(make_instance, form):
+    """Where standard error is the journal's: those before the log runs, too."""
+    i = make_instance(main={"log_target": "stderr", "log_format": form}, start=False)
+    path = i.folder / "stderr"
+    path.touch()
+    os.environ["JOURNAL_STREAM"] = f"{path.stat().st_dev}:{path.stat().st_ino}"
+    try:
+        i.start()
+    finally:
+        del os.environ["JOURNAL_STREAM"]
+    with pytest.raises(imaplib.IMAP4.error):
+        imap(i, U1, "wrong")
+    smtp(i, [U1])
+    wait(lambda: "smtp-message" in path.read_text() and "auth-failed" in path.read_text())
+    lines = [line for line in path.read_text().splitlines() if "ordinary user" not in line]
+    assert all(re.match(r"<[346]>", line) for line in lines), lines
+    for event, severity in (("certificate-made", 4), ("auth-failed", 4), ("smtp-message", 6)):
+        assert [line[:3] for line in lines if event in line] and all(f"<{severity}>" == line[:3] for line in lines if event in line), lines
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root may be kept out of nothing, bh-log may")
+def test_a_log_that_cannot_start_says_so(make_instance):
+    """On standard error: nobody reads what it would log."""
+    i = make_instance(start=False, allow_deaths=True)
+    i.log_file.parent.chmod(0o700)
+    i.start(wait=False)
+    wait(lambda: "bulkhead/log[" in (i.folder / "stderr").read_text(), 20)
+    text = (i.folder / "stderr").read_text()
+    assert re.search(r"bulkhead/log\[\d+\]: error: start-failed service=log step=jail reason=.*remedy=", text), text
+    i.log_file.parent.chmod(0o755)
+    i.wait_ready()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -553,6 +594,19 @@ def test_sd_notify(make_instance, tmp_path):
         i.stop()
         while not any("STOPPING=1" in g for g in got):
             got.append(s.recv(4096).decode())
+        # stop_timeout = 20 s and what ends the rest, should the manager's own limit be less
+        assert "STOPPING=1\nEXTEND_TIMEOUT_USEC=30000000" in got
+
+
+def test_a_mistake_in_the_configuration_has_a_status_of_its_own(make_instance):
+    """78, by which the unit knows that trying again is no use; anything else is tried again."""
+    i = make_instance(main={"smtpd_timeout": "soon"}, start=False)
+    done = subprocess.run([BIN / "master", "-c", i.etc], capture_output=True, text=True, timeout=60 * SLOW)
+    assert done.returncode == 78 and re.search(r"main\.cf:\d+: smtpd_timeout.*\n(.*\n)*master: the configuration in .* has errors", done.stderr), done
+    assert re.search(r"^RestartPreventExitStatus=78$", (ROOT / "packaging/bulkhead.service.in").read_text(), re.M)
+    i.set(smtpd_timeout="10s", data_directory="/proc/nowhere")
+    done = subprocess.run([BIN / "master", "-c", i.etc], capture_output=True, text=True, timeout=60 * SLOW)
+    assert done.returncode == 1 and "/proc/nowhere" in done.stderr, done
 
 
 # --- packaging ---
@@ -569,7 +623,8 @@ def test_install_is_complete(tmp_path):
     daemons = {"master", "pam"} | set(rows)
     want = {f"usr/local/libexec/bulkhead/{d}" for d in daemons}
     want |= {"usr/local/sbin/bulkhead", "usr/local/sbin/sendmail", "usr/local/lib/sendmail", "usr/local/bin/mailq", "usr/local/bin/newaliases",
-             "usr/local/lib/systemd/system/bulkhead.service", "etc/logrotate.d/bulkhead", "usr/local/lib/sysusers.d/bulkhead.conf"}
+             "usr/local/lib/systemd/system/bulkhead.service", "etc/logrotate.d/bulkhead", "usr/local/lib/sysusers.d/bulkhead.conf",
+             "etc/pam.d/bulkhead", "etc/aliases"}
     want |= {f"usr/local/share/man/man8/{d}.8" for d in daemons | {"bulkhead"}}
     want |= {f"usr/local/share/man/man1/{t}.1" for t in ("sendmail", "mailq", "newaliases")}
     want |= {f"usr/local/share/man/man5/{t}.5" for t in ("main.cf", "master.cf", "aliases")}

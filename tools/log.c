@@ -1,6 +1,6 @@
 /*
  * `bulkhead log`: what the events of the log mean, and what to do about them, as bulkhead-log(5)
- * has it. Runs as the caller; reads nothing but its own table.
+ * has it; and the word to the log daemon that its file was rotated. Runs as the caller.
  */
 #include "daemon/log.h"
 #include "queue/advice.h"
@@ -49,20 +49,26 @@ int
 cmd_log(struct tool *t, int argc, char **argv)
 {
 	static const struct option options[] = { { "explain", no_argument, NULL, 'e' },
-		{ "list", no_argument, NULL, 'l' }, { NULL, 0, NULL, 0 } };
-	bool list = false, ask = false;
+		{ "list", no_argument, NULL, 'l' }, { "reopen", no_argument, NULL, 'r' },
+		{ NULL, 0, NULL, 0 } };
+	static const char *const rotated[] = { "log", "reopen" };
+	bool list = false, ask = false, reopen = false;
 	int c, status = 0;
 
-	(void)t;
-	while ((c = getopt_long(argc, argv, "+el", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "+elr", options, NULL)) != -1) {
 		if (c == '?')
 			return 64;
 		list = list || c == 'l';
 		ask = ask || c == 'e';
+		reopen = reopen || c == 'r';
 	}
-	if (list == ask || ask != (optind < argc)) {
-		tool_say("usage: bulkhead log --list | --explain EVENT|CODE...");
+	if (list + ask + reopen != 1 || ask != (optind < argc)) {
+		tool_say("usage: bulkhead log --list | --explain EVENT|CODE... | --reopen");
 		return 64;
+	}
+	if (reopen) {
+		status = control_call(t, rotated, 2, false, NULL);
+		return status < 0 ? 69 : status;
 	}
 	if (list)
 		for (size_t i = 0; i < LOG_EVENT_COUNT; i++)

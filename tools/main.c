@@ -37,7 +37,8 @@ static const struct {
 	{ "map", cmd_map, "build FILE... | aliases FILE... | query TABLE KEY | check TABLE..." },
 	{ "aliases", cmd_newaliases, "check and build the tables of alias_database" },
 	{ "trace", cmd_trace, "[-f FILE] QUEUEID  the way of one message" },
-	{ "log", cmd_log, "--list | --explain EVENT|CODE...  what the log means, and what to do" },
+	{ "log", cmd_log,
+	    "--list | --explain EVENT|CODE... | --reopen  what the log means, and what to do" },
 	{ "security", cmd_control, "each process, its jail, and what it found by trying" },
 };
 

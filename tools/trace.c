@@ -247,7 +247,9 @@ cmd_trace(struct tool *t, int argc, char **argv)
 	err = search(trace, path);
 	if (err)
 		tool_say("%s: %s: name the log file with -f%s", path, err_str(err),
-		    err == -EACCES ? ", or become root" : "");
+		    err == -EACCES   ? ", or become root"
+		    : err == -ENOENT ? "; journalctl -u bulkhead >FILE makes one of the journal"
+				     : "");
 	else if (!trace->n)
 		tool_say("%s: no line names %s: is the id complete, and the log not rotated away?",
 		    path, trace->id);

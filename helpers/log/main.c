@@ -35,6 +35,7 @@ struct log_state {
 	struct ev_timer rest;
 	bool armed;
 	bool failing; /* the last write failed: the timer tries again */
+	bool journal; /* it has standard error, and takes a severity before each line */
 	bool absent;  /* no syslogd: lines go to stderr until a successor finds one */
 	struct ev_timer again;
 	struct buf pending;
@@ -122,11 +123,10 @@ tell_dropped(struct log_state *s)
 static void
 to_syslog(struct log_state *s, const struct log_line *l)
 {
-	static const int severity[] = { 7, 6, 4, 3 };
 	struct buf line = { 0 };
-	unsigned level = l->record->level > 3 ? 3 : l->record->level;
 
-	buf_addf(&line, "<%d>", facility_of(s->d->conf->syslog_facility) * 8 + severity[level]);
+	buf_addf(&line, "<%d>",
+	    facility_of(s->d->conf->syslog_facility) * 8 + log_severity(l->record->level));
 	format_syslog(&line, l);
 	if (send(s->out, buf_slice(&line).p, buf_len(&line), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
 		if (errno == ECONNREFUSED || errno == ENOTCONN || errno == ECONNRESET) {
@@ -200,6 +200,8 @@ one_record(struct log_state *s, const struct log_line *l)
 		lose(s, l->record);
 		return;
 	}
+	if (s->journal && s->out == STDERR_FILENO)
+		buf_addf(&s->pending, "<%d>", log_severity(l->record->level));
 	if (c->log_format == CONF_LOG_FORMAT_JSON)
 		format_json(&s->pending, l);
 	else
@@ -289,6 +291,7 @@ on_init(struct daemon *d)
 	s.d = d;
 	s.in = -1;
 	s.out = STDERR_FILENO;
+	s.journal = log_stderr_is_journal();
 	s.record = xmalloc(MSG_MAX);
 	d->ctx = &s;
 	gethostname(s.host, sizeof(s.host) - 1);
@@ -317,20 +320,15 @@ on_init(struct daemon *d)
 	return 0;
 }
 
-/* After a rotation (`bulkhead reload`): the same name again, below the root that the directory of
- * the file is. */
+/* After a rotation: the same name again, below the root that the directory of the file is. */
 static void
-on_reload(struct daemon *d, const struct conf *old)
+open_anew(struct daemon *d)
 {
 	struct log_state *s = d->ctx;
 	const char *base = strrchr(d->conf->log_file, '/');
 	int fd;
 
-	if (old->log_target != d->conf->log_target || strcmp(old->log_file, d->conf->log_file))
-		log_event(
-		    LOG_log_target, "reason=\"a changed log_target or log_file needs a restart\"");
-	d->conf->log_target = old->log_target;
-	if (old->log_target != CONF_LOG_TARGET_FILE || !base)
+	if (d->conf->log_target != CONF_LOG_TARGET_FILE || !base)
 		return;
 	flush_pending(s);
 	fd = open(base + 1, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
@@ -340,6 +338,29 @@ on_reload(struct daemon *d, const struct conf *old)
 	}
 	close(s->out);
 	s->out = fd;
+}
+
+static void
+on_reload(struct daemon *d, const struct conf *old)
+{
+	if (old->log_target != d->conf->log_target || strcmp(old->log_file, d->conf->log_file))
+		log_event(
+		    LOG_log_target, "reason=\"a changed log_target or log_file needs a restart\"");
+	d->conf->log_target = old->log_target;
+	open_anew(d);
+}
+
+static void
+on_control(struct daemon *d, struct ipc_chan *ch, uint32_t id, uint32_t uid,
+    const struct slice *words, size_t n)
+{
+	(void)uid;
+	if (n != 2 || !slice_eq_str(words[1], "reopen")) {
+		daemon_control_reply(ch, id, 2, SLICE_LIT("log knows the verb log reopen\n"));
+		return;
+	}
+	open_anew(d);
+	daemon_control_reply(ch, id, 0, SLICE_NULL);
 }
 
 static void
@@ -387,6 +408,7 @@ main(int argc, char **argv)
 		.init = on_init,
 		.message = on_message,
 		.reload = on_reload,
+		.control = on_control,
 		.stop = on_stop,
 		.status = on_status };
 

@@ -378,6 +378,8 @@ send_ready(struct daemon *d)
 static int
 start_failed(struct daemon *d, const char *step, const char *why)
 {
+	if (d->role == ROLE_LOG) /* nobody reads its own socket now */
+		log_init(-1, d->role, LOG_INFO_);
 	log_event(LOG_start_failed, "service=%s step=%s reason=%s", log_cstr(d->service), step,
 	    log_cstr(why));
 	log_flush();

@@ -13,7 +13,9 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -130,11 +132,34 @@ log_event_find(struct slice name)
 	return NULL;
 }
 
+int
+log_severity(unsigned level)
+{
+	static const int severity[] = { 7, 6, 4, 3 };
+
+	return severity[level > LOG_ERROR_ ? LOG_ERROR_ : level];
+}
+
+bool
+log_stderr_is_journal(void)
+{
+	const char *stream = getenv("JOURNAL_STREAM");
+	char own[64];
+	struct stat st;
+
+	if (!stream || fstat(STDERR_FILENO, &st))
+		return false;
+	snprintf(own, sizeof(own), "%ju:%ju", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
+	return !strcmp(stream, own);
+}
+
 static void
 to_stderr(const struct log_event_row *row, const char *text)
 {
 	static const char *const names[] = { "debug", "info", "warning", "error" };
 
+	if (log_stderr_is_journal())
+		fprintf(stderr, "<%d>", log_severity(row->level));
 	fprintf(stderr, "bulkhead/%s[%d]: %s: %s %s\n", role_table[log_role].name, (int)getpid(),
 	    names[row->level], row->name, text);
 }

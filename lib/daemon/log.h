@@ -38,6 +38,12 @@ void log_event(enum log_event event, const char *fmt, ...) PRINTF(2, 3);
 const char *log_value(struct slice s);
 const char *log_cstr(const char *s);
 
+/* The level as syslog(3) counts. */
+int log_severity(unsigned level);
+/* Standard error is the journal's, which takes "<3>" before a line as its severity (sd-daemon(3)).
+ */
+bool log_stderr_is_journal(void);
+
 /* Called by the skeleton: the socket (-1: stderr), who logs, the lowest level that is sent. */
 void log_init(int fd, enum role role, enum log_level threshold);
 /* Sends what was gathered; the skeleton calls it at the end of each loop turn, threads after their
