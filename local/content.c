@@ -191,7 +191,8 @@ content_measure(const struct content *c, struct slice prelude, struct content_si
 }
 
 int
-content_delivered_to(const struct content *c, struct slice address, size_t limit, bool *found_r)
+content_delivered_to(
+    const struct content *c, struct slice address, bool itself, size_t limit, bool *found_r)
 {
 	struct buf copy = { 0 };
 	struct slice head = slice_sub(c->bytes, 0, limit);
@@ -202,12 +203,12 @@ content_delivered_to(const struct content *c, struct slice address, size_t limit
 		err = content_read(c, 0, limit, &copy);
 		head = buf_slice(&copy);
 	}
-	while (!err && head.n) {
+	for (bool first = true; !err && head.n; first = false) {
 		struct slice line = slice_trim(slice_split(&head, '\n'), true);
 
 		if (!line.n)
 			break;
-		if (!slice_has_caseprefix(line, "delivered-to:"))
+		if (!slice_has_caseprefix(line, "delivered-to:") || (first && itself))
 			continue;
 		line = slice_trim(slice_sub(line, 13, line.n), true);
 		if (slice_caseeq(line, address)) {

@@ -40,8 +40,9 @@ int content_write(const struct content *c, struct slice prelude, enum content_fo
 /* The sizes that content_write would report, without writing. Reads the content. */
 int content_measure(
     const struct content *c, struct slice prelude, struct content_sizes *sizes_r) CHECKED;
-/* True if the header of the content has "Delivered-To: address" (at most limit bytes looked at). */
-int content_delivered_to(
-    const struct content *c, struct slice address, size_t limit, bool *found_r) CHECKED;
+/* True if the header of the content has "Delivered-To: address" (at most limit bytes looked at).
+ * itself: what the alias of this address named again; the first line tells that and is no loop. */
+int content_delivered_to(const struct content *c, struct slice address, bool itself, size_t limit,
+    bool *found_r) CHECKED;
 
 #endif

@@ -149,12 +149,17 @@ test_delivered_to(void **state)
 	bool found;
 
 	(void)state;
-	assert_int_equal(content_delivered_to(&c, SLICE_LIT("joe@x.org"), 1000, &found), 0);
+	assert_int_equal(content_delivered_to(&c, SLICE_LIT("joe@x.org"), false, 1000, &found), 0);
 	assert_true(found);
-	assert_int_equal(content_delivered_to(&c, SLICE_LIT("body@x"), 1000, &found), 0);
+	assert_int_equal(content_delivered_to(&c, SLICE_LIT("body@x"), false, 1000, &found), 0);
 	assert_false(found);
-	assert_int_equal(content_delivered_to(&c, SLICE_LIT("joe@x.org"), 20, &found), 0);
+	assert_int_equal(content_delivered_to(&c, SLICE_LIT("joe@x.org"), false, 20, &found), 0);
 	assert_false(found);
+	c = inline_content(SLICE_LIT("Delivered-To: x@y.z\r\nDelivered-To: a@y.z\r\n\r\n"));
+	assert_int_equal(content_delivered_to(&c, SLICE_LIT("x@y.z"), true, 1000, &found), 0);
+	assert_false(found);
+	assert_int_equal(content_delivered_to(&c, SLICE_LIT("a@y.z"), true, 1000, &found), 0);
+	assert_true(found);
 }
 
 static const char *

@@ -15,21 +15,38 @@
 /* Whether an item of .forward means the user's own mailbox: his name, or an address of this
  * recipient. */
 static bool
-is_self(const struct job *j, const struct item_job_rcpt *rcpt, struct slice text)
+is_name_here(const struct job *j, struct slice text, struct slice name)
 {
 	const struct conf *conf = j->child->conf;
-	struct slice user = slice_str(j->child->target->user);
 	ptrdiff_t at = slice_rfind(text, '@');
+	struct slice domain = slice_sub(text, at < 0 ? text.n : (size_t)at + 1, text.n);
 
-	if (slice_caseeq(text, rcpt->address) ||
-	    (rcpt->original.n && slice_caseeq(text, rcpt->original)))
-		return true;
 	if (at < 0)
-		return slice_caseeq(text, user);
-	return slice_caseeq(slice_sub(text, 0, (size_t)at), user) &&
-	       (conf_list_has_domain(
-		    &conf->mydestination, slice_sub(text, (size_t)at + 1, text.n)) ||
-		   slice_caseeq_str(slice_sub(text, (size_t)at + 1, text.n), conf->myorigin));
+		return slice_caseeq(text, name);
+	return slice_caseeq(slice_sub(text, 0, (size_t)at), name) &&
+	       (conf_list_has_domain(&conf->mydestination, domain) ||
+		   slice_caseeq_str(domain, conf->myorigin));
+}
+
+static bool
+is_self(const struct job *j, const struct item_job_rcpt *rcpt, struct slice text)
+{
+	return slice_caseeq(text, rcpt->address) ||
+	       (rcpt->original.n && slice_caseeq(text, rcpt->original)) ||
+	       is_name_here(j, text, slice_str(j->child->target->user));
+}
+
+/* Of an alias that names itself its own address is what comes of it: qmgr takes that for the
+ * mailbox. */
+static struct slice
+from_alias_to(const struct job *j, const struct item_job_rcpt *rcpt, struct slice text)
+{
+	ptrdiff_t at = slice_rfind(rcpt->address, '@');
+	struct slice name = slice_sub(rcpt->address, 0, at < 0 ? rcpt->address.n : (size_t)at);
+
+	if (rcpt->extension.n && name.n > rcpt->extension.n + 1)
+		name.n -= rcpt->extension.n + 1;
+	return is_name_here(j, text, name) ? rcpt->address : text;
 }
 
 static void
@@ -130,11 +147,12 @@ deliver_item(struct job *j, const struct item_job_rcpt *rcpt, const struct alias
 		if (item->text.n > ADDRESS_MAX)
 			outcome_set(&one, RESULT_DEFERRED, "4.3.5", "an address is too long");
 		else {
-			add_address(j, all, size, item->text);
+			add_address(j, all, size,
+			    from_alias ? from_alias_to(j, rcpt, item->text) : item->text);
 			return;
 		}
 	} else if (item->kind == ALIAS_SELF && from_alias) {
-		add_address(j, all, size, item->text);
+		add_address(j, all, size, from_alias_to(j, rcpt, item->text));
 		return;
 	} else if (item->kind == ALIAS_INCLUDE) {
 		deliver_include(j, rcpt, item->text, all, size);

@@ -134,6 +134,8 @@ static void
 deliver_one(struct job *j, const struct item_job_rcpt *rcpt, struct outcome *o)
 {
 	const struct target *t = j->child->target;
+	bool itself = !(t->flags & ROUTE_FORWARD) && t->kind != TARGET_ALIAS &&
+		      slice_eq(rcpt->address, rcpt->original);
 	bool looped = false;
 	int err;
 
@@ -142,7 +144,7 @@ deliver_one(struct job *j, const struct item_job_rcpt *rcpt, struct outcome *o)
 		return;
 	}
 	err = content_delivered_to(
-	    &j->content, rcpt->address, (size_t)j->child->conf->header_size_limit, &looped);
+	    &j->content, rcpt->address, itself, (size_t)j->child->conf->header_size_limit, &looped);
 	if (err)
 		outcome_set(o, RESULT_DEFERRED, "4.3.0",
 		    arena_printf(&j->arena, "cannot read the message: %s", err_str(err)));

@@ -23,7 +23,7 @@ struct waiter {
 };
 
 struct question {
-	struct hash_node node; /* by address */
+	struct hash_node node; /* by route_key */
 	uint32_t id;
 	TAILQ_ENTRY(question) link;
 	struct questions *list; /* of q, where it is */
@@ -113,10 +113,24 @@ send_questions(struct qmgr *q)
 	}
 }
 
-static void
-ask(struct qmgr *q, struct message *m, size_t i)
+#define KEY_MAX (ENVELOPE_ADDRESS_MAX + 2)
+
+/* What maps is asked for. A recipient that is what its own alias gave is asked for as "\\address":
+ * the mailbox, not the alias once more. */
+static struct slice
+route_key(const struct message *m, size_t i, char key[KEY_MAX])
 {
-	struct slice address = m->env.rcpts[i].address;
+	const struct envelope_rcpt *r = &m->env.rcpts[i];
+
+	if (!m->env.hops || !slice_eq(r->address, r->original))
+		return r->address;
+	snprintf(key, KEY_MAX, "\\%.*s", SLICE_ARG(r->address));
+	return slice_str(key);
+}
+
+static void
+ask(struct qmgr *q, struct message *m, size_t i, struct slice address)
+{
 	struct hash_node *n = hash_find(&q->questions, address);
 	struct question *x = n ? HASH_ELEMENT(n, struct question, node) : NULL;
 	struct waiter *w = xcalloc(1, sizeof(*w));
@@ -157,11 +171,14 @@ route_message(struct qmgr *q, struct message *m)
 	for (size_t i = 0; i < m->env.n_rcpts; i++) {
 		enum rcpt_state s = m->env.rcpts[i].status->state;
 		struct hash_node *n;
+		struct slice address;
+		char key[KEY_MAX];
 
 		if ((s != RCPT_TODO && s != RCPT_DEFERRED) ||
 		    (m->rcpts[i].route && m->rcpts[i].route->cached))
 			continue;
-		n = hash_find(&q->routes, m->env.rcpts[i].address);
+		address = route_key(m, i, key);
+		n = hash_find(&q->routes, address);
 		if (n) {
 			struct route *r = HASH_ELEMENT(n, struct route, node);
 
@@ -170,7 +187,7 @@ route_message(struct qmgr *q, struct message *m)
 			set_route(q, m, i, r);
 		} else if (!q->d->stopping) { /* else it is committed as it is: the successor asks
 					       */
-			ask(q, m, i);
+			ask(q, m, i, address);
 		}
 	}
 	if (!--m->routing)

@@ -294,6 +294,29 @@ def test_alias_command_file_include_and_list(users, make_instance, tmp_path):
 
 
 @root_only
+@pytest.mark.parametrize("me", ("\\{}", "{}", "{}@sys.test"))
+def test_alias_that_names_itself_beside_a_program(users, make_instance, tmp_path, me):
+    """vacation(1): the mailbox gets the message, the program runs once, and .forward is not asked."""
+    a, b = users.add(), users.add()
+    users.write(a, ".forward", f"{b}\n", 0o644)
+    out = tmp_path / "out"
+    out.mkdir()
+    out.chmod(0o777)
+    script = tmp_path / "vacation"
+    script.write_text(f"#!/bin/sh\ncat > {out}/$$\n")
+    script.chmod(0o755)
+    i = start(make_instance, recipient_delimiter="+", aliases=f"{a}: {me.format(a)}, \"|{script}\", {b}\n")
+    for n, address in enumerate((f"{a}@{DOMAIN}", f"{a}+x@localhost"), 1):
+        send(i, address)
+        files = maildir(users.homes[a], n)
+        assert all(f"Delivered-To: {a}" in path.read_text() for path in files)
+        maildir(users.homes[b], n)
+    i.wait_log(r" delivery .*status=expanded", count=2)
+    assert [len(list(p.iterdir())) for p in (out, *(users.homes[u] / "Maildir" / "new" for u in (a, b)))] == [2, 2, 2]
+    assert "status=bounced" not in i.log()
+
+
+@root_only
 def test_list_owner_becomes_the_sender(users, make_instance, tmp_path):
     a = users.add()
     i = start(make_instance, aliases=f"list: {a}, nobody-there@{DOMAIN}\nowner-list: {a}\n")

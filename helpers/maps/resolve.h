@@ -117,11 +117,21 @@ struct resolve_route {
 	struct slice argument;
 };
 
-/* The answer to route. 0 or -EAGAIN. */
+/* The answer to route; "\address" is the mailbox itself, without alias and
+ * .forward. 0 or -EAGAIN. */
 int resolve_route(const struct resolver *r, struct slice address, struct arena *a,
     struct resolve_route *out_r) CHECKED;
 
 /* --- shared by the files of this engine --- */
+
+/* A deferral; 0. */
+int resolve_defer(struct resolve_route *out, const char *enhanced, const char *text);
+/* Takes "transport:nexthop" over; nexthop is used where the value names none. */
+void resolve_transport(
+    struct resolve_route *out, struct slice value, struct slice nexthop, struct arena *a);
+/* The transport table: the address, its domain, the parents of that, and "*". */
+int resolve_transport_lookup(const struct resolver *r, const struct resolve_address *addr,
+    struct arena *a, struct slice *value_r) CHECKED;
 
 /* Parses and completes an address ($myorigin, $mydomain). ERR_SYNTAX. */
 int resolve_parse(const struct resolver *r, struct slice text, struct arena *a,

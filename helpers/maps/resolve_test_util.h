@@ -27,7 +27,7 @@ static const struct {
 	const char *name;
 	unsigned uid;
 } users[] = { { "root", 0 }, { "daemon", 1 }, { "nobody", 65534 }, { "joe", 1001 }, { "ann", 1002 },
-	{ "a+b", 1003 } };
+	{ "a+b", 1003 }, { "vac", 1004 } };
 
 static inline int
 user_find(struct slice name, struct arena *a, struct resolve_user *u)
@@ -164,7 +164,8 @@ world_table(struct world *w, enum resolve_table table, const char *spec)
 	"inline:{{postmaster = root}, {root = joe}, {team = joe, ann@far.test}, "                  \
 	"{prog = |/bin/cat}, {list = joe, ann}, {owner-list = joe}, {self = self, ann}, "          \
 	"{mix = joe, |/bin/cat}, {loop1 = loop2}, {loop2 = loop1}, {joe = joe, ann}, "             \
-	"{bs = \\bs, ann}, {bad = a b}, {daemon = |/x}}"
+	"{bs = \\bs, ann}, {bad = a b}, {daemon = |/x}, {vac = \\vac, |/bin/vacation}, "           \
+	"{far = far@far.test, |/x}, {club = club, ann}, {owner-club = joe}}"
 
 static inline int
 setup(void **state)

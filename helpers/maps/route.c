@@ -23,20 +23,11 @@ aliases_file(const struct conf *conf)
 }
 
 static int
-defer(struct resolve_route *out, const char *enhanced, const char *text)
-{
-	out->status = 2;
-	out->enhanced = enhanced;
-	out->text = text;
-	return 0;
-}
-
-static int
 trouble(struct resolve_route *out, int err, const char *what)
 {
 	if (err == -EAGAIN)
 		return -EAGAIN;
-	return defer(out, "4.3.0", what);
+	return resolve_defer(out, "4.3.0", what);
 }
 
 static int
@@ -46,111 +37,6 @@ refuse(struct resolve_route *out, const char *enhanced, const char *text)
 	out->enhanced = enhanced;
 	out->text = text;
 	return 0;
-}
-
-/* --- transport:nexthop --- */
-
-/* host, host:port, [host], [host]:port, inet:host:port. */
-static void
-set_nexthop(struct resolve_route *out, struct slice s, struct arena *a)
-{
-	if (slice_has_prefix(s, "inet:"))
-		s = slice_sub(s, 5, s.n);
-	out->nexthop = s;
-	if (conf_nexthop_is_path(s))
-		defer(out, "4.3.5",
-		    arena_printf(a,
-			"%.*s:%.*s is out of reach: smtp-client opens no path; let that server "
-			"listen on a port of 127.0.0.1",
-			SLICE_ARG(out->transport), SLICE_ARG(s)));
-	else
-		out->port = (uint16_t)conf_nexthop_port(s, &out->nexthop);
-}
-
-static enum route_kind
-kind_of(struct slice transport)
-{
-	if (slice_eq_str(transport, "local") || slice_eq_str(transport, "virtual"))
-		return ROUTE_LOCAL;
-	if (slice_has_prefix(transport, "lmtp"))
-		return ROUTE_LMTP;
-	if (slice_eq_str(transport, "error") || slice_eq_str(transport, "retry"))
-		return ROUTE_ERROR;
-	if (slice_eq_str(transport, "discard"))
-		return ROUTE_DISCARD;
-	return slice_eq_str(transport, "hold") ? ROUTE_HOLD : ROUTE_SMTP;
-}
-
-/* error:[4.x.x|5.x.x] text */
-static void
-set_error(struct resolve_route *out, struct slice text, struct arena *a, bool temporary)
-{
-	struct slice rest = text, word = slice_split(&rest, ' ');
-
-	out->status = temporary ? 2 : 1;
-	out->enhanced = temporary ? "4.0.0" : "5.0.0";
-	if (word.n >= 5 && word.n < 16 && (word.p[0] == '4' || word.p[0] == '5') &&
-	    word.p[1] == '.') {
-		out->status = word.p[0] == '4' ? 2 : 1;
-		out->enhanced = arena_printf(a, "%.*s", SLICE_ARG(word));
-		text = slice_trim(rest, false);
-	}
-	out->text = text.n ? arena_printf(a, "%.*s", SLICE_ARG(text))
-			   : "mail for this destination is refused (transport_maps)";
-}
-
-/* Takes a transport over; nexthop is used where the value names none. */
-static void
-set_transport(struct resolve_route *out, struct slice value, struct slice nexthop, struct arena *a)
-{
-	struct slice rest = value, name = slice_split(&rest, ':');
-
-	if (name.n)
-		out->transport = name;
-	out->kind = kind_of(out->transport);
-	if (!conf_transport_known(out->transport))
-		defer(out, "4.3.0",
-		    arena_printf(a,
-			"mail transport unavailable: there is no transport \"%.*s\"; correct "
-			"transport_maps",
-			SLICE_ARG(out->transport)));
-	else if (out->kind == ROUTE_ERROR)
-		set_error(out, slice_trim(rest, true), a, slice_eq_str(out->transport, "retry"));
-	else
-		set_nexthop(out, rest.n ? rest : nexthop, a);
-}
-
-/* The transport table: the address, its domain, the parents of that, and "*". */
-static int
-transport_lookup(const struct resolver *r, const struct resolve_address *addr, struct arena *a,
-    struct slice *value_r)
-{
-	struct slice domain = addr->domain;
-	struct buf value = { 0 };
-	int err;
-
-	if (!r->ops->defined(r->ctx, TABLE_TRANSPORT))
-		return ERR_NOT_FOUND;
-	err = r->ops->lookup(r->ctx, TABLE_TRANSPORT, addr->full, true, &value);
-	if (err == ERR_NOT_FOUND && addr->extension.p)
-		err = r->ops->lookup(r->ctx, TABLE_TRANSPORT,
-		    slice_str(arena_printf(
-			a, "%.*s@%.*s", SLICE_ARG(addr->user), SLICE_ARG(addr->domain))),
-		    false, &value);
-	if (err == ERR_NOT_FOUND)
-		err = r->ops->lookup(r->ctx, TABLE_TRANSPORT, domain, false, &value);
-	while (err == ERR_NOT_FOUND && domain.n && domain.p[0] != '[') {
-		slice_split(&domain, '.');
-		if (domain.n) /* .parent, with the dot that stands before it */
-			err = r->ops->lookup(r->ctx, TABLE_TRANSPORT,
-			    slice(domain.p - 1, domain.n + 1), false, &value);
-	}
-	if (err == ERR_NOT_FOUND)
-		err = r->ops->lookup(r->ctx, TABLE_TRANSPORT, SLICE_LIT("*"), false, &value);
-	if (!err)
-		*value_r = arena_dup(a, slice_trim(buf_slice(&value), true));
-	buf_free(&value);
-	return err;
 }
 
 /* --- virtual users --- */
@@ -201,7 +87,7 @@ route_virtual_map(const struct resolver *r, const struct resolve_address *addr, 
 	out->mailbox = arena_dup(a, buf_slice(&spec));
 	buf_free(&spec);
 	if (err == ERR_SYNTAX)
-		return defer(out, "4.3.5",
+		return resolve_defer(out, "4.3.5",
 		    arena_printf(a,
 			"virtual_mailbox_maps, virtual_uid_maps or virtual_gid_maps has "
 			"an invalid value for %.*s",
@@ -209,7 +95,7 @@ route_virtual_map(const struct resolver *r, const struct resolve_address *addr, 
 	if (err)
 		return trouble(out, err, "look-up of a virtual user failed");
 	if (mailbox_parse(out->mailbox, &mailbox))
-		return defer(out, "4.3.5", "virtual_mailbox_base is no usable path");
+		return resolve_defer(out, "4.3.5", "virtual_mailbox_base is no usable path");
 	out->user.name = arena_printf(a, "%.*s", SLICE_ARG(addr->full));
 	out->user.home = arena_printf(a, "%.*s", SLICE_ARG(mailbox.path));
 	if (mailbox.kind == MAILBOX_MBOX)
@@ -225,7 +111,7 @@ check_uid(const struct resolver *r, struct resolve_route *out, struct arena *a)
 	if (u->uid >= (uint32_t)r->conf->first_valid_uid &&
 	    u->uid <= (uint32_t)r->conf->last_valid_uid)
 		return 0;
-	return defer(out, "4.3.5",
+	return resolve_defer(out, "4.3.5",
 	    arena_printf(a, "uid %u of %s is outside of first_valid_uid .. last_valid_uid", u->uid,
 		u->name));
 }
@@ -312,24 +198,24 @@ route_alias(const struct resolver *r, const struct resolve_address *addr, struct
 	int err = alias_parse(a, value, false, 1000, &items, &why);
 
 	if (err)
-		return defer(out, "4.3.5",
+		return resolve_defer(out, "4.3.5",
 		    arena_printf(a,
 			"alias %.*s: %s; correct it in %s (alias_maps) and run newaliases",
 			SLICE_ARG(addr->user), why, aliases_file(r->conf)));
 	if (value.n > 4000)
-		return defer(out, "4.3.5",
+		return resolve_defer(out, "4.3.5",
 		    arena_printf(a,
 			"alias %.*s: its value is longer than 4000 bytes and is no plain list of "
 			"addresses; put the addresses into a file and :include: it",
 			SLICE_ARG(addr->user)));
 	err = r->ops->passwd(r->ctx, slice_str(privs), a, &out->user);
 	if (err == ERR_NOT_FOUND)
-		return defer(out, "4.3.5",
+		return resolve_defer(out, "4.3.5",
 		    arena_printf(a, "default_privs names the unknown user %s", privs));
 	if (err)
 		return trouble(out, err, "user look-up failed (default_privs)");
 	if (out->user.uid < (uint32_t)r->conf->first_valid_uid)
-		return defer(out, "4.3.5",
+		return resolve_defer(out, "4.3.5",
 		    arena_printf(a, "default_privs: the uid %u of %s is below first_valid_uid",
 			out->user.uid, privs));
 	out->run = RUN_ALIAS;
@@ -356,7 +242,7 @@ route_user(const struct resolver *r, const struct resolve_address *addr, struct 
 			out->extension = SLICE_NULL;
 	}
 	if (err == ERR_NOT_FOUND && slice_eq_str(addr->user, "root"))
-		return defer(out, "4.2.0",
+		return resolve_defer(out, "4.2.0",
 		    arena_printf(a, "mail for root has no owner: add the line \"root: NAME\" to %s",
 			aliases_file(conf)));
 	if (err == ERR_NOT_FOUND)
@@ -364,7 +250,7 @@ route_user(const struct resolver *r, const struct resolve_address *addr, struct 
 	if (err)
 		return trouble(out, err, "user look-up failed");
 	if (u->uid < (uint32_t)conf->first_valid_uid || u->uid > (uint32_t)conf->last_valid_uid)
-		return defer(out, "4.2.0",
+		return resolve_defer(out, "4.2.0",
 		    arena_printf(a,
 			"uid %u of %s is outside of first_valid_uid .. last_valid_uid: add the "
 			"line \"%s: NAME\" to %s",
@@ -374,7 +260,7 @@ route_user(const struct resolver *r, const struct resolve_address *addr, struct 
 	out->mailbox = arena_dup(a, buf_slice(&spec));
 	buf_free(&spec);
 	if (err)
-		return defer(out, "4.2.0",
+		return resolve_defer(out, "4.2.0",
 		    arena_printf(a,
 			"the mailbox of %s has no usable path: look at home_mailbox, "
 			"mail_spool_directory and the home of the user",
@@ -391,39 +277,74 @@ is_known(const struct resolve_route *out)
 	return !out->status || (out->status == 2 && out->user.name);
 }
 
+/* Whether an item of an alias is the recipient itself: 1, 0 or the error of a table. */
 static int
-route_local(const struct resolver *r, const struct resolve_address *addr, struct arena *a,
-    struct resolve_route *out)
+is_itself(const struct resolver *r, const struct resolve_address *addr,
+    const struct alias_item *item, struct arena *a)
 {
+	struct resolve_address to;
+	enum resolve_class class;
+	int err;
+
+	if (resolve_parse(r, item->text, a, &to) || !slice_eq(to.user, addr->user))
+		return 0;
+	err = resolve_class(r, to.domain, a, &class);
+	return err ? err : class == CLASS_LOCAL;
+}
+
+/* Whether the alias was worked off before the mail was taken, and this recipient is what it names
+ * itself: 1, 0 or the error of a table. expand.c leaves the others to the delivery. */
+static int
+was_expanded(const struct resolver *r, const struct resolve_address *addr, struct slice value,
+    struct arena *a)
+{
+	struct slice owner = SLICE_NULL;
 	struct alias_items items;
-	struct slice value;
 	const char *why;
-	int err = resolve_alias(r, addr, a, &value);
-	int parsed;
+	bool found = false;
+	int is;
+
+	if (alias_parse(a, value, false, 1000, &items, &why))
+		return 0;
+	for (size_t i = 0; i < items.n; i++) {
+		const struct alias_item *item = &items.items[i];
+
+		if (item->kind != ALIAS_ADDRESS && item->kind != ALIAS_SELF)
+			return 0;
+		is = is_itself(r, addr, item, a);
+		if (is < 0)
+			return is;
+		found = found || is;
+	}
+	is = found ? owner_of(r, addr, a, &owner) : 0;
+	return is ? is : found && !owner.n;
+}
+
+static int
+route_local(const struct resolver *r, const struct resolve_address *addr, bool mailbox,
+    struct arena *a, struct resolve_route *out)
+{
+	struct slice value;
+	int err = mailbox ? ERR_NOT_FOUND : resolve_alias(r, addr, a, &value), expanded;
 
 	out->transport = SLICE_LIT("local");
 	out->extension = addr->extension;
 	if (err && err != ERR_NOT_FOUND)
 		return trouble(out, err, "alias look-up failed");
 	if (!err) {
-		/* An alias that names itself reaches the delivery as the user's own mailbox. */
-		parsed = alias_parse(a, value, false, 1000, &items, &why);
-		for (size_t i = 0; !parsed && i < items.n; i++) {
-			struct resolve_address to;
-
-			if (items.items[i].kind == ALIAS_SELF ||
-			    (items.items[i].kind == ALIAS_ADDRESS &&
-				!resolve_parse(r, items.items[i].text, a, &to) &&
-				slice_eq(to.user, addr->user)))
-				return route_user(r, addr, a, out);
-		}
-		return route_alias(r, addr, value, a, out);
+		expanded = was_expanded(r, addr, value, a);
+		if (expanded < 0)
+			return trouble(out, expanded, "alias look-up failed");
+		if (!expanded)
+			return route_alias(r, addr, value, a, out);
 	}
 	err = route_user(r, addr, a, out);
+	if (mailbox)
+		out->flags &= ~(uint32_t)ROUTE_FORWARD;
 	if (!err && r->conf->mailbox_transport[0] && is_known(out) &&
 	    !(out->flags & ROUTE_VIRTUAL)) {
 		*out = (struct resolve_route){ .enhanced = "2.0.0", .text = "" };
-		set_transport(out, slice_str(r->conf->mailbox_transport), addr->domain, a);
+		resolve_transport(out, slice_str(r->conf->mailbox_transport), addr->domain, a);
 	}
 	return err;
 }
@@ -438,10 +359,11 @@ resolve_route(
 	struct resolve_address addr;
 	enum resolve_class class = CLASS_DEFAULT;
 	struct slice value, nexthop;
+	bool mailbox = address.n && address.p[0] == '\\';
 	int err;
 
 	*out = (struct resolve_route){ .enhanced = "2.0.0", .text = "" };
-	err = resolve_parse(r, address, a, &addr);
+	err = resolve_parse(r, slice_sub(address, mailbox, address.n), a, &addr);
 	if (err == ERR_SYNTAX || err == ERR_LIMIT || err == ERR_DENIED)
 		return refuse(out, "5.1.3", "bad address syntax");
 	if (!err)
@@ -469,12 +391,14 @@ resolve_route(
 	/* for all that is not ours, relay_domains among it */
 	if (conf->relayhost[0] && (class == CLASS_RELAY || class == CLASS_DEFAULT))
 		nexthop = slice_str(conf->relayhost);
-	set_transport(out, value, nexthop, a);
-	err = transport_lookup(r, &addr, a, &value);
-	if (!err) {
+	resolve_transport(out, value, nexthop, a);
+	err = resolve_transport_lookup(r, &addr, a, &value);
+	if (!err && slice_eq_str(value, ":")) {
+		/* as if it stood in no table */
+	} else if (!err) {
 		out->status = 0;
 		out->port = 0;
-		set_transport(out, value, addr.domain, a);
+		resolve_transport(out, value, addr.domain, a);
 	} else if (err != ERR_NOT_FOUND) {
 		return trouble(out, err, "transport look-up failed");
 	}
@@ -482,5 +406,5 @@ resolve_route(
 		return 0;
 	if (class == CLASS_VIRTUAL_MAILBOX)
 		return route_virtual(r, &addr, a, out);
-	return route_local(r, &addr, a, out);
+	return route_local(r, &addr, mailbox, a, out);
 }

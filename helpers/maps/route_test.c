@@ -67,10 +67,37 @@ test_route_local(void **state)
 	world_conf(w, "mailbox_transport = lmtp:inet:[127.0.0.1]:24\n");
 	assert_string_equal(route(w, "ann@localhost"), "lmtp lmtp [127.0.0.1] 24");
 	assert_string_equal(route(w, "daemon@localhost"), "lmtp lmtp [127.0.0.1] 24");
+	world_table(w, TABLE_ALIAS, "inline:{{ann=ann, joe}}"); /* the user's own mailbox */
+	assert_string_equal(route(w, "ann@localhost"), "lmtp lmtp [127.0.0.1] 24");
 	assert_string_equal(
 	    route(w, "nosuch@localhost"), "1 5.1.1 unknown user: \"nosuch@localhost\"");
 	world_conf(w, "home_mailbox =\nmail_spool_directory = /var/mail\n");
 	assert_string_equal(route(w, "ann@localhost"), "local ann 1002 mbox:/var/mail/ann '' 0 ''");
+}
+
+/* What an alias gives besides the recipient itself is not lost, and its own mailbox is reached in
+ * the end: "\address" asks for that. */
+static void
+test_route_alias_with_itself(void **state)
+{
+	struct world *w = *state;
+
+	assert_string_equal(route(w, "vac+e@example.test"),
+	    "local nobody 65534 alias:\\vac, |/bin/vacation 'e' 4 ''");
+	assert_string_equal(
+	    route(w, "\\vac+e@example.test"), "local vac 1004 maildir:/home/vac/Maildir 'e' 0 ''");
+	assert_string_equal(
+	    route(w, "far@example.test"), "local nobody 65534 alias:far@far.test, |/x '' 4 ''");
+	assert_string_equal(route(w, "club@example.test"),
+	    "local nobody 65534 alias:club, ann '' 4 'owner-club@example.test'");
+	assert_string_equal(
+	    route(w, "\\club@example.test"), "1 5.1.1 unknown user: \"club@example.test\"");
+	/* expanded before: what came out is the mailbox */
+	assert_string_equal(
+	    route(w, "bs@example.test"), "1 5.1.1 unknown user: \"bs@example.test\"");
+	world_table(w, TABLE_ALIAS, "inline:{joe=joe@far.test}");
+	assert_string_equal(
+	    route(w, "joe@example.test"), "local nobody 65534 alias:joe@far.test '' 4 ''");
 }
 
 static void
@@ -109,6 +136,11 @@ test_route_remote(void **state)
 	world_conf(w, "relayhost = [127.0.0.1]:2525\n");
 	assert_string_equal(route(w, "x@far.test"), "smtp smtp [127.0.0.1] 2525");
 	assert_string_equal(route(w, "x@relay.test"), "smtp smtp [127.0.0.1] 2525");
+	world_table(w, TABLE_TRANSPORT, "inline:{a.test=:, relay.test=smtp:, b.test=:next.test}");
+	assert_string_equal(route(w, "x@a.test"), "smtp smtp [127.0.0.1] 2525"); /* no change */
+	assert_string_equal(route(w, "x@relay.test"), "smtp smtp relay.test 0");
+	assert_string_equal(route(w, "x@b.test"), "smtp smtp next.test 0");
+	world_table(w, TABLE_TRANSPORT, "");
 	world_conf(w, "relayhost = smart.test:submission\n");
 	assert_string_equal(route(w, "x@far.test"), "smtp smtp smart.test 587");
 	world_table(w, TABLE_TRANSPORT,
@@ -143,6 +175,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_route_local, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_route_alias_with_itself, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_route_virtual, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_route_remote, setup, teardown),
 	};
