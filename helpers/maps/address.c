@@ -131,33 +131,37 @@ word_matches(const struct resolver *r, struct slice word, struct slice domain, s
 	return ERR_NOT_FOUND;
 }
 
+/* parents: the word stands for its subdomains too. */
 static int
-resolve_in_list(
-    const struct resolver *r, const struct conf_list *list, struct slice domain, struct arena *a)
+word_or_parent_matches(
+    const struct resolver *r, struct slice word, struct slice domain, bool parents, struct arena *a)
+{
+	int err;
+
+	do {
+		err = word_matches(r, word, domain, a);
+		if (err != ERR_NOT_FOUND)
+			return err;
+		slice_split(&domain, '.');
+	} while (parents && domain.n);
+	return ERR_NOT_FOUND;
+}
+
+/* The first word that matches decides. */
+static int
+resolve_in_list(const struct resolver *r, const struct conf_list *list, struct slice domain,
+    bool parents, struct arena *a)
 {
 	for (size_t i = 0; i < list->n; i++) {
 		struct slice word = slice_str(list->v[i]);
 		bool negated = word.n && word.p[0] == '!';
-		int err = word_matches(r, negated ? slice_sub(word, 1, word.n) : word, domain, a);
+		int err = word_or_parent_matches(
+		    r, negated ? slice_sub(word, 1, word.n) : word, domain, parents, a);
 
 		if (!err)
 			return negated ? ERR_NOT_FOUND : 0;
 		if (err != ERR_NOT_FOUND)
 			return err;
-	}
-	return ERR_NOT_FOUND;
-}
-
-/* relay_domains take their subdomains in, as Postfix has them. */
-static int
-in_relay_domains(const struct resolver *r, struct slice domain, struct arena *a)
-{
-	while (domain.n) {
-		int err = resolve_in_list(r, &r->conf->relay_domains, domain, a);
-
-		if (err != ERR_NOT_FOUND)
-			return err;
-		slice_split(&domain, '.');
 	}
 	return ERR_NOT_FOUND;
 }
@@ -207,13 +211,14 @@ resolve_class(
 		return 0;
 	}
 	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
-		err = domain.n ? resolve_in_list(r, lists[i].list, domain, a) : 0;
+		err = domain.n ? resolve_in_list(r, lists[i].list, domain, false, a) : 0;
 		if (!err)
 			*out_r = lists[i].class;
 		if (err != ERR_NOT_FOUND)
 			return err;
 	}
-	err = in_relay_domains(r, domain, a);
+	/* relay_domains take their subdomains in, as Postfix has them */
+	err = resolve_in_list(r, &r->conf->relay_domains, domain, true, a);
 	*out_r = err ? CLASS_DEFAULT : CLASS_RELAY;
 	return err == ERR_NOT_FOUND ? 0 : err;
 }

@@ -16,8 +16,8 @@ struct final {
 	struct slice address;
 };
 
-enum { /* of all final addresses: they travel in one message */
-	FINALS_MAX = 1000,
+enum {                     /* of all final addresses: they travel in one message */
+	FINALS_MAX = 1000, /* the upper bound of virtual_alias_expansion_limit too */
 	FINAL_BYTES = 48 * 1024,
 };
 
@@ -269,6 +269,10 @@ expand_run(struct expansion *e, struct slice address)
 		*w = e->queue[e->head++];
 		err = expand_one(e, w);
 	}
+	if (err == ERR_LIMIT && e->bytes > FINAL_BYTES)
+		return resolve_reply(e->out, 452, "4.5.3",
+		    "Recipient stands for addresses of more than 48 KiB in all: :include: them in "
+		    "a local alias");
 	if (err == ERR_LIMIT)
 		return resolve_reply(e->out, 452, "4.5.3",
 		    "Recipient stands for too many addresses (virtual_alias_expansion_limit)");

@@ -149,6 +149,14 @@ add_bcc(struct expansion *e, const struct resolve_address *addr)
 	return 0;
 }
 
+/* user%domain at a domain whose tables may lead home, where the hack would send it on: for who may
+ * relay only. */
+static bool
+is_routed(const struct resolver *r, const struct resolve_address *addr)
+{
+	return r->conf->allow_percent_hack && slice_find(addr->plain, '%') >= 0;
+}
+
 static int
 recipient(struct expansion *e, struct resolve_address *addr, uint32_t flags)
 {
@@ -161,7 +169,8 @@ recipient(struct expansion *e, struct resolve_address *addr, uint32_t flags)
 		err = resolve_class(e->r, addr->domain, e->a, &class);
 	if (err)
 		return resolve_trouble(e->out, err);
-	if (class == CLASS_DEFAULT && !(flags & (RESOLVE_MAY_RELAY | RESOLVE_LOCAL)))
+	if ((class == CLASS_DEFAULT || is_routed(e->r, addr)) &&
+	    !(flags & (RESOLVE_MAY_RELAY | RESOLVE_LOCAL)))
 		return resolve_reply(e->out, 554, "5.7.1",
 		    arena_printf(e->a, "<%.*s>: Relay access denied", SLICE_ARG(addr->full)));
 	if (e->r->conf->smtpd_reject_unlisted_recipient) {

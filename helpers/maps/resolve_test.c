@@ -70,6 +70,22 @@ test_classes(void **state)
 }
 
 static void
+test_relay_domains_but_one(void **state)
+{
+	struct world *w = *state;
+
+	world_conf(w, "relay_domains = !secret.relay.test, relay.test\n");
+	assert_string_equal(rcpt(w, "x@relay.test", 0), "250 2.1.5 x@relay.test");
+	assert_string_equal(rcpt(w, "x@a.relay.test", 0), "250 2.1.5 x@a.relay.test");
+	assert_string_equal(rcpt(w, "x@secret.relay.test", 0),
+	    "554 5.7.1 <x@secret.relay.test>: Relay access denied");
+	assert_string_equal(rcpt(w, "x@a.secret.relay.test", 0),
+	    "554 5.7.1 <x@a.secret.relay.test>: Relay access denied");
+	world_conf(w, "relay_domains = inline:{{relay.test=x}}, !relay.test\n");
+	assert_string_equal(rcpt(w, "x@a.relay.test", 0), "250 2.1.5 x@a.relay.test");
+}
+
+static void
 test_always_valid(void **state)
 {
 	struct world *w = *state;
@@ -161,20 +177,20 @@ test_bounds(void **state)
 	    "554 5.4.6 Recipient expands in a loop (virtual_alias_recursion_limit)");
 }
 
-/* One answer has room for so many, whatever the parameter says. */
+/* One answer has room for 1,000 addresses, which is the most that the parameter may be, and for so
+ * many bytes. */
 static void
 test_bound_of_an_answer(void **state)
 {
 	struct world *w = *state;
 	struct resolve_verdict v;
 
-	world_conf(w, "virtual_alias_expansion_limit = 5000\n");
-	for (unsigned n = 1000; n <= 1001; n++) {
+	for (unsigned n = 999; n <= 1001; n++) { /* the first has long names: 72 bytes each */
 		struct buf spec = { 0 };
 
 		buf_add_str(&spec, "inline:{{t@far.test = a@x.test");
 		for (unsigned i = 1; i < n; i++)
-			buf_addf(&spec, ", a%u@x.test", i);
+			buf_addf(&spec, n == 999 ? ", a%u@%060u.test" : ", a%u@x.test", i, 7);
 		buf_add_str(&spec, "}}");
 		buf_add_byte(&spec, 0);
 		world_table(w, TABLE_VIRTUAL_ALIAS, (const char *)buf_slice(&spec).p);
@@ -184,6 +200,10 @@ test_bound_of_an_answer(void **state)
 		    0);
 		assert_int_equal(v.code, n == 1000 ? 250 : 452);
 		assert_int_equal(v.nfinals, n == 1000 ? 1000 : 0);
+		if (n == 999)
+			assert_string_equal(v.text,
+			    "Recipient stands for addresses of more than 48 KiB in all: :include: "
+			    "them in a local alias");
 	}
 }
 
@@ -267,6 +287,12 @@ test_extras(void **state)
 	world_conf(w, "allow_percent_hack = yes\n");
 	assert_string_equal(
 	    rcpt(w, "u%far.test@example.test", 0), "554 5.7.1 <u@far.test>: Relay access denied");
+	world_table(w, TABLE_VIRTUAL_ALIAS, "inline:{@alias.test=@example.test}");
+	assert_string_equal(rcpt(w, "u%far.test@alias.test", 0),
+	    "554 5.7.1 <u%far.test@alias.test>: Relay access denied");
+	assert_string_equal(
+	    rcpt(w, "u%far.test@alias.test", RESOLVE_MAY_RELAY), "250 2.1.5 u@far.test");
+	world_table(w, TABLE_VIRTUAL_ALIAS, "");
 	world_conf(w, "append_dot_mydomain = yes\nmydomain = example.test\n");
 	assert_string_equal(rcpt(w, "u@host", RESOLVE_MAY_RELAY), "250 2.1.5 u@host.example.test");
 	world_table(w, TABLE_RELAY_RECIPIENT, "inline:{@open.relay.test=x, u@relay.test=x}");
@@ -282,6 +308,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_classes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_relay_domains_but_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_always_valid, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_aliases, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_virtual, setup, teardown),
