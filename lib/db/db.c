@@ -12,6 +12,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* What tells whether a file is still the one that was read. */
+struct stamp {
+	uint64_t dev, ino, size;
+	int64_t sec, nsec;
+};
+
 struct db {
 	const struct db_type *type;
 	char *spec;
@@ -20,7 +26,7 @@ struct db {
 	unsigned flags;
 	bool open;
 	void *state;
-	struct db_stamp stamp;
+	struct stamp stamp;
 };
 
 static const struct db_type *const types[] = { &db_hash, &db_texthash, &db_inline, &db_static,
@@ -36,21 +42,21 @@ type_find(struct slice name)
 }
 
 static void
-stamp_set(struct db_stamp *s, const struct stat *st)
+stamp_set(struct stamp *s, const struct stat *st)
 {
-	*s = (struct db_stamp){ st->st_dev, st->st_ino, (uint64_t)st->st_size, st->st_mtim.tv_sec,
+	*s = (struct stamp){ st->st_dev, st->st_ino, (uint64_t)st->st_size, st->st_mtim.tv_sec,
 		st->st_mtim.tv_nsec };
 }
 
 static bool
-stamp_eq(const struct db_stamp *a, const struct db_stamp *b)
+stamp_eq(const struct stamp *a, const struct stamp *b)
 {
 	return a->dev == b->dev && a->ino == b->ino && a->size == b->size && a->sec == b->sec &&
 	       a->nsec == b->nsec;
 }
 
 static int
-db_stamp_of(const char *path, struct db_stamp *stamp_r)
+stamp_of(const char *path, struct stamp *stamp_r)
 {
 	struct stat st;
 
@@ -61,19 +67,18 @@ db_stamp_of(const char *path, struct db_stamp *stamp_r)
 }
 
 int
-db_read_file(const char *path, struct buf *text, struct db_stamp *stamp_r)
+db_read_file(const char *path, struct buf *text, struct stat *st_r)
 {
-	struct stat st;
 	ptrdiff_t n;
 	int err = 0, fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
 	if (fd < 0)
 		return err_errno();
-	if (fstat(fd, &st))
+	if (fstat(fd, st_r))
 		err = err_errno();
-	else if (!S_ISREG(st.st_mode))
+	else if (!S_ISREG(st_r->st_mode))
 		err = -EINVAL;
-	else if (st.st_size > DB_TEXT_LIMIT)
+	else if (st_r->st_size > DB_TEXT_LIMIT)
 		err = ERR_LIMIT;
 	while (!err && (n = buf_read(text, fd, 1 << 20)) != 0) {
 		if (n < 0 && n != -EINTR)
@@ -82,8 +87,6 @@ db_read_file(const char *path, struct buf *text, struct db_stamp *stamp_r)
 			err = ERR_LIMIT;
 	}
 	close(fd);
-	if (!err)
-		stamp_set(stamp_r, &st);
 	return err;
 }
 
@@ -96,11 +99,15 @@ load(struct db *db, void **state_r, struct buf *why)
 	const struct db_type *type = db->type;
 	struct db_source src = { db->spec, slice_str(db->name), db->path, SLICE_NULL, db->flags };
 	struct buf text = { 0 };
+	struct stat st;
 	int err = 0;
 
 	if (type->suffix) {
-		err = type->wants_text ? db_read_file(db->path, &text, &db->stamp)
-				       : db_stamp_of(db->path, &db->stamp);
+		err = type->wants_text      ? db_read_file(db->path, &text, &st)
+		      : stat(db->path, &st) ? err_errno()
+					    : 0;
+		if (!err)
+			stamp_set(&db->stamp, &st);
 		if (err)
 			buf_addf(why,
 			    "%s: cannot read %s: %s; create the file%s or correct the name\n",
@@ -212,13 +219,13 @@ db_path(const struct db *db)
 int
 db_refresh(struct db *db, struct buf *why)
 {
-	struct db_stamp now = { 0 }, old = db->stamp;
+	struct stamp now = { 0 }, old = db->stamp;
 	void *state = NULL;
 	int err;
 
 	if (!db->type->suffix)
 		return 0;
-	err = db_stamp_of(db->path, &now);
+	err = stamp_of(db->path, &now);
 	if (!err && db->open && stamp_eq(&now, &old))
 		return 0;
 	if (err && !db->open)

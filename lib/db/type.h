@@ -6,6 +6,8 @@
 #include "base/hash.h"
 #include "db/db.h"
 
+#include <sys/stat.h>
+
 struct db_source {
 	const char *spec;  /* for messages */
 	struct slice name; /* behind the colon */
@@ -54,12 +56,9 @@ typedef const char *db_rule_fn(void *ctx, size_t i, struct db_flow *flow, struct
 int db_rules_read(struct db_rules *rules, const struct db_source *src, db_rule_fn *rule, void *ctx,
     struct buf *why) CHECKED;
 
-/* Reads a whole file of at most DB_TEXT_LIMIT bytes; id_r gets its dev, inode, size and mtime. */
-struct db_stamp {
-	uint64_t dev, ino, size;
-	int64_t sec, nsec;
-};
-int db_read_file(const char *path, struct buf *text, struct db_stamp *stamp_r) CHECKED;
+/* Reads a whole file of at most DB_TEXT_LIMIT bytes; st_r is of the file that was read, whatever
+ * has the name by now. */
+int db_read_file(const char *path, struct buf *text, struct stat *st_r) CHECKED;
 
 /* A table in memory. */
 struct db_text {
