@@ -273,7 +273,10 @@ on_mx(void *ctx, const struct dns_answer *a)
 	case DNS_OK:
 		break;
 	case DNS_NODATA:
-		take_implicit(x);
+		if (a->unusable) /* RFC 5321 5.1: no way round MX records that are there */
+			finishf(x, MX_NO_ADDRESS, "none of the mail hosts of %s has a usable name");
+		else
+			take_implicit(x);
 		return;
 	case DNS_NXDOMAIN:
 		finishf(x, MX_NO_DOMAIN, "domain %s does not exist");

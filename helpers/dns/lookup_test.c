@@ -18,6 +18,7 @@ test_mx(void **state)
 	want_mx(w, "plain.test", 0, 0, "0 plain.test/1;");
 	want_mx(w, "nothing.test", 0, 4, "");
 	want_mx(w, "dead.test", 0, 4, "");
+	want_mx(w, "odd.test", 0, 4, "");
 	want_mx(w, "half.test", 0, 0, "20 a.two.test/2;");
 	want_mx(w, "unknown.test", 0, 1, "");
 	want_mx(w, "servfail.test", 0, 2, "");

@@ -38,6 +38,8 @@ static const struct row rows[] = {
 	{ "same.test", DNS_MX, "5 B.two.test" },
 	{ "same.test", DNS_MX, "5 a.two.test" },
 	{ "null.test", DNS_MX, "0 ." },
+	{ "odd.test", DNS_MX, "10 mail/host.test" },
+	{ "odd.test", DNS_A, "192.0.2.9" },
 	{ "plain.test", DNS_A, "192.0.2.3" },
 	{ "nothing.test", DNS_TXT, "no host here" },
 	{ "dead.test", DNS_MX, "10 gone.test" },

@@ -39,6 +39,7 @@ struct parse {
 	uint16_t flags, counts[4];
 	struct found found[DNS_RECORDS_MAX];
 	size_t n;
+	bool odd; /* a record was left out */
 	struct buf texts;
 	uint32_t ttl;
 	struct dns_name canonical;
@@ -214,10 +215,11 @@ read_answers(struct parse *p, enum dns_type type)
 		    !dns_name_eq(&rr.owner, &p->canonical) || p->n == DNS_RECORDS_MAX ||
 		    buf_len(&p->texts) > DATA_MAX)
 			continue;
-		if (add_record(p, &rr, &p->found[p->n])) {
-			lower_ttl(p, rr.ttl);
+		if (add_record(p, &rr, &p->found[p->n]))
 			p->n++;
-		}
+		else
+			p->odd = true;
+		lower_ttl(p, rr.ttl);
 	}
 	return 0;
 }
@@ -264,6 +266,7 @@ answer_pack(struct parse *p, enum dns_status status, uint32_t ttl)
 	block = xcalloc(1, head + texts + name);
 	a = (struct dns_answer *)(void *)block;
 	*a = (struct dns_answer){ .status = status,
+		.unusable = status == DNS_NODATA && p->odd,
 		.secure = (p->flags & FLAG_AD) != 0,
 		.ttl = ttl,
 		.n = p->n,
@@ -325,7 +328,7 @@ dns_answer_parse(struct slice message, const struct dns_name *name, enum dns_typ
 
 		if ((rcode == 0 || rcode == 3) && !read_answers(p, type)) {
 			status = p->n ? DNS_OK : rcode ? DNS_NXDOMAIN : DNS_NODATA;
-			ttl = p->n ? p->ttl : negative_ttl(p);
+			ttl = p->n || p->odd ? p->ttl : negative_ttl(p);
 		}
 	}
 	if (status == DNS_TEMPORARY) {

@@ -41,8 +41,9 @@ struct dns_record {
 
 struct dns_answer {
 	enum dns_status status;
-	bool secure;  /* AD: worth what the resolver and the way to it are worth */
-	uint32_t ttl; /* seconds that this answer may be kept, negative answers included */
+	bool unusable; /* of DNS_NODATA: there are records of the type, and none can be used */
+	bool secure;   /* AD: worth what the resolver and the way to it are worth */
+	uint32_t ttl;  /* seconds that this answer may be kept, negative answers included */
 	size_t n;
 	size_t size;           /* bytes of memory that the whole takes */
 	const char *canonical; /* the name at the end of the alias chain; "" where it is no host */

@@ -223,11 +223,19 @@ test_mx(void **state)
 	assert_int_equal(a->status, DNS_OK);
 	assert_true(a->secure);
 	assert_int_equal(a->n, 2);
-	assert_int_equal(a->ttl, 200);
+	assert_int_equal(a->ttl, 5);
 	assert_string_equal(a->records[0].host, "b.example.com");
 	assert_int_equal(a->records[0].preference, 20);
 	assert_string_equal(a->records[1].host, "a.example.com");
 	assert_string_equal(a->canonical, "example.com");
+	free(a);
+
+	put_head(&b, "odd.example", DNS_MX, 0x8180, 1, 0);
+	put_rr_name(&b, "odd.example", DNS_MX, 70, 0, "x/y");
+	a = parse(buf_slice(&b), "odd.example", DNS_MX);
+	assert_int_equal(a->status, DNS_NODATA);
+	assert_true(a->unusable);
+	assert_int_equal(a->ttl, 70);
 	free(a);
 
 	put_head(&b, "null.example", DNS_MX, 0x8180, 1, 0);
