@@ -190,13 +190,10 @@ add_results(struct job *j, struct buf *out)
 static void
 set_nexthop(struct job *j, struct slice s)
 {
-	ptrdiff_t colon = slice_rfind(s, ':'), close = slice_rfind(s, ']');
-	uint64_t port = 0;
+	struct slice host;
 
-	if (colon > close && !slice_u64(slice_sub(s, (size_t)colon + 1, s.n), 65535, &port))
-		s = slice_sub(s, 0, (size_t)colon);
-	j->nexthop = arena_dup(&j->arena, s);
-	j->port = (uint16_t)port;
+	j->port = (uint16_t)conf_nexthop_port(s, &host);
+	j->nexthop = arena_dup(&j->arena, host);
 }
 
 /* What was not found or not reached goes to the next of fallback_relay; what a server, a policy or
@@ -205,7 +202,7 @@ set_nexthop(struct job *j, struct slice s)
 static bool
 take_fallback(struct job *j)
 {
-	static const char *const codes[] = { "4.4.1", "4.4.3", "5.4.4", "5.1.2" };
+	static const char *const codes[] = { "4.4.1", "4.4.3", "4.4.4", "5.4.4", "5.1.2" };
 	const struct conf_list *list = &j->s->d->conf->fallback_relay;
 	size_t i = 0;
 

@@ -76,6 +76,21 @@ fail(struct job *j, bool permanent, const char *enhanced, struct slice text)
 	job_finish(j);
 }
 
+/* The admin has chosen relayhost: what DNS says of it is no fault of the address. */
+static void
+fail_for_good(struct job *j, const char *enhanced, struct slice text)
+{
+	struct slice host;
+
+	(void)conf_nexthop_port(slice_str(j->s->d->conf->relayhost), &host);
+	if (!host.n || !slice_caseeq(host, j->nexthop)) {
+		fail(j, true, enhanced, text);
+		return;
+	}
+	job_reason(j, false, "4.4.4", "", "relayhost cannot be used: %.*s", SLICE_ARG(text));
+	job_finish(j);
+}
+
 static void
 on_mx(void *ctx, struct msg *m)
 {
@@ -96,16 +111,16 @@ on_mx(void *ctx, struct msg *m)
 	case 0:
 		break;
 	case 1:
-		fail(j, true, "5.1.2", m->mx_answer.text);
+		fail_for_good(j, "5.1.2", m->mx_answer.text);
 		return;
 	case 3: /* RFC 7505 4.1 */
-		fail(j, true, "5.1.10", m->mx_answer.text);
+		fail_for_good(j, "5.1.10", m->mx_answer.text);
 		return;
 	case 4:
-		fail(j, true, "5.4.4", m->mx_answer.text);
+		fail_for_good(j, "5.4.4", m->mx_answer.text);
 		return;
 	case 5:
-		fail(j, true, "5.4.6", m->mx_answer.text);
+		fail_for_good(j, "5.4.6", m->mx_answer.text);
 		return;
 	default:
 		fail(j, false, "4.4.3", m->mx_answer.text);
@@ -115,7 +130,7 @@ on_mx(void *ctx, struct msg *m)
 	while (item_mx_host_next(&hosts, &h))
 		add_host(j, &h);
 	if (!j->ncandidates)
-		fail(j, true, "5.4.4",
+		fail_for_good(j, "5.4.4",
 		    SLICE_LIT(
 			"no address of the destination is of a protocol that inet_protocols has"));
 	else

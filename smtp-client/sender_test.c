@@ -129,6 +129,25 @@ test_dns_says(void **state)
 	world_free(w);
 }
 
+/* A wrong relayhost bounces nothing. */
+static void
+test_dns_says_of_relayhost(void **state)
+{
+	struct world *w = world_new("relayhost = smart.test:587\n");
+
+	(void)state;
+	for (unsigned status = 1; status <= 5; status++) {
+		w->mx_status = (uint8_t)status;
+		send_one(w, (struct job_opts){ .nexthop = "smart.test" });
+		check(w, 0, RESULT_UNREACHED, status == 2 ? "4.4.3" : "4.4.4",
+		    status == 2 ? "dns says so" : "relayhost cannot be used: dns says so");
+	}
+	send_one(w, (struct job_opts){ .nexthop = "other.test" });
+	check(w, 0, RESULT_FAILED, "5.4.6", "dns says so");
+	close(w->server.listener);
+	world_free(w);
+}
+
 static void
 test_lost_after_the_end(void **state)
 {
@@ -238,6 +257,7 @@ main(void)
 		cmocka_unit_test(test_no_host),
 		cmocka_unit_test(test_hello_refused),
 		cmocka_unit_test(test_dns_says),
+		cmocka_unit_test(test_dns_says_of_relayhost),
 		cmocka_unit_test(test_lost_after_the_end),
 		cmocka_unit_test(test_stale_connection),
 		cmocka_unit_test(test_refused_in_content),

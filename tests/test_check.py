@@ -81,6 +81,8 @@ BROKEN = [
     # what they name
     ("no-table", "main", "alias_maps = hash:/nowhere/aliases", MAIN + "alias_maps: hash:/nowhere/aliases: cannot read "
      "/nowhere/aliases: No such file or directory; create the file or correct the name"),
+    ("no-table-of-domains", "main", "relay_domains = a.test, !texthash:/nowhere/domains", MAIN + "relay_domains: texthash:/nowhere/domains: "
+     "cannot read /nowhere/domains: No such file or directory; create the file or correct the name"),
     ("table-not-built", "main", "virtual_alias_maps = lmdb:ETC/virtual", MAIN + "virtual_alias_maps: lmdb:.*/virtual: cannot read "
      r".*/virtual.lmdb: .*; create the file \(bulkhead map, newaliases\)"),
     ("table-corrupt", "main", "virtual_alias_maps = lmdb:ETC/corrupt", MAIN + "virtual_alias_maps: lmdb:.*/corrupt: cannot open .*; "

@@ -70,6 +70,26 @@ check_table(struct tool *t, const struct conf_param *param, const struct conf_ta
 	free(spec);
 }
 
+/* Words of lists of domains that name a table. */
+static void
+check_listed(struct tool *t, const char *name)
+{
+	const struct conf_param *param = conf_param_find(name);
+	const struct conf_list *list = (const void *)((const char *)t->set->conf + param->offset);
+
+	for (size_t i = 0; i < list->n; i++) {
+		const char *word = list->v[i] + (list->v[i][0] == '!');
+		const char *colon = word[0] == '[' ? NULL : strchr(word, ':');
+		char *type;
+
+		if (!colon)
+			continue;
+		type = slice_dup(slice(word, (size_t)(colon - word)));
+		check_table(t, param, &(struct conf_table){ type, colon + 1 });
+		free(type);
+	}
+}
+
 static bool
 alias_exists(const struct db_list *list, const char *name)
 {
@@ -126,5 +146,9 @@ check_tables(struct tool *t)
 			check_table(t, &conf_params[i], &tables->v[j]);
 		}
 	}
+	check_listed(t, "mydestination");
+	check_listed(t, "virtual_alias_domains");
+	check_listed(t, "virtual_mailbox_domains");
+	check_listed(t, "relay_domains");
 	check_root_alias(t);
 }

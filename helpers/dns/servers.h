@@ -5,7 +5,7 @@
 #include "base/buf.h"
 #include "conf/conf.h"
 
-#define SERVERS_MAX 16
+#define SERVERS_MAX CONF_RESOLVERS_MAX
 
 struct servers {
 	struct buf csv; /* as ares_set_servers_ports_csv wants them, NUL-terminated */

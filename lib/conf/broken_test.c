@@ -165,6 +165,46 @@ static const struct {
 	    GOOD_MASTER,
 	    "MAIN:1: a.b is listed in both mydestination and virtual_mailbox_domains: remove it "
 	    "from one of the two\n" },
+	{ "relay_domains = !a.b, /etc/relays\n", GOOD_MASTER,
+	    "MAIN:1: relay_domains = /etc/relays: '/etc/relays' is not "
+	    "a domain, or a table of domains as texthash:/FILE (a list is a table with a value "
+	    "behind each domain)\n" },
+	{ "mydestination = mysql:/etc/x\n", GOOD_MASTER,
+	    "MAIN:1: mydestination = mysql:/etc/x: 'mysql:/etc/x' is not "
+	    "a domain, or a table of domains as texthash:/FILE (a list is a table with a value "
+	    "behind each domain)\n" },
+	{ "mydestination = unix:passwd.byname\n", GOOD_MASTER,
+	    "MAIN:1: mydestination = unix:passwd.byname: 'unix:passwd.byname' is not "
+	    "a domain, or a table of domains as texthash:/FILE (a list is a table with a value "
+	    "behind each domain)\n" },
+	{ "relay_domains = hash:/x !inline:{{a.b=c}} static:all .sub.test\n", GOOD_MASTER, "" },
+	{ "relayhost = smtp:[smart.test]\n", GOOD_MASTER,
+	    "MAIN:1: relayhost = smtp:[smart.test]: 'smtp:[smart.test]' is not "
+	    "a domain, [host] or [address], each with :port where it is not the usual one\n" },
+	{ "relayhost = [smart.test]:smpt\nfallback_relay = [::1]:26 a.b:submission c:0\n",
+	    GOOD_MASTER,
+	    "MAIN:1: relayhost = [smart.test]:smpt: '[smart.test]:smpt' is not "
+	    "a domain, [host] or [address], each with :port where it is not the usual one\n"
+	    "MAIN:2: fallback_relay = c:0: 'c:0' is not "
+	    "a domain, [host] or [address], each with :port where it is not the usual one\n" },
+	{ "relay_transport = smtp:[a b]:25\ndefault_transport = error:5.1.1 [x]\n", GOOD_MASTER,
+	    "MAIN:1: relay_transport = smtp:[a b]:25: 'smtp:[a b]:25' is not local, "
+	    "smtp:NEXTHOP, lmtp:inet:HOST:PORT (a unix socket is out of reach), relay, error, "
+	    "retry, discard or hold\n" },
+	{ "dns_hosts = a.b=127.0.0.1 c=[::1] d\nsmtp_client_ports = 25 smtp\n", GOOD_MASTER,
+	    "MAIN:1: dns_hosts = d: 'd' is not name=address\n"
+	    "MAIN:2: smtp_client_ports = smtp: 'smtp' is not the number of a port\n" },
+	{ "dns_resolvers = ::1 ::2 ::3 ::4 ::5 ::6 ::7 ::8 ::9 ::a ::b ::c ::d ::e ::f ::10 ::11\n",
+	    GOOD_MASTER, "MAIN:1: dns_resolvers: 17 are more than 16: remove some\n" },
+	{ "virtual_alias_expansion_limit = 1000\n", GOOD_MASTER, "" },
+	{ "virtual_alias_expansion_limit = 1001\n", GOOD_MASTER,
+	    "MAIN:1: virtual_alias_expansion_limit = 1001: 1001 is out of bounds: it must be 1 to "
+	    "1000\n" },
+	{ "user_lookup_timeout = 10m\nalias_include_depth_limit = 100\n", GOOD_MASTER, "" },
+	{ "user_lookup_timeout = 600001ms\nalias_include_depth_limit = 101\n", GOOD_MASTER,
+	    "MAIN:1: user_lookup_timeout = 600001ms: 600001ms is out of bounds: it must be 1s to "
+	    "10m\nMAIN:2: alias_include_depth_limit = 101: 101 is out of bounds: it must be 1 to "
+	    "100\n" },
 	{ "myorigin = /nowhere/mailname\n", GOOD_MASTER,
 	    "MAIN:1: myorigin = /nowhere/mailname: /nowhere/mailname: No such file or "
 	    "directory: create it, or write the domain\n" },

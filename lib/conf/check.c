@@ -159,19 +159,69 @@ ascii_ok(const char *value)
 	return true;
 }
 
+/* A domain, or a table that names domains: one of which maps opens the file. */
+static bool
+member_ok(const char *value)
+{
+	struct slice word = slice_str(value);
+
+	if (word.n && word.p[0] == '!')
+		word = slice_sub(word, 1, word.n);
+	if (!word.n || word.p[0] == '/')
+		return false;
+	return slice_find(word, ':') < 0 || word.p[0] == '[' ||
+	       (value_is_table(word) && !slice_has_prefix(word, "unix:") &&
+		   !slice_has_prefix(word, "proxy:"));
+}
+
+static bool
+nexthop_ok(const char *value)
+{
+	return conf_nexthop_ok(slice_str(value));
+}
+
+static bool
+port_ok(const char *value)
+{
+	uint64_t port;
+
+	return !slice_u64(slice_str(value), 65535, &port) && port;
+}
+
+static bool
+dns_host_ok(const char *value)
+{
+	struct slice address = slice_str(value), name = slice_split(&address, '=');
+	char text[256];
+
+	if (slice_copy(name, text, sizeof(text)) || !host_ok(text))
+		return false;
+	return !slice_copy(address, text, sizeof(text)) && address_ok(text);
+}
+
 /* smtp-client opens no path: a next hop is never a unix socket. */
 static bool
 transport_ok(const char *value)
 {
 	struct slice rest = slice_str(value), name = slice_split(&rest, ':');
 
-	return !conf_nexthop_is_path(rest) && conf_transport_known(name);
+	if (conf_nexthop_is_path(rest) || !conf_transport_known(name))
+		return false;
+	if (slice_has_prefix(rest, "inet:"))
+		rest = slice_sub(rest, 5, rest.n);
+	return !rest.n || conf_nexthop_ok(rest) || slice_eq_str(name, "error") ||
+	       slice_eq_str(name, "retry") || slice_eq_str(name, "discard") ||
+	       slice_eq_str(name, "hold");
 }
 
 #define TRANSPORT                                                                                  \
 	"local, smtp:NEXTHOP, lmtp:inet:HOST:PORT (a unix socket is out of reach), relay, error, " \
 	"retry, discard or hold"
 
+#define NEXTHOP "a domain, [host] or [address], each with :port where it is not the usual one"
+#define MEMBER                                                                                     \
+	"a domain, or a table of domains as texthash:/FILE (a list is a table with a value "       \
+	"behind each domain)"
 #define A_LABELS "written in ASCII, as xn--bcher-kva.example (idn2 prints it)"
 
 static const struct {
@@ -215,6 +265,14 @@ static const struct {
 	{ "virtual_mailbox_domains", ascii_ok, true, A_LABELS },
 	{ "virtual_alias_domains", ascii_ok, true, A_LABELS },
 	{ "relay_domains", ascii_ok, true, A_LABELS },
+	{ "mydestination", member_ok, true, MEMBER },
+	{ "virtual_mailbox_domains", member_ok, true, MEMBER },
+	{ "virtual_alias_domains", member_ok, true, MEMBER },
+	{ "relay_domains", member_ok, true, MEMBER },
+	{ "relayhost", nexthop_ok, true, NEXTHOP },
+	{ "fallback_relay", nexthop_ok, true, NEXTHOP },
+	{ "smtp_client_ports", port_ok, true, "the number of a port" },
+	{ "dns_hosts", dns_host_ok, true, "name=address" },
 	{ "masquerade_domains", ascii_ok, true, A_LABELS },
 	{ "mailbox_delivery_lock", lock_ok, false, "fcntl or dotlock" },
 	{ "allow_mail_to_commands", way_ok, true, "alias, forward or include" },
@@ -347,6 +405,10 @@ conf_check_values(const struct conf *conf, const struct raw_lookup *l, struct co
 	check_listed(conf, l, p);
 	check_ordered(conf, l, p);
 	check_domains(conf, l, p);
+	place(l, "dns_resolvers", &file, &line);
+	if (conf->dns_resolvers.n > CONF_RESOLVERS_MAX)
+		conf_problem(p, file, line, "remove some", "dns_resolvers: %zu are more than %u",
+		    conf->dns_resolvers.n, CONF_RESOLVERS_MAX);
 	place(l, "auth_external", &file, &line);
 	if (conf->auth_external && !conf->smtpd_tls_CAfile[0])
 		conf_problem(p, file, line, "set smtpd_tls_CAfile",

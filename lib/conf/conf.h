@@ -22,6 +22,7 @@
 #define CONF_SERVICE_NAME_LIMIT 128u /* bytes, as msgs.def has it */
 #define CONF_LIST_LIMIT 20000u
 #define CONF_SNAPSHOT_LIMIT (8u << 20)
+#define CONF_RESOLVERS_MAX 16u /* of dns_resolvers */
 
 /* --- every process: snapshots --- */
 
@@ -42,6 +43,8 @@ bool conf_list_has_domain(const struct conf_list *list, struct slice domain);
 
 /* Whether there is a transport of that name: those of main.cf(5), and smtp-NAME and lmtp-NAME. */
 bool conf_transport_known(struct slice name);
+/* A domain, [host] or [address], with or without a port: what a next hop must be to be found. */
+bool conf_nexthop_ok(struct slice nexthop);
 /* unix:PATH or PATH: no process of ours connects to it. */
 bool conf_nexthop_is_path(struct slice nexthop);
 #define CONF_PORT_TEXT 8

@@ -56,6 +56,8 @@ const char *raw_text(
  * allocates lies in conf->mem. */
 int value_parse(struct conf *conf, const struct conf_param *param, struct slice text,
     char why_r[CONF_WHY]) CHECKED;
+/* Whether a word is type:name as parameters of type tables have it. */
+bool value_is_table(struct slice word);
 /* Checks that go beyond a single type (networks, addresses, paths); reports to p. */
 void conf_check_values(
     const struct conf *conf, const struct raw_lookup *l, struct conf_problems *p);

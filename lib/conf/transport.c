@@ -4,6 +4,7 @@
  */
 #include "conf/conf.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 
 bool
@@ -65,6 +66,27 @@ conf_nexthop_port(struct slice nexthop, struct slice *host_r)
 	if (port)
 		*host_r = slice_sub(nexthop, 0, (size_t)colon);
 	return port;
+}
+
+bool
+conf_nexthop_ok(struct slice nexthop)
+{
+	struct slice host;
+	unsigned char bytes[16];
+	char text[256];
+
+	(void)conf_nexthop_port(nexthop, &host);
+	if (host.n > 2 && host.p[0] == '[' && host.p[host.n - 1] == ']') {
+		host = slice_sub(host, 1, host.n - 1);
+		if (slice_has_caseprefix(host, "IPv6:"))
+			host = slice_sub(host, 5, host.n);
+		if (!slice_copy(host, text, sizeof(text)) && inet_pton(AF_INET6, text, bytes) == 1)
+			return true;
+	}
+	for (size_t i = 0; i < host.n; i++)
+		if (!ascii_is_alnum(host.p[i]) && host.p[i] < 128 && !strchr("-_.", host.p[i]))
+			return false;
+	return host.n > 0;
 }
 
 static size_t

@@ -245,6 +245,18 @@ parse_table(struct slice word, struct arena *arena, struct conf_table *table, ch
 	return 0;
 }
 
+bool
+value_is_table(struct slice word)
+{
+	struct arena scratch = { 0 };
+	struct conf_table table;
+	char why[CONF_WHY];
+	int err = parse_table(word, &scratch, &table, why);
+
+	arena_free(&scratch);
+	return !err;
+}
+
 static int
 parse_tables(struct slice text, struct arena *arena, struct conf_tables *tables_r, char *why)
 {

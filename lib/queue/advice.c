@@ -25,6 +25,8 @@ static const struct {
 		  "itself" },
 	{ ".4.3", "see whether the resolver answers (dns-failure in the log); dns_resolvers names "
 		  "others" },
+	{ "4.4.4",
+	    "correct relayhost, or what DNS says of it; the message is tried again by itself" },
 	{ ".4.4", "correct the domain of the address, or its MX records" },
 	{ ".4.6", "look for aliases, .forward files or MX records that lead back here" },
 	{ ".4.7",
