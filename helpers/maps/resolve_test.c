@@ -259,7 +259,7 @@ test_trouble_is_never_unknown(void **state)
 	assert_string_equal(rcpt(w, "ann@example.test", 0), "451 4.3.0 Temporary lookup failure");
 	w->nss_error = -EAGAIN;
 	assert_string_equal(rcpt(w, "ann@example.test", 0), "EAGAIN");
-	world_conf(w, "mydestination = dead:x, example.test\n");
+	world_conf(w, "mydestination = hash:/dead, example.test\n");
 	assert_string_equal(rcpt(w, "ann@example.test", 0), "451 4.3.0 Temporary lookup failure");
 }
 

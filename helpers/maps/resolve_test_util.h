@@ -79,7 +79,7 @@ named(void *ctx, struct slice spec, struct slice key, struct buf *value)
 	int err;
 
 	(void)ctx;
-	if (slice_eq_str(spec, "dead:x"))
+	if (slice_eq_str(spec, "hash:/dead"))
 		return ERR_TEMPORARY;
 	err = db_open(spec, 0, &db, &why);
 	if (!err)
