@@ -170,3 +170,34 @@ def test_a_verdict_that_ends_the_session(make_instance):
             with pytest.raises(smtplib.SMTPServerDisconnected):
                 client.getreply()
             channel.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_network_of_ipv6_is_one_client(make_instance):
+    """The rates of messages and recipients are those of the prefix, as the counts of connections are."""
+    i, asked = make_instance(start=False), []
+    i.set(inet_protocols="all", inet_interfaces="[::1]", smtpd_client_message_rate_limit="9", smtpd_client_recipient_rate_limit="9",
+          smtpd_client_event_limit_exceptions="")
+    with socket.socket(socket.AF_INET6) as s:
+        try:
+            s.bind(("::1", 0))
+        except OSError:
+            pytest.skip("no IPv6 here")
+    i.services = [f"[::1]:{i.port['smtp']} inet n - y - - smtpd"]
+    i.write()
+    i.start()
+    with smtplib.SMTP("::1", i.port["smtp"], timeout=60 * SLOW) as client:
+        client.ehlo("client.test")
+        receiver = Receiver("smtpd-child", pid_of(i, "smtpd-child"))
+        with receiver.link("qmgr") as channel:
+            def answer():
+                while data := channel.recv(65536):
+                    number, ident = struct.unpack_from("<HI", data)
+                    if number == BY_NAME["rate_check"].number:
+                        asked.append(texts(data, 6, 1)[0])
+                        send(channel, struct.pack("<HIB", BY_NAME["rate_answer"].number, ident, 1))
+
+            channel.settimeout(None)
+            threading.Thread(target=answer, daemon=True).start()
+            assert client.mail("s@example.test")[0] == 250 and client.rcpt("u1@example.test")[0] == 250
+            channel.shutdown(socket.SHUT_RDWR)
+    assert asked == [b"::", b"::"]

@@ -144,20 +144,33 @@ spared(const struct session *s)
 	return s->local || inet_in_list(&s->address, l->v, l->n);
 }
 
+/* Asks qmgr to count one more; who counts as one client is as in the acceptor. */
+static int
+ask_rate(struct session *s, unsigned kind, enum session_wait w, request_done *done)
+{
+	unsigned bits = inet_is_v4(&s->address)
+			    ? 128
+			    : (unsigned)session_conf(s)->smtpd_client_ipv6_prefix_length;
+	struct inet_addr key = inet_mask(&s->address, bits);
+	struct msg m = MSG_INIT(MSG_RATE_CHECK, 0);
+	char client[INET_TEXT];
+
+	inet_format(&key, client);
+	m.rate_check.client = slice_str(client);
+	m.rate_check.kind = (uint8_t)kind;
+	m.rate_check.n = 1;
+	session_waits(s, w);
+	return request_send(&s->service->receiver, ROLE_QMGR, &m, &s->request, done, s);
+}
+
 static void
 check_rate(struct session *s)
 {
-	struct msg m = MSG_INIT(MSG_RATE_CHECK, 0);
-
 	if (!session_conf(s)->smtpd_client_message_rate_limit || spared(s)) {
 		session_check_sender(s);
 		return;
 	}
-	m.rate_check.client = slice_str(s->client);
-	m.rate_check.kind = 1;
-	m.rate_check.n = 1;
-	session_waits(s, WAIT_FOR_RATE);
-	if (request_send(&s->service->receiver, ROLE_QMGR, &m, &s->request, on_rate, s))
+	if (ask_rate(s, 1, WAIT_FOR_RATE, on_rate))
 		session_check_sender(s);
 }
 
@@ -245,17 +258,11 @@ on_rcpt_rate(struct request *q, struct msg *m)
 static void
 check_rcpt_rate(struct session *s)
 {
-	struct msg m = MSG_INIT(MSG_RATE_CHECK, 0);
-
 	if (!session_conf(s)->smtpd_client_recipient_rate_limit || spared(s)) {
 		accept_rcpt(s);
 		return;
 	}
-	m.rate_check.client = slice_str(s->client);
-	m.rate_check.kind = 2;
-	m.rate_check.n = 1;
-	session_waits(s, WAIT_FOR_RCPT_RATE);
-	if (request_send(&s->service->receiver, ROLE_QMGR, &m, &s->request, on_rcpt_rate, s))
+	if (ask_rate(s, 2, WAIT_FOR_RCPT_RATE, on_rcpt_rate))
 		accept_rcpt(s);
 }
 
