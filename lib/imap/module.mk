@@ -1,4 +1,5 @@
 $(eval $(call lib,imap,access store db mail base,))
 $(eval $(call fuzz,imap_login,imap access store db mail base))
 $(eval $(call fuzz,imap_session,imap access store db mail base))
+$(O)/fuzz/imap_session: $(call objects,fuzz/imap_store.c)
 $(eval $(call fuzz,mime,mail base))
