@@ -265,14 +265,17 @@ test_unknown_users_look_like_known_ones(void **state)
 {
 	struct buf out = { 0 };
 	struct sasl_exchange x;
+	static const char *const firsts[] = { "n,,n=nobody,r=abcdefgh", "n,,n=NoBody,r=abcdefgh",
+		"n,,n=nobody@example.test,r=abcdefgh" };
 	struct slice a;
-	char salt[2][128];
+	char salt[3][128];
 	enum sasl_result r;
 
 	(void)state;
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 3; i++) {
 		server(&x, "SCRAM-SHA-256");
-		a = scram_first(&x, "n,,n=nobody,r=abcdefgh", &r, &out);
+		snprintf(x.local_domain, sizeof(x.local_domain), "example.test");
+		a = scram_first(&x, firsts[i], &r, &out);
 		assert_int_equal(r, SASL_STEP_CONTINUE);
 		a = slice_sub(a, (size_t)slice_search(a, SLICE_LIT(",s=")), a.n);
 		assert_int_equal(slice_copy(a, salt[i], sizeof(salt[i])), 0);
@@ -280,6 +283,7 @@ test_unknown_users_look_like_known_ones(void **state)
 		sasl_exchange_free(&x);
 	}
 	assert_string_equal(salt[0], salt[1]);
+	assert_string_equal(salt[0], salt[2]);
 	buf_free(&out);
 }
 

@@ -50,6 +50,19 @@ sasl_look_up(struct sasl_exchange *x, struct slice name)
 	}
 }
 
+/* A name that nobody has looks the same however it is written, as one that somebody has does. */
+static void
+fake_of(struct sasl_exchange *x, enum scram_hash hash, struct slice name, char *out)
+{
+	bool whole = slice_find(name, '@') >= 0 || !x->local_domain[0];
+	char *full = arena_printf(
+	    &x->arena, "%.*s%s%s", SLICE_ARG(name), whole ? "" : "@", whole ? "" : x->local_domain);
+
+	for (char *c = full; *c; c++)
+		*c = (char)ascii_lower((unsigned char)*c);
+	scram_fake(hash, slice_str(full), atomic_load(&x->shared->rounds), x->shared->secret, out);
+}
+
 /* Without a verifier that is there the library takes the user for one who has none. */
 static void
 add_verifier(struct sasl_exchange *x, sasl_server_params_t *params, const char *property,
@@ -58,7 +71,7 @@ add_verifier(struct sasl_exchange *x, sasl_server_params_t *params, const char *
 	char fake[SCRAM_VERIFIER_MAX];
 
 	if (stored.n == 0) {
-		scram_fake(hash, name, atomic_load(&x->shared->rounds), x->shared->secret, fake);
+		fake_of(x, hash, name, fake);
 		stored = slice_str(fake);
 	}
 	if (params->utils->prop_set(
@@ -145,8 +158,7 @@ sasl_check_password(sasl_conn_t *conn, void *context, const char *user, const ch
 		return SASL_BADAUTH;
 	}
 	if (!x->found) {
-		scram_fake(SCRAM_SHA_256, slice_str(user), atomic_load(&x->shared->rounds),
-		    x->shared->secret, fake);
+		fake_of(x, SCRAM_SHA_256, slice_str(user), fake);
 		(void)!scram_check(fake, password);
 		return SASL_BADAUTH;
 	}
