@@ -301,6 +301,7 @@ main(int argc, char **argv)
 	services_build(&m);
 	if (service_by_role(&m, ROLE_LOG))
 		log_init(m.log_pair[1], ROLE_MASTER, LOG_INFO_);
+	security_tell_missing();
 	service_start_missing(&m);
 	tls_rotate(&m);
 	loop(&m);

@@ -24,6 +24,7 @@ struct listener {
 	    name[128]; /* "inet:127.0.0.1:2525" or "unix:/path": identity over reload and upgrade */
 	int fd;
 	bool local, used; /* used: named by the present configuration */
+	int64_t until;    /* ms, monotonic: a former one is closed then; 0: it is none */
 	LIST_ENTRY(listener) next;
 };
 
@@ -58,6 +59,8 @@ struct service {
 	struct ev_timer restart;
 	unsigned char ticket_keys[TICKET_KEYS * TICKET_KEY];
 	size_t nkeys;
+	bool moved;      /* the present reload changed its listeners */
+	bool ending;     /* it was told to stop, and never comes back: its like is another one */
 	bool incomplete; /* an address of it could not be listened on: see listen-failed */
 	bool obsolete;   /* not in the configuration any more */
 };
@@ -90,7 +93,7 @@ struct master {
 	int log_pair[2]; /* 0: where the log daemon reads; 1: where all write */
 	struct listener control;
 	struct event *on_control;
-	struct ev_timer stop_timer, rotate_timer;
+	struct ev_timer stop_timer, rotate_timer, former_timer;
 	int64_t rotate_ms; /* what the latter is set to */
 	uint32_t next_request;
 	struct {
@@ -121,6 +124,7 @@ int64_t backoff_ms(const struct master *m, unsigned failures); /* the pause befo
 /* process.c */
 int process_start(struct master *m, struct service *s) CHECKED; /* what failed is logged */
 void process_forget(struct process *p);                         /* frees it and its channel */
+void process_send_listeners(struct process *p);                 /* all of its service's */
 int role_ids(const struct master *m, enum role role, uid_t *uid_r, gid_t *gid_r) CHECKED;
 
 /* links.c: pairs between a fresh process and every living peer; what one of both says of its end */
@@ -171,6 +175,8 @@ int home_make(const struct master *m, const struct slice words[3], struct buf *o
 
 /* security.c */
 void security_report(struct master *m, struct buf *out);
+/* Tells what the kernel lacks of what the jails could use. */
+void security_tell_missing(void);
 
 /* upgrade.c */
 int upgrade_check(

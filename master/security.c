@@ -4,6 +4,8 @@
  */
 #include "master/master.h"
 
+#include "daemon/jail.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -117,4 +119,15 @@ security_report(struct master *m, struct buf *out)
 	buf_add_str(out, "\nWhat each daemon found by trying at its start:\n");
 	buf_add(out, buf_slice(&reports));
 	buf_free(&reports);
+}
+
+void
+security_tell_missing(void)
+{
+	int abi = jail_landlock_abi();
+
+	if (abi >= 6 || abi < 2) /* without the least of it no daemon starts, and says so */
+		return;
+	log_event(LOG_landlock_partial, "abi=%d missing=\"%ssignals, abstract sockets\"", abi,
+	    abi < 4 ? "TCP ports, " : "");
 }

@@ -7,6 +7,7 @@ import os
 import pathlib
 import poplib
 import re
+import shutil
 import signal
 import smtplib
 import stat
@@ -396,3 +397,13 @@ def test_a_forbidden_call_is_death(world):
     world.i.wait_messages("u2@example.test", before + 1)
     m = login(world.i, "INBOX", user="u2@example.test", password="pass2")
     m.logout()
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+@pytest.mark.parametrize("abi, missing", [(2, "TCP ports, signals, abstract sockets"), (5, "signals, abstract sockets")])
+def test_an_older_landlock_is_told(make_instance, abi, missing):
+    """What the kernel lacks is said by master at its start. The daemons, which strace leaves alone, use what there is."""
+    i = make_instance(start=False)
+    i.command = ["strace", "-D", "-qq", "-o", "/dev/null", "-e", f"inject=landlock_create_ruleset:retval={abi}"]
+    i.start()
+    i.wait_log(f'warning: landlock-partial abi={abi} missing="{missing}" remedy="Boot Linux 6.12 or later')

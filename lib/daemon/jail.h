@@ -33,6 +33,9 @@ struct jail_args {
 
 /* 0, or a negative error with *why_r naming the step and the remedy. */
 int jail_enter(const struct jail_args *args, char *why_r, size_t why_size) CHECKED;
+/* What the kernel's Landlock can: 2 is needed, 4 brings ports, 6 signals; negative: there is none.
+ */
+int jail_landlock_abi(void);
 /* Prepares the filter of a role, so that jail_enter in a fork of this process costs less. */
 int jail_compile(enum role role) CHECKED;
 /* What the process finds by trying: open of /etc/passwd, of "..", socket, its descriptors;

@@ -104,6 +104,12 @@ build(const struct jail_args *a, int abi)
 }
 
 int
+jail_landlock_abi(void)
+{
+	return (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+}
+
+int
 jail_landlock(const struct jail_args *a, char *why, size_t size)
 {
 	int abi, err;
@@ -112,7 +118,7 @@ jail_landlock(const struct jail_args *a, char *why, size_t size)
 	 */
 	if (promises_of(a->role) & (1u << P_ANYTHING | 1u << P_BECOME))
 		return 0;
-	abi = (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+	abi = jail_landlock_abi();
 	if (abi < 2) {
 		snprintf(why, size,
 		    "Landlock: the kernel has ABI %d, 2 is needed; boot Linux 5.19 or later with "

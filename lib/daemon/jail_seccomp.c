@@ -10,11 +10,13 @@
 #include "daemon/promises.h"
 
 #include "daemon/log.h"
+#include "daemon/private.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -29,6 +31,8 @@
 #define NAMESPACES                                                                                 \
 	(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | \
 	    CLONE_NEWCGROUP)
+
+#define SOCKET_TYPE ((uint64_t)0xf) /* of the second argument of socket; the rest are flags */
 
 static void
 on_violation(int sig, siginfo_t *info, void *context)
@@ -49,6 +53,46 @@ on_violation(int sig, siginfo_t *info, void *context)
 	kill(getpid(), sig);
 #endif
 	_exit(99);
+}
+
+/*
+ * Sockets of the internet are plain TCP, and UDP where that is promised: Landlock's named ports do
+ * not hold for MPTCP or SCTP, nor for a connection that a send opens.
+ */
+static int
+allow_inet(scmp_filter_ctx f, uint32_t promises)
+{
+	static const uint64_t domains[] = { AF_INET, AF_INET6 };
+	static const struct {
+		uint64_t type, protocol;
+		enum promise promise;
+	} kinds[] = {
+		{ SOCK_STREAM, 0, P_INET },
+		{ SOCK_STREAM, IPPROTO_TCP, P_INET },
+		{ SOCK_DGRAM, 0, P_UDP },
+		{ SOCK_DGRAM, IPPROTO_UDP, P_UDP },
+	};
+	int rc = 0;
+
+	for (size_t d = 0; d < 2; d++)
+		for (size_t k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++)
+			if (promises & 1u << kinds[k].promise)
+				rc |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 3,
+				    SCMP_A0(SCMP_CMP_EQ, domains[d]),
+				    SCMP_A1(SCMP_CMP_MASKED_EQ, SOCKET_TYPE, kinds[k].type),
+				    SCMP_A2(SCMP_CMP_EQ, kinds[k].protocol));
+	rc |= seccomp_rule_add(
+	    f, SCMP_ACT_ALLOW, SCMP_SYS(sendto), 1, SCMP_A3(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, 0));
+	rc |= seccomp_rule_add(
+	    f, SCMP_ACT_ALLOW, SCMP_SYS(sendmsg), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, 0));
+	return rc;
+}
+
+/* What allow_inet allows, and on what condition. */
+static bool
+is_conditional(uint32_t promises, int call)
+{
+	return promises & 1u << P_INET && (call == SCMP_SYS(sendto) || call == SCMP_SYS(sendmsg));
 }
 
 static int
@@ -84,12 +128,8 @@ allow_conditional(scmp_filter_ctx f, uint32_t promises)
 	(void)rpath;
 	(void)wpath;
 #endif
-	if (promises & 1u << P_INET) {
-		rc |= seccomp_rule_add(
-		    f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, AF_INET));
-		rc |= seccomp_rule_add(
-		    f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, AF_INET6));
-	}
+	if (promises & 1u << P_INET)
+		rc |= allow_inet(f, promises);
 	if (promises & 1u << P_UNIX)
 		rc |= seccomp_rule_add(
 		    f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
@@ -152,7 +192,10 @@ allow_list(uint32_t promises)
 		return NULL;
 	for (int p = 0; p < P_COUNT; p++)
 		for (size_t i = 0; (promises & 1u << p) && i < promise_table[p].n; i++) {
-			int one = seccomp_rule_add(f, SCMP_ACT_ALLOW, promise_table[p].calls[i], 0);
+			int call = promise_table[p].calls[i], one;
+			if (is_conditional(promises, call))
+				continue;
+			one = seccomp_rule_add(f, SCMP_ACT_ALLOW, call, 0);
 			rc |= one == -EEXIST ? 0 : one;
 		}
 	rc |= allow_conditional(f, promises);
@@ -164,6 +207,8 @@ allow_list(uint32_t promises)
 	return f;
 }
 
+/* clone makes namespaces as unshare does; what clone3 would make no filter can see, and libraries
+ * go on with clone where there is none. */
 static scmp_filter_ctx
 deny_list(void)
 {
@@ -171,16 +216,51 @@ deny_list(void)
 
 	if (!f)
 		return NULL;
+	for (uint64_t bit = 1; bit <= NAMESPACES; bit <<= 1)
+		if (bit & NAMESPACES)
+			(void)seccomp_rule_add(f, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 1,
+			    SCMP_A0(SCMP_CMP_MASKED_EQ, bit, bit));
+	(void)seccomp_rule_add(f, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 	for (size_t i = 0; i < jail_denied_n; i++)
 		(void)seccomp_rule_add(f, SCMP_ACT_ERRNO(EPERM), jail_denied_calls[i], 0);
 	return f;
+}
+
+#define ARG(n) (offsetof(struct seccomp_data, args) + 8 * (n))
+
+static int
+add_filter(struct sock_filter *code, size_t n)
+{
+	struct sock_fprog program = { (unsigned short)n, code };
+
+	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) ? err_errno() : 0;
+}
+
+/* The log's socket is shared: shut down, or with a buffer of no size, it would be so for all and
+ * for good. A copy of it would have another number. */
+static int
+keep_log(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_shutdown, 4, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setsockopt, 3, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fcntl, 2, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_dup, 1, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_dup3, 0, 2),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ARG(0)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, FD_LOG, 1, 0),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+	};
+
+	return add_filter(code, sizeof(code) / sizeof(code[0]));
 }
 
 /* Low words of every argument of setresuid and setresgid must be >= first. */
 static int
 bound_ids(uid_t first)
 {
-#define ARG(n) (offsetof(struct seccomp_data, args) + 8 * (n))
 	struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setresuid, 1, 0),
@@ -194,9 +274,8 @@ bound_ids(uid_t first)
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
 	};
-	struct sock_fprog program = { sizeof(code) / sizeof(code[0]), code };
 
-	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) ? err_errno() : 0;
+	return add_filter(code, sizeof(code) / sizeof(code[0]));
 }
 
 /* The filter as bytes, kept per role: a zygote compiles its child's once, not at each fork. */
@@ -245,7 +324,8 @@ jail_seccomp(const struct jail_args *a, char *why, size_t size)
 	struct sock_fprog program;
 	uint32_t promises = promises_of(a->role);
 	int err = 0;
-	static bool handled; /* a zygote's child has its handler already, and may not set it */
+	static bool
+	    handled; /* a zygote's child has its handler, and may not set it; and keep_log */
 
 	if (promises & (1u << P_BECOME) || a->role == ROLE_LOCAL)
 		err = bound_ids(a->first_valid_uid);
@@ -253,8 +333,7 @@ jail_seccomp(const struct jail_args *a, char *why, size_t size)
 		err = compile(a->role, &program);
 	if (!err && !handled && !(promises & 1u << P_ANYTHING)) {
 		handled = true;
-		if (sigaction(SIGSYS, &act, NULL))
-			err = err_errno();
+		err = sigaction(SIGSYS, &act, NULL) ? err_errno() : keep_log();
 	}
 	if (!err && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0))
 		err = err_errno();

@@ -5,10 +5,12 @@
 #include "daemon/jail.h"
 
 #include "daemon/log.h"
+#include "daemon/private.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -29,6 +31,7 @@
 #define MAYBE_UNUSED __attribute__((unused)) /* a sanitizer build cannot forbid it */
 
 static char top[64], root[80];
+static uint16_t listening; /* a port that no transport names */
 
 enum outcome { ALLOWED = 0, REFUSED = 1, KILLED = 2, NO_JAIL = 3, OTHER = 4 };
 
@@ -40,6 +43,7 @@ inside(enum role role, int (*try)(void))
 	pid_t pid = fork();
 
 	if (!pid) {
+		static const uint16_t named[] = { 25 };
 		gid_t gid = 799999;
 		struct jail_args a = { .role = role,
 			.unprivileged = geteuid() != 0,
@@ -47,7 +51,9 @@ inside(enum role role, int (*try)(void))
 			.gid = gid,
 			.groups = &gid,
 			.ngroups = 1,
-			.root = root,
+			.root = strcmp(role_table[role].root, "-") ? root : NULL,
+			.ports = named,
+			.nports = role == ROLE_SMTP_CLIENT,
 			.root_fd = -1,
 			.first_valid_uid = 1000 };
 		char why[512];
@@ -97,6 +103,75 @@ static int
 try_socket_inet(void)
 {
 	return socket(AF_INET, SOCK_STREAM, 0);
+}
+static int
+try_socket_udp(void)
+{
+	return socket(AF_INET, SOCK_DGRAM, 0);
+}
+static struct sockaddr_in
+there(void)
+{
+	return (struct sockaddr_in){ .sin_family = AF_INET,
+		.sin_port = htons(listening),
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+}
+static int
+try_other_port(void)
+{
+	struct sockaddr_in sa = there();
+	return connect(socket(AF_INET, SOCK_STREAM, 0), (struct sockaddr *)&sa, sizeof(sa));
+}
+static int
+try_other_port_mptcp(void)
+{
+	struct sockaddr_in sa = there();
+	int fd = socket(AF_INET, SOCK_STREAM, IPPROTO_MPTCP);
+	return fd < 0 ? fd : connect(fd, (struct sockaddr *)&sa, sizeof(sa));
+}
+static int
+try_other_port_by_send(void)
+{
+	struct sockaddr_in sa = there();
+	return (int)sendto(socket(AF_INET, SOCK_STREAM, 0), "x", 1, MSG_FASTOPEN,
+	    (struct sockaddr *)&sa, sizeof(sa));
+}
+static int
+try_other_port_by_message(void)
+{
+	struct sockaddr_in sa = there();
+	struct msghdr m = { .msg_name = &sa, .msg_namelen = sizeof(sa) };
+	return (int)sendmsg(socket(AF_INET, SOCK_STREAM, 0), &m, MSG_FASTOPEN);
+}
+static int
+try_log_shutdown(void)
+{
+	return shutdown(FD_LOG, SHUT_RDWR);
+}
+static int
+try_log_high_bits(void)
+{
+	return (int)syscall(SYS_shutdown, 1UL << 32 | FD_LOG, SHUT_RDWR);
+}
+static int
+try_log_buffer(void)
+{
+	return setsockopt(FD_LOG, SOL_SOCKET, SO_SNDBUF, &(int){ 1 }, sizeof(int));
+}
+static int
+try_log_dup(void)
+{
+	return dup(FD_LOG);
+}
+static int
+try_log_dup3(void)
+{
+	return dup3(FD_LOG, 20, 0);
+}
+static int
+try_log_fcntl(void)
+{
+	return fcntl(FD_LOG, F_DUPFD, 20);
 }
 static int
 try_socket_unix(void)
@@ -358,6 +433,81 @@ test_without_promise(void **state)
 	expect(ROLE_LOGIN_CHILD, &(struct attempt){ "connect", try_connect }, false);
 }
 
+/* The log's socket is one for all: nobody may spoil it for the others, nor a copy of it. */
+static void
+test_log_is_kept(void **state)
+{
+	static const struct attempt rows[] = {
+		{ "shut down the log", try_log_shutdown },
+		{ "the same with high bits", try_log_high_bits },
+		{ "take its buffer", try_log_buffer },
+		{ "dup it", try_log_dup },
+		{ "dup3 it", try_log_dup3 },
+		{ "fcntl it", try_log_fcntl },
+	};
+	int fds[2], former = dup(FD_LOG);
+	char c;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fds), 0);
+	assert_int_equal(dup2(fds[0], FD_LOG), FD_LOG);
+	for (size_t r = 0; r < sizeof(listed) / sizeof(listed[0]); r++)
+		for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+			expect(listed[r], &rows[i], false);
+	assert_int_equal(send(FD_LOG, "x", 1, MSG_NOSIGNAL), 1);
+	assert_int_equal(recv(fds[1], &c, 1, 0), 1);
+	if (former >= 0) {
+		assert_int_equal(dup2(former, FD_LOG), FD_LOG);
+		close(former);
+	} else {
+		close(FD_LOG);
+	}
+	if (fds[0] != FD_LOG)
+		close(fds[0]);
+	if (fds[1] != FD_LOG)
+		close(fds[1]);
+}
+
+/* No way around the ports that the transports name. */
+static void
+test_other_ports(void **state)
+{
+	static const struct attempt rows[] = {
+		{ "a port that no transport names", try_other_port },
+		{ "the same by MPTCP", try_other_port_mptcp },
+		{ "the same by a send", try_other_port_by_send },
+		{ "the same by a message", try_other_port_by_message },
+		{ "UDP", try_socket_udp },
+	};
+	struct sockaddr_in sa = { .sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t n = sizeof(sa);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	(void)state;
+	if (syscall(SYS_landlock_create_ruleset, NULL, 0, 1 /* its version */) < 4)
+		skip();
+	assert_int_equal(bind(fd, (struct sockaddr *)&sa, n), 0);
+	assert_int_equal(listen(fd, 16), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&sa, &n), 0);
+	listening = ntohs(sa.sin_port);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		expect(ROLE_SMTP_CLIENT, &rows[i], false);
+	expect(ROLE_DNS, &rows[4], true);
+	close(fd);
+}
+
+/* Programs of users, and those who start them, make no namespace, in which they would be root. */
+static void
+test_no_namespaces(void **state)
+{
+	static const enum role roles[] = { ROLE_PROGRAM, ROLE_LOCAL, ROLE_PAM };
+
+	(void)state;
+	for (size_t i = 0; i < 3; i++)
+		expect(roles[i], &(struct attempt){ "namespace", try_thread_less_clone }, false);
+}
+
 /* auth reads in its root (urandom) and writes nothing there. */
 static void
 test_auth_writes_nothing(void **state)
@@ -415,6 +565,9 @@ main(void)
 		cmocka_unit_test(test_never),
 		cmocka_unit_test(test_promises),
 		cmocka_unit_test(test_without_promise),
+		cmocka_unit_test(test_log_is_kept),
+		cmocka_unit_test(test_other_ports),
+		cmocka_unit_test(test_no_namespaces),
 		cmocka_unit_test(test_auth_writes_nothing),
 		cmocka_unit_test(test_zygotes_become_no_low_uid),
 	};

@@ -121,6 +121,7 @@ static const int calls_P_BECOME[] = { CALL(setgroups), CALL(setresuid), CALL(set
 static const int calls_P_THREAD[] = { CALL(sched_setscheduler), CALL(sched_getparam),
 	CALL(sched_getscheduler), CALL(sched_get_priority_max), CALL(sched_get_priority_min) };
 static const int calls_P_INET[] = { CALL(connect) };
+static const int calls_P_UDP[] = { CALL(connect) };
 static const int calls_P_BIND[] = { CALL(bind) };
 static const int calls_P_RPATH[] = { CALL(access), CALL(faccessat), CALL(faccessat2), CALL(stat),
 	CALL(lstat), CALL(statx), CALL(getdents64), CALL(statfs), CALL(fstatfs), CALL(readlink),
@@ -130,8 +131,8 @@ static const int calls_P_WPATH[] = { CALL(access), CALL(faccessat), CALL(faccess
 	CALL(flock), CALL(rename), CALL(renameat), CALL(renameat2), CALL(unlink), CALL(unlinkat),
 	CALL(mkdir), CALL(mkdirat), CALL(rmdir), CALL(link), CALL(linkat), CALL(fsync),
 	CALL(fdatasync), CALL(msync), CALL(sync_file_range), CALL(syncfs), CALL(fallocate),
-	CALL(truncate), CALL(utimensat), CALL(futimesat), CALL(utimes), CALL(fchmod),
-	CALL(fchmodat), CALL(umask), CALL(copy_file_range), CALL(sendfile), CALL(getcwd) };
+	CALL(utimensat), CALL(futimesat), CALL(utimes), CALL(fchmod), CALL(fchmodat), CALL(umask),
+	CALL(copy_file_range), CALL(sendfile), CALL(getcwd) };
 static const int calls_P_INOTIFY[] = { CALL(inotify_init1), CALL(inotify_add_watch),
 	CALL(inotify_rm_watch) };
 static const int calls_P_MAPEXEC[] = { CALL(mmap), CALL(mprotect), CALL(fstatfs) };
@@ -146,6 +147,7 @@ const struct promise_row promise_table[P_COUNT] = {
 	ROW(P_BECOME, "become"),
 	ROW(P_THREAD, "thread"),
 	ROW(P_INET, "inet"),
+	ROW(P_UDP, "udp"),
 	ROW(P_BIND, "bind"),
 	ROW(P_RPATH, "rpath"),
 	ROW(P_WPATH, "wpath"),
@@ -186,9 +188,10 @@ static const uint32_t rows[ROLE_COUNT] = {
 	[ROLE_LOGIN_CHILD] = B(P_STDIO),
 	[ROLE_AUTH] = B(P_STDIO) | B(P_THREAD) | B(P_RPATH) | B(P_WPATH),
 	[ROLE_PAM] = B(P_ANYTHING),
-	[ROLE_DNS] = B(P_STDIO) | B(P_INET),
+	[ROLE_DNS] = B(P_STDIO) | B(P_INET) | B(P_UDP),
 	[ROLE_MAPS] = B(P_STDIO) | B(P_RPATH) | B(P_INOTIFY),
-	[ROLE_NSS] = B(P_STDIO) | B(P_RPATH) | B(P_INET) | B(P_UNIX) | B(P_MAPEXEC) | B(P_THREAD),
+	[ROLE_NSS] =
+	    B(P_STDIO) | B(P_RPATH) | B(P_INET) | B(P_UDP) | B(P_UNIX) | B(P_MAPEXEC) | B(P_THREAD),
 	[ROLE_QMGR] = B(P_STDIO) | B(P_THREAD) | B(P_RPATH) | B(P_WPATH),
 	[ROLE_PICKUP] = B(P_STDIO) | B(P_RPATH) | B(P_WPATH) | B(P_INOTIFY),
 	[ROLE_SMTP_CLIENT] = B(P_STDIO) | B(P_INET) | B(P_BIND),

@@ -14,7 +14,8 @@ enum promise {
 	P_BECOME,   /* setresuid and setresgid (from first_valid_uid up), setgroups, chroot, and
 		       jailing itself further */
 	P_THREAD,   /* threads of its own */
-	P_INET,     /* TCP and UDP sockets, connect */
+	P_INET,     /* TCP sockets, connect */
+	P_UDP,      /* UDP sockets */
 	P_BIND,     /* bind a socket */
 	P_RPATH,    /* read files below the root */
 	P_WPATH,    /* write, create, rename, remove files below the root; sync; lock */
