@@ -80,6 +80,8 @@ master_reload(struct master *m, struct buf *out, int *status_r)
 				continue;
 			(void)ipc_send(p->chan, &config);
 			close(config.fd);
+			if (s->moved)
+				process_send_listeners(p);
 			tls_send_certificates(s, p); /* contexts are made with the new parameters */
 			tls_send_keys(s, p);
 		}

@@ -1,10 +1,13 @@
 /*
  * Listening sockets: TCP over IPv4 and IPv6, and local ones. They are opened once, as root, and
- * outlive the daemons that accept on them, a reload that keeps them, and an upgrade.
+ * outlive the daemons that accept on them, a reload that keeps them, and an upgrade. Where a reload
+ * changes the address of a service, the new socket is there before the former one goes, and no
+ * client finds the port closed.
  */
 #include "master/master.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -15,6 +18,8 @@
 #include <unistd.h>
 
 #define BACKLOG 1024
+#define FORMER_MS (LISTENER_FORMER_MS + 1000)
+#define NO_INTERFACE INT_MAX /* a number that none has */
 
 static struct listener *
 find(struct master *m, const char *name)
@@ -22,7 +27,7 @@ find(struct master *m, const char *name)
 	struct listener *l;
 
 	LIST_FOREACH(l, &m->listeners, next)
-		if (!strcmp(l->name, name))
+		if (!l->until && !strcmp(l->name, name))
 			return l;
 	return NULL;
 }
@@ -64,7 +69,55 @@ listen_unix(const char *path, int type, mode_t mode, int *fd_r)
 }
 
 static int
-listen_inet(const struct addrinfo *ai, int *fd_r)
+bind_and_listen(int fd, const struct addrinfo *ai)
+{
+	return bind(fd, ai->ai_addr, ai->ai_addrlen) || listen(fd, BACKLOG) ? err_errno() : 0;
+}
+
+static uint16_t
+port_of(const struct sockaddr *sa)
+{
+	return sa->sa_family == AF_INET6
+		   ? ((const struct sockaddr_in6 *)(const void *)sa)->sin6_port
+		   : ((const struct sockaddr_in *)(const void *)sa)->sin_port;
+}
+
+/* Our own sockets of that port that nobody needs any more let another one share it, or not. */
+static bool
+share_port(struct master *m, const struct addrinfo *ai, int on)
+{
+	struct sockaddr_storage ss;
+	struct sockaddr *sa = (struct sockaddr *)&ss;
+	struct listener *l;
+	bool any = false;
+
+	LIST_FOREACH(l, &m->listeners, next) {
+		socklen_t n = sizeof(ss);
+		if (l->used || l->local || getsockname(l->fd, sa, &n) ||
+		    sa->sa_family != ai->ai_family || port_of(sa) != port_of(ai->ai_addr))
+			continue;
+		any |= !setsockopt(l->fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
+	}
+	return any;
+}
+
+/* Only for as long as that takes: a second server on the port of the first is to find it taken. */
+static int
+listen_beside(struct master *m, int fd, const struct addrinfo *ai)
+{
+	int on = 1, off = 0, rc = -EADDRINUSE;
+
+	if (!share_port(m, ai, on))
+		return rc;
+	if (!setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)))
+		rc = bind_and_listen(fd, ai);
+	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &off, sizeof(off));
+	(void)share_port(m, ai, off);
+	return rc;
+}
+
+static int
+listen_inet(struct master *m, const struct addrinfo *ai, int *fd_r)
 {
 	int one = 1, rc, fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
@@ -73,7 +126,9 @@ listen_inet(const struct addrinfo *ai, int *fd_r)
 	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	if (ai->ai_family == AF_INET6)
 		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
-	rc = bind(fd, ai->ai_addr, ai->ai_addrlen) || listen(fd, BACKLOG) ? err_errno() : 0;
+	rc = bind_and_listen(fd, ai);
+	if (rc == -EADDRINUSE)
+		rc = listen_beside(m, fd, ai);
 	if (rc)
 		close(fd);
 	else
@@ -143,7 +198,7 @@ add_inet(struct master *m, struct service *s, const struct conf_service *row, co
 			continue;
 		}
 		if (!l) {
-			rc = listen_inet(ai, &fd);
+			rc = listen_inet(m, ai, &fd);
 			if (rc == -EAFNOSUPPORT && !host)
 				continue; /* a kernel without IPv6 */
 			if (rc) {
@@ -238,6 +293,45 @@ listeners_for(struct master *m, struct service *s, const struct conf_service *ro
 	return err;
 }
 
+static void
+drop(struct listener *l)
+{
+	close(l->fd);
+	if (l->local)
+		(void)unlink(l->name + 5);
+	LIST_REMOVE(l, next);
+	free(l);
+}
+
+static void
+drop_former(void *arg)
+{
+	struct master *m = arg;
+	struct listener *l, *next;
+	int64_t now = master_now_ms();
+
+	for (l = LIST_FIRST(&m->listeners); l; l = next) {
+		next = LIST_NEXT(l, next);
+		if (l->until && l->until <= now)
+			drop(l);
+		else if (l->until)
+			ev_timer_set(m->base, &m->former_timer, l->until - now, drop_former, m);
+	}
+}
+
+/* Who connects from now on is not for this socket, which would be taken before one of all addresses
+ * otherwise; the acceptor that has it yet takes who waits in it. Until it has closed it master has
+ * it too: a reload meanwhile may need its port. */
+static void
+retire(struct master *m, struct listener *l)
+{
+	int none = NO_INTERFACE;
+
+	(void)setsockopt(l->fd, SOL_SOCKET, SO_BINDTOIFINDEX, &none, sizeof(none));
+	l->until = master_now_ms() + FORMER_MS;
+	ev_timer_set(m->base, &m->former_timer, FORMER_MS, drop_former, m);
+}
+
 void
 listeners_drop_unused(struct master *m)
 {
@@ -245,12 +339,12 @@ listeners_drop_unused(struct master *m)
 
 	for (l = LIST_FIRST(&m->listeners); l; l = next) {
 		next = LIST_NEXT(l, next);
-		if (l->used)
+		if (l->used || l->until)
 			continue;
-		close(l->fd);
 		if (l->local)
-			(void)unlink(l->name + 5);
-		LIST_REMOVE(l, next);
-		free(l);
+			drop(l);
+		else
+			retire(m, l);
 	}
+	drop_former(m);
 }

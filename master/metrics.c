@@ -56,7 +56,8 @@ metrics_get(struct master *m, struct ipc_chan *from, uint32_t id)
 		row.metrics_service.ready = ready_of(s);
 		(void)ipc_send(from, &row);
 		TAILQ_FOREACH(p, &s->processes, next)
-			if (p->chan && p->ready && !ipc_send(p->chan, &req))
+			if (p->chan && p->ready && !ipc_chan_queued(p->chan) &&
+			    !ipc_send(p->chan, &req)) /* one that reads its questions */
 				m->metrics.waiting++;
 	}
 	if (!m->metrics.waiting)

@@ -227,6 +227,21 @@ prepare(struct master *m, struct service *s, struct spawn *sp, int control[2])
 	return err;
 }
 
+void
+process_send_listeners(struct process *p)
+{
+	const struct service *s = p->service;
+	struct msg msg = MSG_INIT(MSG_LISTENER, 0);
+
+	for (size_t i = 0; i < s->nlisteners; i++) {
+		msg.listener.index = (uint8_t)i;
+		msg.listener.local = s->listeners[i]->local;
+		msg.listener.name = slice_str(s->listeners[i]->name);
+		msg.fd = s->listeners[i]->fd;
+		(void)ipc_send(p->chan, &msg);
+	}
+}
+
 static void
 hand_resources(struct master *m, struct process *p)
 {
@@ -240,13 +255,7 @@ hand_resources(struct master *m, struct process *p)
 		msg.fd = m->log_pair[0];
 		(void)ipc_send(p->chan, &msg);
 	}
-	for (size_t i = 0; i < s->nlisteners; i++) {
-		msg.listener.index = (uint8_t)i;
-		msg.listener.local = s->listeners[i]->local;
-		msg.listener.name = slice_str(s->listeners[i]->name);
-		msg.fd = s->listeners[i]->fd;
-		(void)ipc_send(p->chan, &msg);
-	}
+	process_send_listeners(p);
 	links_connect(m, p);
 }
 
@@ -278,6 +287,8 @@ process_start(struct master *m, struct service *s)
 	p->pid = pid;
 	p->started = master_now_ms();
 	p->chan = ipc_chan_new(m->io, control[0], s->role, &daemon_ops, m);
+	if (s->role == ROLE_METRICS)
+		ipc_chan_asked(p->chan);
 	TAILQ_INSERT_TAIL(&s->processes, p, next);
 	s->nprocesses++;
 	hand_resources(m, p);

@@ -138,14 +138,48 @@ is_front_end(enum role role)
 	return role == ROLE_SMTPD || role == ROLE_SUBMISSION || role == ROLE_LOGIN;
 }
 
+static bool
+is_row_of(const struct conf_service *row, const struct service *s)
+{
+	return !strcmp(row->name, s->name) && !strcmp(row->command, s->program);
+}
+
+static const char *
+port_of(const char *name)
+{
+	const char *colon = strrchr(name, ':');
+
+	return colon ? colon + 1 : name;
+}
+
+/* A row of another name is the service of a former row if only the address in the name changed: its
+ * processes and their sessions stay, and get other sockets. */
+static bool
+is_moved_row(const struct master *m, const struct conf_service *row, const struct service *s)
+{
+	if (!s->obsolete || !is_front_end(s->role) || row->type != CONF_SERVICE_INET ||
+	    strcmp(row->command, s->program) || strcmp(port_of(row->name), port_of(s->name)))
+		return false;
+	for (size_t i = 0; i < m->set->services->n; i++)
+		if (is_row_of(&m->set->services->v[i], s))
+			return false;
+	return true;
+}
+
 static struct service *
 find_or_add(struct master *m, const struct conf_service *row, int role)
 {
 	struct service *s;
 
 	TAILQ_FOREACH(s, &m->services, next)
-		if (!strcmp(s->name, row->name) && !strcmp(s->program, row->command))
+		if (!s->ending && is_row_of(row, s))
 			return s;
+	TAILQ_FOREACH(s, &m->services, next)
+		if (!s->ending && is_moved_row(m, row, s)) {
+			free(s->name);
+			s->name = xstrdup(row->name);
+			return s;
+		}
 	s = xcalloc(1, sizeof(*s));
 	s->m = m;
 	s->name = xstrdup(row->name);
@@ -156,14 +190,49 @@ find_or_add(struct master *m, const struct conf_service *row, int role)
 	return s;
 }
 
+/* The sockets of its row. A change of them is told to its processes. */
+static void
+listen_anew(struct service *s, const struct conf_service *row)
+{
+	struct listener *former[DAEMON_LISTENERS];
+	size_t n = s->nlisteners;
+
+	memcpy(former, s->listeners, sizeof(former));
+	s->nlisteners = 0;
+	s->incomplete = listeners_for(s->m, s, row) != 0;
+	s->moved = n != s->nlisteners || memcmp(former, s->listeners, n * sizeof(former[0])) != 0;
+	if (s->incomplete)
+		log_event(LOG_service_incomplete,
+		    "service=%s reason=\"not all of its sockets are open\"", s->name);
+}
+
+/* What is not in the configuration any more finishes. */
+static void
+end_obsolete(struct master *m)
+{
+	struct msg stop = MSG_INIT(MSG_STOP, 0);
+	struct service *s;
+	struct process *p;
+
+	TAILQ_FOREACH(s, &m->services, next) {
+		if (!s->obsolete || s->ending)
+			continue;
+		s->ending = true;
+		TAILQ_FOREACH(p, &s->processes, next)
+			if (p->chan)
+				(void)ipc_send(p->chan, &stop);
+	}
+}
+
 void
 services_build(struct master *m)
 {
-	struct service *s, *next;
+	struct service *s;
 	struct listener *l;
 
 	TAILQ_FOREACH(s, &m->services, next) {
 		s->obsolete = true;
+		s->conf = m->set->conf; /* that of its row has gone with the former set */
 		demand_forget(s);
 	}
 	LIST_FOREACH(l, &m->listeners, next)
@@ -182,21 +251,10 @@ services_build(struct master *m)
 				       ? s->conf->default_process_limit
 				       : row->maxproc;
 		s->wanted = has_several(s->role) && row->maxproc > 0 ? (size_t)row->maxproc : 1;
-		s->nlisteners = 0;
 		s->on_demand = s->conf->service_on_demand && is_front_end(s->role);
-		s->incomplete = listeners_for(m, s, row) != 0;
-		if (s->incomplete)
-			log_event(LOG_service_incomplete,
-			    "service=%s reason=\"not all of its sockets are open\"", s->name);
+		listen_anew(s, row);
 	}
-	for (s = TAILQ_FIRST(&m->services); s; s = next) {
-		struct process *p;
-		struct msg stop = MSG_INIT(MSG_STOP, 0);
-		next = TAILQ_NEXT(s, next);
-		TAILQ_FOREACH(p, &s->processes, next)
-			if (s->obsolete && p->chan)
-				(void)ipc_send(p->chan, &stop);
-	}
+	end_obsolete(m);
 	listeners_drop_unused(m);
 }
 

@@ -220,7 +220,7 @@ tls_rotate(struct master *m)
 	struct process *p;
 
 	TAILQ_FOREACH(s, &m->services, next) {
-		if (!uses_tls(s))
+		if (!uses_tls(s) || s->obsolete)
 			continue;
 		draw_key(s);
 		TAILQ_FOREACH(p, &s->processes, next)

@@ -57,6 +57,8 @@ write_state(struct master *m)
 	stay_open(m->log_pair[0]);
 	stay_open(m->log_pair[1]);
 	LIST_FOREACH(l, &m->listeners, next) {
+		if (l->until)
+			continue;
 		buf_addf(&state, "listener %d %d %s\n", l->fd, l->local, l->name);
 		stay_open(l->fd);
 	}

@@ -7,12 +7,14 @@ import signal
 import smtplib
 import socket
 import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
 from instance import BIN, SLOW, wait
+from test_ipc import BY_NAME
 
 ROW = "metrics unix n - y - 1 metrics"
 
@@ -143,8 +145,8 @@ def test_lag_of_the_loop(served, program):
     served.wait_log(f"{program}.* loop-stalled ms=1[0-9]{{3}} .*remedy=")
 
 
-def ask(i, request, seconds=15):
-    with socket.create_connection(("127.0.0.1", i.port["sink"]), 10 * SLOW) as s:
+def ask(i, request, seconds=15, address="127.0.0.1"):
+    with socket.create_connection((address, i.port["sink"]), 10 * SLOW) as s:
         s.settimeout(seconds * SLOW)
         s.sendall(request)
         out = b""
@@ -182,6 +184,9 @@ def test_off_by_default_and_by_reload(make_instance):
     i.reload()
     i.wait_ready()
     assert ask(i, b"GET / HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+    i.set(metrics_listen=f"127.0.0.2:{i.port['sink']}")
+    i.reload()
+    assert ask(i, b"GET / HTTP/1.1\r\n\r\n", address="127.0.0.2").startswith(b"HTTP/1.1 200 ")
     i.set(metrics_listen="")
     i.reload()
     end = time.monotonic() + 5 * SLOW
@@ -211,3 +216,40 @@ def test_a_service_with_a_long_name(make_instance):
     etc.write_text(etc.read_text().replace(name, name + "d"))
     done = i.tool("reload", check=False)
     assert done.returncode == 1 and "has more than 128 bytes: shorten it" in done.stdout
+
+
+FLOOD = """#!{python}
+import socket, struct
+s = socket.socket(fileno=3)
+s.settimeout(3)
+try:
+    for n in range(50000):
+        s.send(struct.pack("<HI", {number}, n + 1))
+    said = "heard"
+except TimeoutError:
+    said = "held"
+open("{out}", "w").write(said)
+while True:
+    s.settimeout(None)
+    s.send(struct.pack("<HI", {number}, 1))
+"""
+
+
+def test_who_asks_and_does_not_read_is_not_heard(make_instance, tmp_path):
+    """A metrics daemon that was taken over: master keeps no more than a bounded number of answers for it."""
+    programs, out = tmp_path / "bin", tmp_path / "said"
+    shutil.copytree(BIN, programs, symlinks=True)
+    (programs / "metrics").unlink()
+    (programs / "metrics").write_text(FLOOD.format(python=sys.executable, number=BY_NAME["metrics_get"].number, out=out))
+    (programs / "metrics").chmod(0o755)
+    for d in programs, tmp_path:
+        d.chmod(0o755)
+    i = make_instance(start=False, allow_deaths=True, main={"daemon_directory": programs})
+    i.set(metrics_listen=f"127.0.0.1:{i.port['sink']}")
+    i.extra_rows = [ROW]
+    i.write()
+    i.start(wait=False)
+    wait(lambda: out.exists() and out.read_text(), 60, "its word")
+    assert out.read_text() == "held"
+    send(i)
+    i.wait_messages("u1@example.test", 1, 20)

@@ -205,8 +205,20 @@ on_connection(evutil_socket_t sock, short what, void *arg)
 /* --- the daemon --- */
 
 static void
+drop_listeners(struct metrics *m)
+{
+	while (m->nlisteners) {
+		struct event *e = m->listeners[--m->nlisteners];
+		close(event_get_fd(e));
+		event_free(e);
+	}
+}
+
+static void
 add_listener(struct metrics *m, struct msg *msg)
 {
+	if (msg->listener.index == 0)
+		drop_listeners(m);
 	if (m->nlisteners == DAEMON_LISTENERS || ev_nonblock(msg->fd))
 		return;
 	m->listeners[m->nlisteners] =

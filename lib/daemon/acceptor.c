@@ -16,6 +16,7 @@
 
 #define ACCEPT_BURST 16
 #define LINK_WAIT_MS 5000 /* after a start, for the links to those whom the sessions ask */
+#define WAITING_MAX 1024  /* clients in a listening socket, as master opens it */
 
 /* ---------------------------------------------------------------- accepting */
 
@@ -95,21 +96,34 @@ accepted(struct listener *l, int fd, const struct sockaddr_storage *peer)
 }
 
 static void
+pause_one(struct listener *l)
+{
+	if (l->a->paused)
+		event_del(l->event);
+	else
+		event_add(l->event, NULL);
+}
+
+static void
+set_paused(struct acceptor_state *a, bool paused)
+{
+	a->paused = paused;
+	for (size_t i = 0; i < a->nlisteners; i++)
+		pause_one(&a->listeners[i]);
+	for (size_t i = 0; i < a->nformer; i++)
+		pause_one(&a->former[i]);
+}
+
+static void
 resume(void *arg)
 {
-	struct acceptor_state *a = arg;
-
-	a->paused = false;
-	for (size_t i = 0; i < a->nlisteners; i++)
-		event_add(a->listeners[i].event, NULL);
+	set_paused(arg, false);
 }
 
 static void
 rest(struct acceptor_state *a, int64_t ms)
 {
-	a->paused = true;
-	for (size_t i = 0; i < a->nlisteners; i++)
-		event_del(a->listeners[i].event);
+	set_paused(a, true);
 	ev_timer_set(a->d->base, &a->resume, ms, resume, a);
 }
 
@@ -138,38 +152,87 @@ pause_all(struct acceptor_state *a, int err)
 	    err_str(err));
 }
 
+/* False: nobody waits, or the kernel has no room for one more. */
+static bool
+accept_one(struct listener *l)
+{
+	struct sockaddr_storage peer;
+	socklen_t n = sizeof(peer);
+	int client = accept4(l->fd, (struct sockaddr *)&peer, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+	if (client < 0) {
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+			pause_all(l->a, err_errno());
+		return false;
+	}
+	accepted(l, client, &peer);
+	close(client);
+	return true;
+}
+
 static void
 on_listener_ready(evutil_socket_t fd, short what, void *arg)
 {
 	struct listener *l = arg;
 
+	(void)fd;
 	(void)what;
 	ev_turn();
 	if (!l->a->linked && !may_begin(l->a)) {
 		rest(l->a, 10);
 		return;
 	}
-	for (int i = 0; i < ACCEPT_BURST; i++) {
-		struct sockaddr_storage peer;
-		socklen_t n = sizeof(peer);
-		int client =
-		    accept4(fd, (struct sockaddr *)&peer, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (client < 0) {
-			if (errno == EMFILE || errno == ENFILE || errno == ENOMEM ||
-			    errno == ENOBUFS)
-				pause_all(l->a, err_errno());
-			return;
-		}
-		accepted(l, client, &peer);
-		close(client);
+	for (int i = 0; i < ACCEPT_BURST && accept_one(l); i++)
+		;
+}
+
+static void
+watch(struct listener *l)
+{
+	l->event = event_new(l->a->d->base, l->fd, EV_READ | EV_PERSIST, on_listener_ready, l);
+	pause_one(l);
+}
+
+/* What waits in a socket is reset when its last descriptor goes. */
+static void
+close_former(void *arg)
+{
+	struct acceptor_state *a = arg;
+
+	for (size_t i = 0; i < a->nformer; i++) {
+		struct listener *l = &a->former[i];
+		for (int n = 0; n < WAITING_MAX && accept_one(l); n++)
+			;
+		event_free(l->event);
+		close(l->fd);
 	}
+	a->nformer = 0;
+	ev_timer_clear(&a->former_end);
+}
+
+static void
+retire_listeners(struct acceptor_state *a)
+{
+	close_former(a);
+	for (size_t i = 0; i < a->nlisteners; i++) {
+		event_free(a->listeners[i].event);
+		a->former[i] = a->listeners[i];
+		watch(&a->former[i]);
+	}
+	a->nformer = a->nlisteners;
+	a->nlisteners = 0;
+	if (a->nformer)
+		ev_timer_set(a->d->base, &a->former_end, LISTENER_FORMER_MS, close_former, a);
 }
 
 static void
 add_listener(struct acceptor_state *a, struct msg *m)
 {
-	struct listener *l = &a->listeners[a->nlisteners];
+	struct listener *l;
 
+	if (m->listener.index == 0)
+		retire_listeners(a);
+	l = &a->listeners[a->nlisteners];
 	if (a->nlisteners == DAEMON_LISTENERS || ev_nonblock(m->fd)) {
 		log_event(LOG_listener_refused,
 		    "name=%s reason=\"too many listeners of one service\"",
@@ -180,8 +243,7 @@ add_listener(struct acceptor_state *a, struct msg *m)
 		.a = a, .fd = m->fd, .local = m->listener.local, .index = m->listener.index
 	};
 	m->fd = -1;
-	l->event = event_new(a->d->base, l->fd, EV_READ | EV_PERSIST, on_listener_ready, l);
-	event_add(l->event, NULL);
+	watch(l);
 	a->nlisteners++;
 }
 
@@ -241,6 +303,7 @@ on_child_exit(struct daemon *d, pid_t pid, int status)
 static void
 close_listeners(struct acceptor_state *a)
 {
+	close_former(a);
 	for (size_t i = 0; i < a->nlisteners; i++) {
 		event_free(a->listeners[i].event);
 		close(a->listeners[i].fd);

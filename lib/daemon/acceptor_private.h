@@ -38,7 +38,8 @@ struct acceptor_state {
 	const struct acceptor_desc *desc;
 	struct daemon *d;
 	struct listener listeners[DAEMON_LISTENERS];
-	size_t nlisteners;
+	struct listener former[DAEMON_LISTENERS]; /* replaced by a reload: what waits is taken */
+	size_t nlisteners, nformer;
 	struct hash clients, sessions;
 	TAILQ_HEAD(, client) quiet; /* quiet longest first */
 	size_t nquiet;
@@ -49,7 +50,7 @@ struct acceptor_state {
 	bool paused, used; /* used: accepted something since the last look */
 	bool linked;       /* all links have been there */
 	int64_t started;
-	struct ev_timer idle, resume, last;
+	struct ev_timer idle, resume, last, former_end;
 };
 
 /* acceptor_clients.c */

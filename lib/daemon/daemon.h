@@ -43,6 +43,8 @@ struct daemon {
 #define NICE_RECEIVER 5 /* what has come in goes before what still comes */
 
 #define DAEMON_LISTENERS 32 /* listening sockets that a service may have */
+/* For how long one that a reload replaced is still accepted on: handshakes are under way. */
+#define LISTENER_FORMER_MS 5000
 
 struct daemon_desc {
 	enum role role;

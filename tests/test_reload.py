@@ -1,0 +1,136 @@
+"""A reload that changes where a service listens, or takes a service away and brings it back: no client finds the port closed, no
+session is cut, and the log names no trouble."""
+import pathlib
+import smtplib
+import socket
+import threading
+import time
+
+import pytest
+
+from instance import SLOW
+from test_local import wait
+
+
+class Knocking(threading.Thread):
+    """Connects again and again and is greeted each time."""
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self.port, self.over, self.greeted, self.failed = port, False, 0, []
+
+    def run(self):
+        while not self.over:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), 30 * SLOW) as s:
+                    line = s.makefile("rb").readline()
+                    s.sendall(b"QUIT\r\n")
+                assert line.startswith(b"220 "), line
+                self.greeted += 1
+            except (OSError, AssertionError) as e:
+                self.failed.append(repr(e))
+
+
+def refused(address, port):
+    try:
+        socket.create_connection((address, port), 5 * SLOW).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def greeted(address, port):
+    with socket.create_connection((address, port), 20 * SLOW) as s:
+        return s.makefile("rb").readline().startswith(b"220 ")
+
+
+def parent(pid):
+    return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+ROWS = {"row": ("127.0.0.1:{}", "{}", {"inet_interfaces": "all"}, {"inet_interfaces": "all"}),
+        "parameter": ("{}", "{}", {"inet_interfaces": "127.0.0.1"}, {"inet_interfaces": "all"})}
+
+
+@pytest.mark.parametrize("how", ROWS)
+def test_from_one_address_to_all_and_back(make_instance, how):
+    one, every, narrow, wide = ROWS[how]
+    i = make_instance(start=False, main=narrow)
+    port = i.port["smtp"]
+
+    def row(name):
+        i.services = [f"{name.format(port)} inet n - y - - smtpd"]
+
+    row(one)
+    i.write()
+    i.start()
+    wait(lambda: not refused("127.0.0.1", port), 20, "the port")
+    (pid,) = (p for p in i.pids("smtpd") if parent(p) == i.process.pid)
+    session = smtplib.SMTP("127.0.0.1", port, timeout=30 * SLOW)
+    session.ehlo("c")
+    assert session.mail("a@far.test")[0] == 250
+    knocking = [Knocking(port) for _ in range(4)]
+    for k in knocking:
+        k.start()
+    for _ in range(3):
+        row(every)
+        i.set(**wide)
+        i.reload()
+        wait(lambda: not refused("127.0.0.2", port), 20, "the other address")
+        assert greeted("127.0.0.2", port)
+        row(one)
+        i.set(**narrow)
+        i.reload()
+        assert refused("127.0.0.2", port)
+    before = [k.greeted for k in knocking]
+    wait(lambda: all(k.greeted > n + 5 for k, n in zip(knocking, before)), 20, "clients after the last reload")
+    for k in knocking:
+        k.over = True
+    for k in knocking:
+        k.join()
+    assert [k.failed for k in knocking] == [[]] * 4
+    assert session.rcpt("u1@example.test")[0] == 250 and session.data(b"Subject: 1\r\n\r\nstill here\r\n")[0] == 250
+    i.wait_messages("u1@example.test")
+    assert pid in i.pids("smtpd")
+    assert "listen-failed" not in i.log() + (i.folder / "stderr").read_text()
+    with pytest.raises(OSError):
+        socket.create_server(("127.0.0.1", port))
+
+
+def test_taken_away_and_brought_back(make_instance):
+    """The former process has a transaction yet and ends with it; who connects meanwhile is served by a new one."""
+    i = make_instance()
+    port = i.port["smtp"]
+    rows = i.front_ends()
+    session = smtplib.SMTP("127.0.0.1", port, timeout=30 * SLOW)
+    session.ehlo("c"), session.mail("a@far.test"), session.rcpt("u1@example.test")
+    assert session.docmd("DATA")[0] == 354
+    i.services = [row for row in rows if f":{port} " not in row]
+    i.write()
+    i.reload()
+    wait(lambda: refused("127.0.0.1", port), 20, "the end of the socket")
+    i.services = rows
+    i.write()
+    i.reload()
+    assert greeted("127.0.0.1", port)
+    session.send("Subject: 1\r\n\r\nx\r\n.\r\n")
+    assert session.getreply()[0] == 250
+    i.wait_messages("u1@example.test")
+    wait(lambda: i.tool("status").stdout.count(f"127.0.0.1:{port} ") == 1, 20, "the end of the former one")
+    assert i.tool("status").returncode == 0
+
+
+@pytest.mark.skipif(SLOW == 1, reason="AddressSanitizer sees it; a minute is the shortest life of ticket keys")
+def test_ticket_keys_change_while_a_service_ends(make_instance):
+    """A service that was taken away still has a transaction when master draws new keys."""
+    i = make_instance(main={"tls_session_lifetime": "1s"})
+    session = smtplib.SMTP("127.0.0.1", i.port["smtp"], timeout=30 * SLOW)
+    session.ehlo("c"), session.mail("a@far.test"), session.rcpt("u1@example.test")
+    i.services = [row for row in i.front_ends() if f":{i.port['smtp']} " not in row]
+    i.write()
+    i.reload()
+    for _ in range(62):
+        assert i.process.poll() is None, i.tail()
+        assert session.noop()[0] in (250, 421)
+        time.sleep(1)
+    assert i.tool("status").returncode == 0
