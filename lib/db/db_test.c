@@ -208,6 +208,15 @@ test_regexp(void **state)
 	assert_string_equal(get(db, "UP@z"), "exact");
 	assert_string_equal(get(db, "pipe@z"), "sep");
 	db_free(&db);
+	put("r",
+	    "/\\<pills?\\>/ word\n/[\\<]|[]\\<[:digit:]]x[^]a]/ bracket\n/\\\\</ back\n// empty\n");
+	db = opened("regexp", path("r"), 0);
+	assert_string_equal(get(db, "buy pill@x"), "word");
+	assert_string_equal(get(db, "pillow@x"), "empty");
+	assert_string_equal(get(db, "a<b"), "bracket");
+	assert_string_equal(get(db, "7xb"), "bracket");
+	assert_string_equal(get(db, "a\\>b"), "empty");
+	db_free(&db);
 	refused("regexp", "r2", "/(/ x\n", 0, "PCRE2 does not accept");
 	refused("regexp", "r2", "/a/\n", 0, "no value");
 	refused("regexp", "r2", "/a x\n", 0, "end of the pattern");

@@ -123,12 +123,46 @@ compile(struct rule *r, struct slice pattern, uint32_t options)
 	return r->groups > GROUPS_LIMIT ? "has a pattern with more than 99 groups" : NULL;
 }
 
+/* The end of the bracket expression that begins at i. */
+static size_t
+bracket_end(struct slice s, size_t i)
+{
+	i++;
+	i += i < s.n && s.p[i] == '^';
+	i += i < s.n && s.p[i] == ']';
+	for (; i < s.n && s.p[i] != ']'; i++)
+		if (s.p[i] == '[' && i + 1 < s.n && s.p[i + 1] == ':') {
+			ptrdiff_t close = slice_find(slice_sub(s, i, s.n), ']');
+
+			i += close > 0 ? (size_t)close : 0;
+		}
+	return i < s.n ? i + 1 : s.n;
+}
+
+/* The ends of words, \< and \> of regexp(3), as PCRE2 spells them. */
+static void
+spell_words(struct slice s, struct buf *out)
+{
+	for (size_t i = 0; i < s.n;) {
+		size_t end = s.p[i] == '[' ? bracket_end(s, i) : i + 1 + (s.p[i] == '\\');
+		struct slice part = slice_sub(s, i, end);
+
+		if (slice_eq_str(part, "\\<") || slice_eq_str(part, "\\>"))
+			buf_addf(out, "[[:%c:]]", part.p[1]);
+		else
+			buf_add(out, part);
+		i = end;
+	}
+}
+
 /* Reads [!]/pattern/flags off the line. */
 static const char *
 pattern_parse(struct rule *r, struct db_flow *flow, struct slice *line, bool pcre)
 {
 	uint32_t options = PCRE2_CASELESS | (pcre ? PCRE2_DOTALL : 0), bit;
-	struct slice s = *line;
+	struct slice s = *line, pattern;
+	struct buf spelt = { 0 };
+	const char *wrong;
 	unsigned char delimiter;
 	size_t i, end;
 
@@ -154,7 +188,14 @@ pattern_parse(struct rule *r, struct db_flow *flow, struct slice *line, bool pcr
 		options ^= bit;
 	}
 	*line = slice_trim(slice_sub(s, i, s.n), false);
-	return compile(r, slice_sub(s, 1, end), options);
+	pattern = slice_sub(s, 1, end);
+	if (!pcre && pattern.n) {
+		spell_words(pattern, &spelt);
+		pattern = buf_slice(&spelt);
+	}
+	wrong = compile(r, pattern, options);
+	buf_free(&spelt);
+	return wrong;
 }
 
 static const char *
