@@ -276,6 +276,11 @@ deliver_file(struct job *j, const struct item_job_rcpt *rcpt, struct slice path,
 	} else if (slice_eq(path, t->mailbox.path)) {
 		deliver_mailbox(j, rcpt, o);
 		return;
+	} else if (t->ngroups > t->own_groups) {
+		/* what this process may do there it may for the user's own mailbox */
+		outcome_set(o, RESULT_FAILED, "5.2.0",
+		    arena_printf(&j->arena, "%s is not the mailbox of %s", what, t->user));
+		return;
 	} else if (!mailbox_below(path, slice_str(t->root ? t->root : "/nonexistent"), &rest) &&
 		   rest.n && slice_search(rest, SLICE_LIT("..")) < 0) {
 		name = arena_printf(&j->arena, "%.*s", SLICE_ARG(rest));

@@ -102,7 +102,7 @@ become(const struct daemon *d, const struct target *owner)
 	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct none[2] = { { 0 } };
 
-	if (!d->unprivileged && (setgroups(owner->ngroups, owner->groups) ||
+	if (!d->unprivileged && (setgroups(owner->own_groups, owner->groups) ||
 				    setresgid(owner->gid, owner->gid, owner->gid) ||
 				    setresuid(owner->uid, owner->uid, owner->uid)))
 		say_and_exit("cannot become", owner->user);

@@ -95,6 +95,7 @@ target_new(struct daemon *d, const struct msg_deliver_start *m, struct target **
 		target_free(&t);
 		return ERR_DENIED;
 	}
+	t->own_groups = t->ngroups;
 	add_spool_group(t);
 	*target_r = t;
 	return 0;

@@ -31,6 +31,9 @@ struct target {
 	gid_t gid;
 	gid_t groups[TARGET_GROUPS];
 	size_t ngroups;
+	/* The user's own, which come first; what follows is the group of the spool, which serves the
+	 * mailbox and nothing that the user says. */
+	size_t own_groups;
 	const char *home, *spec;
 	uint32_t flags; /* enum route_flag */
 	enum target_kind kind;
@@ -45,7 +48,6 @@ struct target {
 	struct alias_items items; /* of an alias, :include: files in place */
 	struct target_file files[TARGET_FILES];
 	size_t nfiles;
-	/* Bytes of a mailbox file under way; see mbox.h. */
 };
 
 /* Checks a request and copies it. ERR_SYNTAX or ERR_DENIED with *why_r for the deferral. */

@@ -225,6 +225,34 @@ def test_mbox(users, make_instance, tmp_path, mode):
 
 
 @root_only
+def test_the_group_of_the_spool_serves_the_mailbox_alone(users, make_instance, tmp_path):
+    """Debian's /var/mail: that group may write the mailboxes of all. No program and no file of a user gets it."""
+    a, b, c, d, e = (users.add() for _ in range(5))
+    home, spool = users.homes[a], tmp_path / "spool"
+    spool.mkdir()
+    shutil.chown(spool, 0, "mail")
+    spool.chmod(0o2775)
+    (spool / b).write_text("")
+    shutil.chown(spool / b, b, "mail")
+    (spool / b).chmod(0o660)
+    i = start(make_instance, home_mailbox="", mail_spool_directory=spool)
+    users.write(a, "take", "#!/bin/sh\nid -G > got.new; mv got.new got\n", 0o755)
+    users.write(a, ".forward", f'"|{home}/take"\n')
+    send(i, f"{a}@{DOMAIN}")
+    wait(lambda: (home / "got").exists(), 10, "the program")
+    assert (home / "got").read_text().split() == [str(home.stat().st_gid)]
+    for name, file in ((c, spool / b), (d, spool / "squatted")):
+        users.write(name, ".forward", f"{file}\n")
+        with pytest.raises(smtplib.SMTPDataError) as refused:
+            send(i, f"{name}@{DOMAIN}")
+        assert b"is not the mailbox of" in refused.value.smtp_error
+    assert sorted(p.name for p in spool.iterdir()) == [b] and not (spool / b).read_text()
+    users.write(e, ".forward", f"{spool / e}\n")
+    send(i, f"{e}@{DOMAIN}")
+    wait(lambda: (spool / e).exists() and (spool / e).read_text().endswith("hello\n\n"), 10, "the mail")
+
+
+@root_only
 def test_mbox_waits_for_the_lock(users, make_instance, tmp_path):
     name = users.add()
     spool = tmp_path / "spool"

@@ -151,6 +151,13 @@ flow_remove(struct sched *s, struct sched_job *j)
 	free(f);
 }
 
+/* An expiry ends attempts; the notice that tells of it knows none. */
+static bool
+expires(const struct sched_job *j)
+{
+	return j->site->kind != SCHED_NOTICE;
+}
+
 /* The one place where a job changes its state. */
 static void
 job_set(struct sched *s, struct sched_job *j, enum sched_state state, int64_t due)
@@ -171,7 +178,8 @@ job_set(struct sched *s, struct sched_job *j, enum sched_state state, int64_t du
 	if (state == JOB_BUSY)
 		heap_clear(&s->timers, &j->timer);
 	else
-		heap_set(&s->timers, &j->timer, due < j->msg->expires ? due : j->msg->expires);
+		heap_set(&s->timers, &j->timer,
+		    due < j->msg->expires || !expires(j) ? due : j->msg->expires);
 	sched_site_update(s, j->site);
 }
 
@@ -302,9 +310,9 @@ sched_tick(struct sched *s, int64_t now)
 	while ((n = heap_first(&s->timers)) && n->due <= now) {
 		struct sched_job *j = HEAP_ELEMENT(n, struct sched_job, timer);
 
-		if (now >= j->msg->expires) {
+		if (expires(j) && now >= j->msg->expires) {
 			for (struct sched_job *k = j->msg->jobs; k; k = k->sibling)
-				if (k->state != JOB_BUSY)
+				if (k->state != JOB_BUSY && expires(k))
 					heap_set(&s->timers, &k->timer, now + REARM_MS);
 			return j->msg;
 		}

@@ -58,7 +58,8 @@ struct sched_job {
 	struct sched_job *sibling;   /* of the same message */
 	struct sched_text *reason;   /* of the last deferral, or NULL */
 	TAILQ_ENTRY(sched_job) link; /* in its flow, while READY */
-	struct heap_node timer;      /* next attempt or expiry, whichever is first */
+	struct heap_node timer;      /* next attempt or expiry, whichever is first (of a notice: the
+					attempt) */
 	uint16_t rcpts, running;
 	uint8_t state; /* enum sched_state */
 };

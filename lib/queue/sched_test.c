@@ -325,6 +325,28 @@ test_timers(void **state)
 	sched_free(&s);
 }
 
+/* A notice that could not be made is tried again, however old its message is. */
+static void
+test_notice_of_an_expired_message(void **state)
+{
+	struct sched *s = sched_new(&limits);
+	struct sched_site *n = sched_site(s, SCHED_NOTICE, SLICE_LIT("n"));
+	struct sched_msg *m = sched_add(s, 9 << 10, SLICE_LIT("a"), 4096, 5000);
+	struct sched_job *j = sched_job(s, m, n);
+
+	(void)state;
+	sched_job_ready(s, j);
+	assert_null(sched_tick(s, 5000));
+	assert_ptr_equal(sched_next(s, 5000), j);
+	sched_release(s, n, OUTCOME_UNUSED, -1, 5000);
+	sched_job_wait(s, j, 15000, SLICE_LIT("a notice could not be made"));
+	assert_int_equal(sched_timer(s), 15000);
+	assert_null(sched_next(s, 14999));
+	assert_null(sched_tick(s, 15000));
+	assert_ptr_equal(sched_next(s, 15000), j);
+	sched_free(&s);
+}
+
 static void
 add_refs(void *ctx, const struct sched_text *t)
 {
@@ -400,6 +422,7 @@ main(void)
 		cmocka_unit_test(test_direct_classes),
 		cmocka_unit_test(test_pause),
 		cmocka_unit_test(test_timers),
+		cmocka_unit_test(test_notice_of_an_expired_message),
 		cmocka_unit_test(test_listing_and_memory),
 		cmocka_unit_test(test_backoff),
 	};
