@@ -145,6 +145,17 @@ message_flush(struct qmgr *q, struct message *m)
 	pool_submit(q->pool, &o->op);
 }
 
+/* A file that cannot be read is kept for the administrator; the message ends. */
+static void
+put_aside(struct qmgr *q, struct message *m)
+{
+	struct spool_op *o = spool_op(&q->spool, SPOOL_CORRUPT, m->env.id, unlink_done, q, m);
+
+	m->want_aside = m->flush_again = m->has_file = m->on_disk = false;
+	m->busy = true;
+	pool_submit(q->pool, &o->op);
+}
+
 /* After an operation: what has gathered meanwhile, in order. */
 static void
 next_operation(struct qmgr *q, struct message *m)
@@ -152,6 +163,8 @@ next_operation(struct qmgr *q, struct message *m)
 	m->busy = false;
 	if (m->want_unlink)
 		message_unlink(q, m);
+	else if (m->want_aside)
+		put_aside(q, m);
 	else if (m->flush_again)
 		message_flush(q, m);
 	message_settle(q, m);
@@ -253,13 +266,11 @@ load_failed(struct qmgr *q, struct message *m, int err)
 {
 	control_not_loaded(q, m, err);
 	if (err == ERR_CORRUPT || err == ERR_NOT_FOUND || err == -ENOENT) {
-		struct spool_op *o =
-		    spool_op(&q->spool, SPOOL_CORRUPT, m->env.id, unlink_done, q, m);
-
 		m->state = MSG_DONE;
 		message_unschedule(q, m);
-		m->busy = true;
-		pool_submit(q->pool, &o->op);
+		m->want_aside = true;
+		if (!m->busy)
+			put_aside(q, m);
 		return;
 	}
 	/* No descriptor, no memory, a sick disk: whatever wanted it comes again in a while. */
@@ -295,14 +306,14 @@ load_done(struct pool_op *op)
 
 	message_pin(q, m);
 	m->loading = 0;
-	if (op->err) {
+	if (op->err && m->state != MSG_DONE) {
 		log_event(LOG_queue_load, "qid=%s reason=%s effect=\"%s\" remedy=\"%s\"", m->name,
 		    log_cstr(err_str(op->err)),
 		    op->err == ERR_CORRUPT ? "moved to corrupt/" : "tried again later",
 		    op->err == ERR_CORRUPT ? "look at it there and save what is of use"
 					   : qmgr_disk_remedy(op->err));
 		load_failed(q, m, op->err);
-	} else {
+	} else if (!op->err) {
 		reset_loaded(q, m);
 		m->arena = o->arena;
 		o->arena = (struct arena){ 0 };

@@ -236,6 +236,54 @@ add_final(struct expansion_job *x, struct slice address, const struct expanded *
 	}
 }
 
+/* A list with an owner: what goes wrong behind it is the owner's. */
+static bool
+is_list(const struct expansion_job *x)
+{
+	const struct route *r = x->parent->rcpts[x->slot].route;
+
+	return r && r->run == RUN_ALIAS && r->argument.n;
+}
+
+/* RFC 3461 5.2.7.3 (c): of several only the alias itself reports success, as expanded. */
+static unsigned int
+without_success(unsigned int notify)
+{
+	unsigned int left = notify & ~(unsigned int)NOTIFY_SUCCESS;
+
+	return notify && !left ? NOTIFY_NEVER : left;
+}
+
+/* What the sender asked for goes on with the message, but not beyond a list (RFC 3461 5.2.7.1 (b)),
+ * which has a sender of its own. The null sender stays: what fails behind a notice is told to
+ * nobody. */
+static void
+child_envelope(struct message *m, const struct expansion_job *x)
+{
+	const struct message *p = x->parent;
+	struct envelope *e = &m->env;
+	bool list = is_list(x);
+
+	e->sender = arena_dup(&m->arena,
+	    list && p->env.sender.n ? p->rcpts[x->slot].route->argument : p->env.sender);
+	e->ret = list ? RET_NONE : p->env.ret;
+	e->envid = list ? SLICE_NULL : arena_dup(&m->arena, p->env.envid);
+	e->n_rcpts = x->n_finals;
+	e->rcpts = arena_alloc(&m->arena, x->n_finals * sizeof(*e->rcpts));
+	for (size_t i = 0; i < x->n_finals; i++) {
+		struct envelope_rcpt *r = &e->rcpts[i], *f = &x->finals[i]->rcpt;
+
+		*r = (struct envelope_rcpt){ .address = arena_dup(&m->arena, f->address),
+			.original = arena_dup(&m->arena, f->original) };
+		if (!list) {
+			r->orcpt = arena_dup(&m->arena, f->orcpt);
+			r->notify = x->n_finals > 1 ? without_success(f->notify) : f->notify;
+		}
+		if (f->status)
+			*envelope_status(&m->arena, r) = *f->status;
+	}
+}
+
 static struct message *
 make_child(struct qmgr *q, struct expansion_job *x, queue_id id)
 {
@@ -245,38 +293,20 @@ make_child(struct qmgr *q, struct expansion_job *x, queue_id id)
 	char *header = arena_printf(
 	    &m->arena, "Delivered-To: %.*s\r\n", SLICE_ARG(p->env.rcpts[x->slot].address));
 	struct slice head = slice_str(header);
-	const struct route *owner;
 
 	*e = (struct envelope){ .arrival = p->env.arrival,
-		.ret = p->env.ret,
 		.hops = p->env.hops + 1,
+		/* a hold is over once the parent was delivered */
 		.flags = (p->env.flags | MAIL_QUEUE_FIRST) &
-			 ~(unsigned int)(MAIL_PER_RCPT | MAIL_DEFER) };
-	/* A list with an owner: what goes wrong behind it is the owner's. */
-	owner = p->rcpts[x->slot].route;
-	e->sender = arena_dup(&m->arena, owner && owner->run == RUN_ALIAS && owner->argument.n
-					     ? owner->argument
-					     : p->env.sender);
+			 ~(unsigned int)(MAIL_PER_RCPT | MAIL_DEFER | MAIL_HOLD) };
 	m->arrived = p->arrived;
-	e->envid = arena_dup(&m->arena, p->env.envid);
+	child_envelope(m, x);
 	e->session = arena_dup(&m->arena, p->env.session);
 	e->client = arena_dup(&m->arena, p->env.client);
 	e->user = arena_dup(&m->arena, p->env.user);
 	e->size = head.n + p->env.size;
 	e->n_extents = 1;
 	e->extents[0] = (struct envelope_extent){ 0, e->size };
-	e->n_rcpts = x->n_finals;
-	e->rcpts = arena_alloc(&m->arena, x->n_finals * sizeof(*e->rcpts));
-	for (size_t i = 0; i < x->n_finals; i++) {
-		struct envelope_rcpt *r = &e->rcpts[i], *f = &x->finals[i]->rcpt;
-
-		*r = (struct envelope_rcpt){ .address = arena_dup(&m->arena, f->address),
-			.original = arena_dup(&m->arena, f->original),
-			.orcpt = arena_dup(&m->arena, f->orcpt),
-			.notify = f->notify };
-		if (f->status)
-			*envelope_status(&m->arena, r) = *f->status;
-	}
 	buf_add(&m->content, head);
 	if (p->has_content) {
 		buf_add(&m->content, buf_slice(&p->content));
@@ -362,8 +392,12 @@ expand_committed(struct qmgr *q, struct message *child)
 		end(q, x, RCPT_LATER, "4.3.1", "the expansion could not be queued");
 		return;
 	}
-	snprintf(text, sizeof(text), "expanded to %zu recipients as %s", child->env.n_rcpts,
-	    child->name);
+	/* RFC 3461 5.2.7.1: the list is the final delivery; 5.2.7.2: where all of it went on to one
+	 * address, success is reported from there. */
+	if (!is_list(x) && child->env.n_rcpts == 1)
+		x->parent->env.rcpts[x->slot].status->notices |= NOTIFY_SUCCESS;
+	snprintf(text, sizeof(text), "%s %zu recipients as %s",
+	    is_list(x) ? "delivered to the list:" : "expanded to", child->env.n_rcpts, child->name);
 	end(q, x, RCPT_DELIVERED, "2.0.0", text);
 }
 

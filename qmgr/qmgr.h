@@ -89,7 +89,7 @@ struct message {
 	bool on_direct, on_replies, is_idle;
 	/* disk */
 	struct queue_layout layout;
-	bool on_disk, has_file, busy, gone; /* busy: an operation runs; gone: removed by it */
+	bool on_disk, has_file, busy; /* busy: an operation runs */
 	queue_id incoming;                  /* has_file: its name in incoming/, or 0 */
 	bool flush_again, set_mtime, set_mode;
 	bool asked; /* an administrator waits until hold, release or removal is durable */
@@ -113,7 +113,7 @@ struct message {
 	} * starts;
 	size_t n_starts;
 	bool expired; /* to be told when it is loaded */
-	bool want_unlink;
+	bool want_unlink, want_aside; /* aside: into corrupt/ */
 	int commit_err;
 	unsigned int refuse_code; /* why it was not sealed */
 	const char *refuse_enhanced, *refuse_text;

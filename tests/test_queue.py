@@ -5,6 +5,7 @@ import email.policy
 import json
 import os
 import re
+import shutil
 import signal
 import smtplib
 import subprocess
@@ -12,7 +13,7 @@ import time
 
 import pytest
 
-from faults import Traffic, explain
+from faults import Strace, Traffic, explain
 from instance import SLOW, queue_files, wait
 from load import body_of, digest, load, offered, replies
 from sink import NextHop
@@ -518,6 +519,32 @@ def test_hold_release_delete(with_sink):
     assert i.tool("queue", "hold", check=False).returncode == 64
 
 
+@ROOT_ONLY
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+@pytest.mark.parametrize("verb", ["delete", "hold"])
+def test_a_file_that_goes_while_it_is_read(with_sink, verb):
+    """Deleted, or found damaged after a hold, with the operation of the administrator still under way."""
+    i, sink = with_sink(direct=False, main={"minimal_backoff_time": "1h", "maximal_backoff_time": "1h"})
+    sink.usual = "450 4.2.0 not now"
+    name = queue_id(send(i, "a@out.test"))
+    i.wait_log("status=deferred")
+    wait(lambda: status(i)["in_memory"] == 0)
+    [file] = queue_files(i)
+    if verb == "hold":
+        file.write_bytes(b"damaged")
+        i.faults = True
+    calls = Strace(i.pids("qmgr")[0], "openat:delay_enter=1500000" if verb == "delete" else "pread64:delay_exit=1500000",
+                   "fsync:delay_enter=4000000")
+    try:
+        i.tool("queue", "flush")
+        i.tool("queue", verb, name)
+    finally:
+        calls.stop()
+    wait(lambda: status(i)["in_memory"] == 0)
+    assert file.exists() is False and (verb == "delete") != (i.spool / "queue/corrupt" / name).exists()
+    assert send(i, "u1@example.test")[0] == 250
+
+
 def test_dead_site_does_not_delay_others(with_sink):
     i, sink = with_sink(direct=False, main={"minimal_backoff_time": "2s"})
     i.set(transport_maps=f"inline:{{ out.test=smtp:[127.0.0.1]:{i.port['sink']}, dead.test=smtp:[127.0.0.1]:{i.port['dns']} }}",
@@ -558,6 +585,56 @@ def test_include_and_owner(make_instance, lines):
         assert content.replace(b"\r\n", b"\n").endswith(body.encode().replace(b"\r\n", b"\n"))
         assert content.startswith(b"Return-Path: <owner-list@mx.example.test>"), "what fails behind a list is its owner's"
     assert status(i)["odd"] == 0
+
+
+def blocks_of(notice):
+    return report_of(notice)[1][1].get_payload()[1:]
+
+
+@ROOT_ONLY
+def test_notices_of_lists_and_aliases(with_sink, tmp_path):
+    """RFC 3461 5.2.7: what a sender asked for ends at a list, which has a sender of its own, and goes on behind an alias."""
+    i, sink = with_sink(direct=False, users={"u1@example.test": "p", "u2@example.test": "p"})
+    sink.features += ("DSN",)
+    for name, members in (("list", "a@out.test b@out.test"), ("one", "c@out.test"), ("two", "d@out.test u2@example.test")):
+        (tmp_path / name).write_text(members.replace(" ", "\n") + "\n")
+    (i.etc / "aliases").write_text("postmaster: root\nroot: u1@example.test\nowner-list: u2@example.test\n" + "".join(
+        f"{name}: :include:{tmp_path / name}\n" for name in ("list", "one", "two")))
+    i.tool("check", check=False)
+    i.reload()
+    asked = {"mail": ["RET=FULL", "ENVID=id77"], "rcpt": ["NOTIFY=SUCCESS,FAILURE", "ORCPT=rfc822;first@there.test"]}
+
+    def to(alias, count, **what):
+        before = len(i.messages("u1@example.test"))
+        sink.messages.clear()
+        send(i, f"{alias}@mx.example.test", **{"sender": "u1@example.test", **what})
+        sink.wait(count)
+        wait_empty(i)
+        return sink.messages, i.messages("u1@example.test")[before:]
+
+    [m], [notice] = to("list", 1, **asked)
+    assert m.sender == "owner-list@mx.example.test" and m.recipients == ["a@out.test", "b@out.test"]
+    assert not any(word in p for p in m.parameters for word in ("NOTIFY", "ORCPT", "ENVID", "RET")), m.parameters
+    assert [b["Action"] for b in blocks_of(notice)] == ["delivered"]
+    [m], notices = to("one", 1, **asked)
+    assert m.sender == "u1@example.test" and not notices  # its fate is reported from there
+    assert all(any(word in p for p in m.parameters) for word in ("NOTIFY=SUCCESS,FAILURE", "ORCPT=rfc822;first", "ENVID=id77"))
+    [m], [notice] = to("two", 1, **asked)
+    assert [b["Action"] for b in blocks_of(notice)] == ["expanded"]
+    assert any("NOTIFY=FAILURE" in p for p in m.parameters) and any("ENVID=id77" in p for p in m.parameters)
+    # A notice that comes to a list stays one: nothing answers it.
+    sink.answers["a@out.test"] = "550 5.1.1 no"
+    [m], notices = to("list", 1, sender="")
+    assert m.sender == "" and m.recipients == ["b@out.test"] and not notices
+    # A hold that was released is over for what the message became, too.
+    i.set(transport_maps=i.main["transport_maps"].replace("}", f", stop.test=hold:[127.0.0.1]:{i.port['sink']} }}"),
+          relay_domains="out.test, stop.test")
+    i.reload()
+    sink.messages.clear()
+    held = queue_id(send(i, ["x@stop.test", "one@mx.example.test"]))
+    i.tool("queue", "release", held)
+    assert {r for m in sink.wait(2) for r in m.recipients} == {"x@stop.test", "c@out.test"}
+    wait_empty(i)
 
 
 # --- a full disk ---
