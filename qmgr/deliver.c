@@ -193,6 +193,14 @@ deliver_resettle(struct qmgr *q, struct message *m)
 	}
 }
 
+/* The slot of sj is not used; what sj waits for now is the caller's to say. */
+static void
+give_back(struct qmgr *q, struct sched_job *sj)
+{
+	sj->running--;
+	sched_release(q->sched, sj->site, OUTCOME_UNUSED, -1, qmgr_now(q));
+}
+
 /* A slot was given to sj and the message is here with its routes: use it or give it back. */
 static void
 begin(struct qmgr *q, struct message *m, struct sched_job *sj)
@@ -204,6 +212,11 @@ begin(struct qmgr *q, struct message *m, struct sched_job *sj)
 
 	if (site->kind == SCHED_NOTICE) {
 		notice_start(q, m, sj);
+		return;
+	}
+	if (m->state == MSG_HELD) { /* since the slot was given */
+		give_back(q, sj);
+		sched_job_ready(q->sched, sj); /* once it is released */
 		return;
 	}
 	for (size_t i = 0; i < m->env.n_rcpts; i++) {
@@ -230,8 +243,7 @@ begin(struct qmgr *q, struct message *m, struct sched_job *sj)
 	if (moved)
 		deliver_schedule(q, m);
 	if (first == SIZE_MAX) {
-		sj->running--;
-		sched_release(q->sched, site, OUTCOME_UNUSED, -1, qmgr_now(q));
+		give_back(q, sj);
 		if (site->kind == SCHED_UNROUTED)
 			sched_job_remove(q->sched, sj);
 		else

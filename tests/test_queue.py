@@ -519,6 +519,33 @@ def test_hold_release_delete(with_sink):
     assert i.tool("queue", "hold", check=False).returncode == 64
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_hold_while_routes_are_asked(with_sink, restart):
+    """What had its slot already, and waited for maps, is held like all else."""
+    i, sink = with_sink(direct=False, main={"minimal_backoff_time": "1h", "maximal_backoff_time": "1h"})
+    sink.usual = "450 4.2.0 not now"
+    name = queue_id(send(i, "a@out.test"))
+    i.wait_log("status=deferred")
+    if restart:
+        i.stop()
+        i.start()
+        i.wait_log("queue-recovered.*messages=1")
+    sink.usual = None
+    maps = i.pids("maps")[0]
+    os.kill(maps, signal.SIGSTOP)
+    try:
+        i.tool("queue", "requeue", name)
+        wait(lambda: status(i)["in_memory"] == 1)
+        assert i.tool("queue", "hold", name).stdout == "1 message\n"
+    finally:
+        os.kill(maps, signal.SIGCONT)
+    wait(lambda: status(i)["in_memory"] == 0)
+    assert not sink.messages and status(i)["running_remote"] == 0
+    i.tool("queue", "release", name)
+    sink.wait(1)
+    wait_empty(i)
+
+
 @ROOT_ONLY
 @pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
 @pytest.mark.parametrize("verb", ["delete", "hold"])
