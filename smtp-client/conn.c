@@ -124,7 +124,16 @@ conn_timer(struct conn *c)
 		ms = open_limit(c, conf);
 		break;
 	}
+	c->moved = false;
+	c->replies = c->client ? client_replies(c->client) : 0;
 	ev_timer_set(c->s->d->base, &c->timer, ms, on_timer, c);
+}
+
+void
+conn_still_waits(struct conn *c)
+{
+	if (c->moved || client_replies(c->client) != c->replies)
+		conn_timer(c);
 }
 
 /* --- bytes --- */
@@ -166,6 +175,7 @@ conn_flush(struct conn *c)
 		}
 		if (n == TLS_WANT_READ)
 			return true;
+		c->moved = true;
 		if (n < 0) {
 			if (last_words(c))
 				return true;
@@ -273,10 +283,16 @@ on_writable(evutil_socket_t fd, short what, void *arg)
 
 /* --- connect --- */
 
+static const char *
+source_of(bool v4, const struct conf *conf)
+{
+	return v4 ? conf->smtp_bind_address : conf->smtp_bind_address6;
+}
+
 static int
 bind_source(int fd, bool v4, const struct conf *conf)
 {
-	const char *text = v4 ? conf->smtp_bind_address : conf->smtp_bind_address6;
+	const char *text = source_of(v4, conf);
 	struct sockaddr_in in = { .sin_family = AF_INET };
 	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6 };
 	char bare[64];
@@ -287,33 +303,49 @@ bind_source(int fd, bool v4, const struct conf *conf)
 	if (text[0] == '[' && !slice_copy(slice(text + 1, strlen(text) - 2), bare, sizeof(bare)))
 		text = bare; /* [v6], as everywhere else in main.cf */
 	(void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
-	if (v4)
-		return inet_pton(AF_INET, text, &in.sin_addr) == 1
-			   ? bind(fd, (struct sockaddr *)&in, sizeof(in))
-			   : -1;
-	return inet_pton(AF_INET6, text, &in6.sin6_addr) == 1
-		   ? bind(fd, (struct sockaddr *)&in6, sizeof(in6))
-		   : -1;
+	if (inet_pton(v4 ? AF_INET : AF_INET6, text,
+		v4 ? (void *)&in.sin_addr : (void *)&in6.sin6_addr) != 1)
+		return -EINVAL;
+	return bind(fd, v4 ? (struct sockaddr *)&in : (struct sockaddr *)&in6,
+		   v4 ? sizeof(in) : sizeof(in6))
+		   ? err_errno()
+		   : 0;
 }
 
-static int
-start_connect(struct conn *c, uint16_t port)
+static bool
+is_v4(const struct conn *c)
 {
-	bool v4 = !memcmp(c->to.address, mapped, sizeof(mapped));
+	return !memcmp(c->to.address, mapped, sizeof(mapped));
+}
+
+/* source_r: it failed by the address that is to be ours. */
+static int
+start_connect(struct conn *c, uint16_t port, bool *source_r)
+{
+	bool v4 = is_v4(c);
 	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(port) };
 	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6, .sin6_port = htons(port) };
-	int on = 1;
+	int on = 1, err;
 
+	*source_r = false;
 	memcpy(&in.sin_addr, c->to.address + 12, 4);
 	memcpy(&in6.sin6_addr, c->to.address, 16);
 	c->fd = socket(v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (c->fd < 0 || bind_source(c->fd, v4, c->s->d->conf))
+	if (c->fd < 0)
 		return err_errno();
+	err = bind_source(c->fd, v4, c->s->d->conf);
+	if (err) {
+		*source_r = true;
+		return err;
+	}
 	(void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	if (connect(c->fd, v4 ? (struct sockaddr *)&in : (struct sockaddr *)&in6,
 		v4 ? sizeof(in) : sizeof(in6)) &&
-	    errno != EINPROGRESS)
+	    errno != EINPROGRESS) {
+		/* a source that has no way there: that of the loopback, for instance */
+		*source_r = errno == EINVAL && source_of(v4, c->s->d->conf)[0];
 		return err_errno();
+	}
 	return 0;
 }
 
@@ -325,12 +357,41 @@ port_of(const struct job *j)
 	return j->port ? j->port : (uint16_t)(j->lmtp ? conf->lmtp_tcp_port : conf->smtp_tcp_port);
 }
 
+/* No connection could be begun. What is our own fault is told as that, and 4.3. does not count
+ * against the site. */
+static void
+not_begun(struct conn *c, uint16_t port, int err, bool source)
+{
+	bool v4 = is_v4(c);
+
+	if (source) {
+		c->job->our_fault = true;
+		session_lost(c, "4.3.5",
+		    "connect to %s: not from %s = %s: %s; make it an address of this machine that "
+		    "leads there, or leave it out",
+		    c->remote, v4 ? "smtp_bind_address" : "smtp_bind_address6",
+		    source_of(v4, c->s->d->conf), err_str(err));
+	} else if (err == -EACCES) {
+		session_lost(c, "4.3.5",
+		    "connect to %s: the jail of smtp-client has no port %u; add it to "
+		    "smtp_client_ports and restart",
+		    c->remote, port);
+	} else if (err == -EMFILE || err == -ENFILE || err == -ENOMEM || err == -ENOBUFS) {
+		session_lost(c, "4.3.0",
+		    "connect to %s: %s here; raise the limits of open files and memory", c->remote,
+		    err_str(err));
+	} else {
+		session_lost(c, "4.4.1", "connect to %s: %s", c->remote, err_str(err));
+	}
+}
+
 void
 conn_open(struct job *j, const struct candidate *to)
 {
 	struct sender *s = j->s;
 	struct conn *c = xcalloc(1, sizeof(*c));
 	char address[64];
+	bool source;
 	int err;
 
 	*c = (struct conn){
@@ -349,19 +410,9 @@ conn_open(struct job *j, const struct candidate *to)
 	s->nconns++;
 	route_address_text(to->address, address, sizeof(address));
 	snprintf(c->remote, sizeof(c->remote), "%s[%s]:%u", to->host, address, port_of(j));
-	err = start_connect(c, port_of(j));
+	err = start_connect(c, port_of(j), &source);
 	if (err) {
-		if (err == -EACCES)
-			session_lost(c, "4.3.5",
-			    "connect to %s: the jail of smtp-client has no port %u; add it to "
-			    "smtp_client_ports and restart",
-			    c->remote, port_of(j));
-		else if (err == -EMFILE || err == -ENFILE || err == -ENOMEM || err == -ENOBUFS)
-			session_lost(c, "4.3.0",
-			    "connect to %s: %s here; raise the limits of open files and memory",
-			    c->remote, err_str(err));
-		else
-			session_lost(c, "4.4.1", "connect to %s: %s", c->remote, err_str(err));
+		not_begun(c, port_of(j), err, source);
 		return;
 	}
 	c->readable = event_new(s->d->base, c->fd, EV_READ | EV_PERSIST, on_readable, c);
@@ -381,7 +432,7 @@ conn_reuse(struct job *j)
 		return false;
 	TAILQ_REMOVE(&j->dest->idle, c, idle_next);
 	c->state = CONN_OPEN;
-	c->reused = true;
+	c->reused = c->moved = true;
 	c->job = j;
 	j->conn = c;
 	j->s->reuses++;

@@ -46,6 +46,7 @@ handshake_done(struct conn *c)
 		    c->tls_info.cipher, c->tls_info.bits, c->tls_info.peer_verified ? "yes" : "no",
 		    c->tls_info.resumed ? "yes" : "no");
 	c->state = CONN_OPEN;
+	c->moved = true;
 	client_tls_up(c->client); /* nothing in the wrapped form: the greeting comes next */
 	if (tls_pending(c->tls))  /* bytes that came with the handshake make no event */
 		conn_read(c);
@@ -140,7 +141,7 @@ conn_start_tls(struct conn *c)
 	if (ctx)
 		err = tls_conn_new_client(ctx, c->fd, &peer, &c->tls);
 	if (err) {
-		session_lost(c, "4.7.5", "TLS with %s cannot begin: %s", c->remote,
+		session_lost(c, ctx ? "4.7.5" : "4.3.5", "TLS with %s cannot begin: %s", c->remote,
 		    ctx ? err_str(err) : "this level is not available; see the log of the start");
 		return false;
 	}

@@ -120,6 +120,20 @@ parse_policy(struct policy *p, struct slice value, struct arena *a)
 
 static void ask_next(struct job *j);
 
+/* A domain has its own entry, or that of a domain above it: .example.com, as Postfix has them. A
+ * next hop that a transport names ([host], host:port) has none but its own. */
+static void
+take_parent(struct job *j)
+{
+	struct slice name = j->policy_key;
+	ptrdiff_t dot = slice_find(slice_sub(name, 1, name.n), '.');
+
+	if (j->port || !name.n || name.p[0] == '[' || dot < 0)
+		return;
+	j->policy_key = slice_sub(name, (size_t)dot + 1, name.n);
+	j->policy_at = 0;
+}
+
 static void
 on_value(void *ctx, struct msg *m)
 {
@@ -139,12 +153,13 @@ on_value(void *ctx, struct msg *m)
 			job_route(j);
 			return;
 		}
-		job_reason(j, false, "4.7.5", "", "smtp_tls_policy_maps: the entry of %.*s %s",
+		job_reason(j, false, "4.3.5", "", "smtp_tls_policy_maps: the entry of %.*s %s",
 		    SLICE_ARG(j->nexthop), wrong);
 		job_finish(j);
 		return;
 	}
-	j->policy_at++;
+	if (++j->policy_at >= j->s->d->conf->smtp_tls_policy_maps.n)
+		take_parent(j);
 	ask_next(j);
 }
 
@@ -162,7 +177,7 @@ ask_next(struct job *j)
 	    &j->arena, "%s:%s", tables->v[j->policy_at].type, tables->v[j->policy_at].name));
 	m.map_get.key =
 	    slice_str(j->port ? arena_printf(&j->arena, "%.*s:%u", SLICE_ARG(j->nexthop), j->port)
-			      : arena_printf(&j->arena, "%.*s", SLICE_ARG(j->nexthop)));
+			      : arena_printf(&j->arena, "%.*s", SLICE_ARG(j->policy_key)));
 	j->ask = ask_send(j->s, ROLE_MAPS, &m, 30000, on_value, j);
 	if (!j->ask) {
 		job_reason(j, false, "4.3.0", "",
@@ -178,6 +193,7 @@ policy_find(struct job *j)
 
 	j->policy = (struct policy){ .level = conf->smtp_tls_security_level,
 		.wrapper = conf->smtp_tls_wrappermode };
+	j->policy_key = j->nexthop;
 	j->policy_at = 0;
 	ask_next(j);
 }

@@ -43,6 +43,18 @@ sender_init(struct daemon *d)
 }
 
 static void
+quit_idle(struct sender *s)
+{
+	struct conn *c, *next;
+
+	for (c = TAILQ_FIRST(&s->conns); c; c = next) {
+		next = TAILQ_NEXT(c, next);
+		if (c->state == CONN_IDLE)
+			conn_quit(c);
+	}
+}
+
+static void
 sender_message(struct daemon *d, struct ipc_chan *ch, struct msg *m)
 {
 	struct sender *s = d->ctx;
@@ -50,6 +62,10 @@ sender_message(struct daemon *d, struct ipc_chan *ch, struct msg *m)
 	switch (m->type) {
 	case MSG_SEND_JOB:
 		job_start(s, ch, m);
+		break;
+	case MSG_MAPS_CHANGED: /* a policy may demand TLS now that idle connections lack */
+		s->reloads++;
+		quit_idle(s);
 		break;
 	case MSG_MX_ANSWER:
 	case MSG_DNS_RECORDS:
@@ -71,18 +87,6 @@ sender_link_down(struct daemon *d, struct ipc_chan *ch)
 		job_forget_qmgr(s, ch);
 	else
 		ask_peer_gone(s, ch);
-}
-
-static void
-quit_idle(struct sender *s)
-{
-	struct conn *c, *next;
-
-	for (c = TAILQ_FIRST(&s->conns); c; c = next) {
-		next = TAILQ_NEXT(c, next);
-		if (c->state == CONN_IDLE)
-			conn_quit(c);
-	}
 }
 
 static void

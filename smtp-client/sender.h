@@ -99,6 +99,7 @@ struct job {
 	struct dest *dest;
 	struct ask *ask;
 	struct policy policy;
+	struct slice policy_key; /* the next hop, or a domain above it */
 	size_t policy_at;
 	struct candidate *candidates;
 	size_t ncandidates, at;
@@ -107,6 +108,7 @@ struct job {
 	struct conn *conn;
 	/* why the last attempt failed: what recipients without a result of their own get */
 	bool permanent;
+	bool our_fault; /* of the configuration here: an address could not be tried */
 	char enhanced[CLIENT_REPLY_ENHANCED_SIZE];
 	char reason[REASON_SIZE], reason_remote[256];
 	/* of the message on its connection */
@@ -146,6 +148,9 @@ struct conn {
 	char remote[320]; /* "host[address]:port" */
 	int level;
 	bool reused, sending;
+	bool ended; /* it failed after an end of data */
+	bool moved; /* bytes were written, or its state changed, since the timer was set */
+	unsigned replies; /* that had come by then */
 	uint16_t local_port; /* for the log, at its level debug; else 0 */
 	unsigned messages;
 	int64_t begun_us;
@@ -233,6 +238,9 @@ bool conn_reuse(struct job *j);
  */
 bool conn_flush(struct conn *c);
 void conn_timer(struct conn *c);
+/* Sets it anew where something has come of the wait: a whole reply, or bytes that were written. A
+ * reply that trickles has the time of one. */
+void conn_still_waits(struct conn *c);
 void conn_want_write(struct conn *c);
 /* Gives the engine what has come and runs the session; the connection may be gone after it. */
 void conn_read(struct conn *c);

@@ -21,6 +21,78 @@ test_time_limits(void **state)
 	world_free(w);
 }
 
+/* A reply that trickles has the time of one, however many lines it has. */
+static void
+test_trickling_reply(void **state)
+{
+	struct world *w = world_new("smtp_helo_timeout = 1s\n");
+
+	(void)state;
+	START(w, "S:220-a", "W:600", "S:220-b", "W:600", "S:220-c", "W:600");
+	send_one(w, (struct job_opts){ 0 });
+	check(w, 0, RESULT_UNREACHED, "4.4.2", "timed out while waiting for connection");
+	server_join(&w->server);
+	world_free(w);
+}
+
+/* What is no answer to the end of data says nothing of the message: no other host gets it. */
+static void
+test_nonsense_after_the_end(void **state)
+{
+	struct world *w = world_new("");
+
+	(void)state;
+	w->addresses[1] = "127.0.0.1";
+	START(w, GROUP, "C:MAIL", "C:RCPT", "C:DATA", "S:250 ok", "S:250 ok", "S:354 go", "D",
+	    "S:354 go on");
+	send_one(w, (struct job_opts){ 0 });
+	check(w, 0, RESULT_UNREACHED, "4.5.0", "the message may be sent more than once");
+	server_join(&w->server);
+	world_free(w);
+}
+
+/* A reply too many would be taken for that to the next MAIL: the connection is not used again. */
+static void
+test_one_reply_too_many(void **state)
+{
+	struct world *w = world_new("");
+
+	(void)state;
+	START(w, GROUP, "C:MAIL", "C:RCPT", "C:DATA", "S:250 ok", "S:250 ok", "S:354 go", "D",
+	    "S:250 taken\r\n250 and taken", "E", "A", GROUP, "C:MAIL", "C:RCPT", "C:RCPT", "C:DATA",
+	    "S:250 ok", "S:250 ok", "S:550 no", "S:354 go", "D", "S:250 taken");
+	send_one(w, (struct job_opts){ 0 });
+	check(w, 0, RESULT_DONE, "2.0.0", "taken");
+	send_one(w, (struct job_opts){ .rcpts = 2 });
+	check(w, 0, RESULT_DONE, "2.0.0", "taken");
+	check(w, 1, RESULT_FAILED, "5.0.0", "550 no");
+	server_join(&w->server);
+	world_free(w);
+}
+
+/* A source that is none is a fault of ours: qmgr does not count it against the site. */
+static void
+test_source_address(void **state)
+{
+	static const char *const sources[][2] = { { "192.0.2.77", "127.0.0.1" },
+		{ "127.0.0.1", "192.0.2.1" } };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(sources) / sizeof(sources[0]); i++) {
+		char main_cf[80], text[80];
+		struct world *w;
+
+		snprintf(main_cf, sizeof(main_cf), "smtp_bind_address = %s\n", sources[i][0]);
+		snprintf(text, sizeof(text), "not from smtp_bind_address = %s: ", sources[i][0]);
+		w = world_new(main_cf);
+		w->addresses[0] = sources[i][1];
+		send_one(w, (struct job_opts){ 0 });
+		check(w, 0, RESULT_DEFERRED, "4.3.5", text);
+		close(w->server.listener);
+		world_free(w);
+	}
+}
+
 static void
 test_qmgr_dies(void **state)
 {
@@ -123,6 +195,10 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_time_limits),
+		cmocka_unit_test(test_trickling_reply),
+		cmocka_unit_test(test_nonsense_after_the_end),
+		cmocka_unit_test(test_one_reply_too_many),
+		cmocka_unit_test(test_source_address),
 		cmocka_unit_test(test_qmgr_dies),
 		cmocka_unit_test(test_qmgr_has_a_successor),
 		cmocka_unit_test(test_dns_has_a_successor),

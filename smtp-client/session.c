@@ -62,10 +62,11 @@ session_lost(struct conn *c, const char *enhanced, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	at_end = c->client && client_waiting(c->client) == CLIENT_CMD_FINAL;
+	at_end = c->client && (c->ended || client_waiting(c->client) == CLIENT_CMD_FINAL);
 	stale = c->client && is_stale(c);
 	j = give_up(c);
-	if (!stale)
+	/* That we could not even try one address is no news of the others. */
+	if (!stale && !(j->our_fault && !strcmp(enhanced, "4.4.1")))
 		job_reason(j, false, enhanced, "", "%s%s", text,
 		    at_end ? " -- the message may be sent more than once" : "");
 	if (at_end)
@@ -121,11 +122,11 @@ session_send(struct conn *c)
 /* --- auth --- */
 
 static void
-auth_failed(struct conn *c, const char *why, struct slice text)
+auth_failed(struct conn *c, const char *enhanced, const char *why, struct slice text)
 {
 	struct job *j = c->job;
 
-	job_reason(j, false, "4.7.8", "", "no login at %s: %s%s%.*s", c->remote, why,
+	job_reason(j, false, enhanced, "", "no login at %s: %s%s%.*s", c->remote, why,
 	    text.n ? ": " : "", SLICE_ARG(text));
 	part(c); /* text may have lived in it */
 	log_event(LOG_smtp_auth_failed,
@@ -152,7 +153,7 @@ on_auth(void *ctx, struct msg *m)
 
 	if (!m || m->type != MSG_SASL_CLIENT_STEP) {
 		c->ask = NULL;
-		auth_failed(c, "the auth daemon gives no answer", SLICE_NULL);
+		auth_failed(c, "4.3.0", "the auth daemon gives no answer", SLICE_NULL);
 		return;
 	}
 	switch (m->sasl_client_step.status) {
@@ -165,11 +166,11 @@ on_auth(void *ctx, struct msg *m)
 		return;
 	default:
 		c->ask = NULL;
-		auth_failed(c, "refused here", m->sasl_client_step.text);
+		auth_failed(c, "4.7.8", "refused here", m->sasl_client_step.text);
 		return;
 	}
 	if (!tls_is_enough(c)) {
-		auth_failed(c,
+		auth_failed(c, "4.7.8",
 		    "the password needs TLS (smtp_sasl_tls_security_level), and the connection has "
 		    "not enough of it",
 		    SLICE_NULL);
@@ -199,7 +200,7 @@ auth_start(struct conn *c, struct slice mechanisms)
 	c->ask = ask_send(c->s, ROLE_AUTH, &m, 30000, on_auth, c);
 	if (c->ask)
 		return true;
-	auth_failed(c, "the auth daemon is not there", SLICE_NULL);
+	auth_failed(c, "4.3.0", "the auth daemon is not there", SLICE_NULL);
 	return false;
 }
 
@@ -211,7 +212,7 @@ auth_challenge(struct conn *c, struct slice challenge)
 	m.sasl_client_response.challenge = challenge;
 	if (c->ask && ask_again(c->ask, &m, 30000))
 		return true;
-	auth_failed(c, "the auth daemon is not there", SLICE_NULL);
+	auth_failed(c, "4.3.0", "the auth daemon is not there", SLICE_NULL);
 	return false;
 }
 
@@ -269,6 +270,7 @@ session_failed(struct conn *c, const struct client_event *ev)
 		conn_free(&c);
 		return;
 	}
+	c->ended = ev->at_end;
 	switch (ev->failure) {
 	case CLIENT_FAIL_REPLY:
 		if (ev->command == CLIENT_CMD_CONTENT && r->code >= 400)
@@ -289,7 +291,7 @@ session_failed(struct conn *c, const struct client_event *ev)
 		job_attempt(part(c));
 		break;
 	case CLIENT_FAIL_AUTH:
-		auth_failed(c, "the server says", r->text);
+		auth_failed(c, "4.7.8", "the server says", r->text);
 		break;
 	case CLIENT_FAIL_PROTOCOL:
 		session_lost(c, "4.5.0", "what %s said about %s is no SMTP", c->remote,
@@ -403,5 +405,5 @@ session_run(struct conn *c)
 			break;
 	}
 	if (c->state == CONN_OPEN)
-		conn_timer(c);
+		conn_still_waits(c);
 }

@@ -388,6 +388,42 @@ def test_policy_of_one_next_hop(make_instance):
         assert not sink.messages
 
 
+def test_a_policy_that_comes_later_ends_what_is_open(make_instance):
+    """A kept connection without TLS is none for a next hop that has to have it since."""
+    i = make_instance(start=False, main=PATIENT)
+    hop, table = f"[127.0.0.1]:{i.port['sink']}", i.etc / "policies"
+    table.write_text(f"{hop} may\n")
+    i.set(relayhost=hop, smtp_tls_policy_maps=f"texthash:{table}", minimal_backoff_time="1h", smtp_connection_cache_time_limit="1h",
+          smtp_connection_reuse_time_limit="1h")
+    i.start()
+    with Sink(i.port["sink"]) as sink:
+        assert send(i, "r@far.test")[0] == 250
+        assert len(sink.wait()) == 1 and "QUIT" not in sink.commands
+        table.write_text(f"{hop} encrypt\n")
+        wait(lambda: "QUIT" in sink.commands, 30, "the end of the connection")
+        assert send(i, "s@far.test")[0] == 250
+        assert "dsn=4.7.4" in delivery(i, "s@far.test", "deferred")
+        assert len(sink.messages) == 1
+
+
+def test_a_source_address_that_is_none(make_instance):
+    """It is told by its parameter, and no site looks dead for it."""
+    i = make_instance(start=False, direct=False, main={"minimal_backoff_time": "1h", "smtp_bind_address": "192.0.2.77"})
+    i.set(relayhost=f"[127.0.0.1]:{i.port['sink']}")
+    i.start()
+    with Sink(i.port["sink"]) as sink:
+        for n in range(3):
+            send(i, f"r{n}@far.test")
+            line = delivery(i, f"r{n}@far.test", "deferred")
+            assert "dsn=4.3.5" in line and "smtp_bind_address = 192.0.2.77" in line, line
+        row = i.tool("queue", "list", "-d").stdout
+        assert re.search(r"waiting=3 .*window=5 .*sent=0 failed=0$", row, re.M), row
+        i.set(smtp_bind_address="127.0.0.3")
+        i.reload()
+        i.tool("queue", "flush")
+        sink.wait(3)
+
+
 POLICIES = (  # the entry, is there STARTTLS, what becomes of the mail
     ("none", True, "plain"), ("may", True, "tls"), ("may", False, "plain"), ("encrypt", True, "tls"), ("encrypt", False, "4.7.4"),
     ("fingerprint match={bad}|{good}", True, "tls"), ("fingerprint match={bad}", True, "4.7.5"),
@@ -481,6 +517,18 @@ def test_domain_without_mx(named):
     with Sink(i.port["sink"]) as sink:
         assert send(i, "r@far.test")[0] == 250
         sink.wait()
+
+
+def test_policy_of_the_domain_above(named):
+    """As Postfix has it: .far.test is for all below, a domain's own entry comes first."""
+    i = named({"far.test": "a.b A 127.0.0.1\nopen A 127.0.0.1\n@ A 127.0.0.1\n"},
+              {"minimal_backoff_time": "1h", "smtp_tls_policy_maps": "inline:{ {.far.test=encrypt}, {open.far.test=may} }"})
+    with Sink(i.port["sink"]) as sink:
+        assert send(i, "r@a.b.far.test")[0] == 250
+        assert "dsn=4.7.4" in delivery(i, "r@a.b.far.test", "deferred")
+        for domain in ("open.far.test", "far.test"):
+            assert send(i, f"r@{domain}")[0] == 250
+        sink.wait(2)
 
 
 @pytest.mark.parametrize("domain,code", [("null.far.test", b"5.1.10"), ("missing.far.test", b"5.1.2"),

@@ -47,6 +47,12 @@ client_output(struct client *c)
 }
 
 unsigned
+client_replies(const struct client *c)
+{
+	return c->replies;
+}
+
+unsigned
 client_features(const struct client *c)
 {
 	return c->features;
@@ -241,7 +247,9 @@ give_event(struct client *c, struct client_event *ev)
 	case CLIENT_DONE:
 		tx_reset(c);
 		c->state = STATE_READY;
-		if (c->closing)
+		/* What was said beyond the last reply would be taken for that to the next MAIL, and
+		 * each later one for that before it. */
+		if (c->closing || buf_len(&c->in))
 			client_fail(c, CLIENT_FAIL_REPLY);
 		break;
 	default:
@@ -270,6 +278,7 @@ take_reply(struct client *c)
 		c->reply = (struct client_reply){ 0 };
 		return false;
 	}
+	c->replies++;
 	if (c->queue_at < c->queue_n)
 		e = c->queue[c->queue_at++];
 	else if (c->tx.content)

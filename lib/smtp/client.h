@@ -147,6 +147,8 @@ bool client_quit(struct client *c) CHECKED;
 /* True when client_send() may be called. */
 bool client_ready(const struct client *c);
 enum client_command client_waiting(const struct client *c);
+/* How many whole replies have come. */
+unsigned client_replies(const struct client *c);
 unsigned client_features(const struct client *c);
 /* "RCPT TO" and the like, as a text for "in reply to"; constant. */
 const char *client_command_str(enum client_command command);

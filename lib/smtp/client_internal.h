@@ -43,6 +43,7 @@ struct client {
 	struct buf in, out;
 	struct client_reply_reader reader;
 	struct client_reply reply; /* the one being handled */
+	unsigned replies;          /* that have come */
 	enum client_command command;
 	bool local;
 	char local_text[160];
