@@ -143,6 +143,7 @@ deliver_item(struct job *j, const struct item_job_rcpt *rcpt, const struct alias
 	const struct conf *conf = j->child->conf;
 	struct outcome one = { .status = RESULT_DEFERRED, .enhanced = "4.3.0", .text = "" };
 
+	job_sign(j);
 	if (item->kind == ALIAS_ADDRESS && (from_alias || !is_self(j, rcpt, item->text))) {
 		if (item->text.n > ADDRESS_MAX)
 			outcome_set(&one, RESULT_DEFERRED, "4.3.5", "an address is too long");

@@ -9,7 +9,10 @@
 #include <errno.h>
 #include <time.h>
 
-enum { PART_BYTES = 48 * 1024 }; /* of one deliver_result, which may have several parts */
+enum {
+	PART_BYTES = 48 * 1024, /* of one deliver_result, which may have several parts */
+	SIGN_US = 5000000,      /* how long qmgr may hear nothing, where there is a next step */
+};
 
 int
 outcome_set(struct outcome *o, enum result_status status, const char *enhanced, const char *text)
@@ -128,6 +131,19 @@ deliver_mailbox(struct job *j, const struct item_job_rcpt *rcpt, struct outcome 
 		    arena_printf(&j->arena, "delivered to mailbox %s", where(j)));
 	else
 		outcome_error(j, o, err, arena_printf(&j->arena, "mailbox %s", where(j)));
+}
+
+void
+job_sign(struct job *j)
+{
+	struct msg m = MSG_INIT(MSG_DELIVER_RESULT, j->id);
+
+	if (ev_now_us() - j->told_us < SIGN_US)
+		return;
+	m.deliver_result.queue_id = j->m->queue_id;
+	m.deliver_result.more = true;
+	if (!ipc_send_fd(j->fd, &m)) /* else it is gone: the report will meet that */
+		j->told_us = ev_now_us();
 }
 
 static void
@@ -270,7 +286,9 @@ set_content(struct job *j, const struct msg *m)
 int
 job_run(struct child *child, const struct msg *m, int fd)
 {
-	struct job j = { .child = child, .m = &m->deliver_job };
+	struct job j = {
+		.child = child, .m = &m->deliver_job, .id = m->id, .fd = fd, .told_us = ev_now_us()
+	};
 	struct report r = { .id = m->id, .fd = fd, .queue_id = m->deliver_job.queue_id };
 	struct cursor rcpts = cursor(m->deliver_job.rcpts.raw);
 	struct item_job_rcpt rcpt;
@@ -281,6 +299,7 @@ job_run(struct child *child, const struct msg *m, int fd)
 		struct outcome o = { .status = RESULT_DEFERRED, .enhanced = "4.3.0", .text = "" };
 
 		o.sender = m->deliver_job.sender;
+		job_sign(&j);
 		if (complete)
 			deliver_one(&j, &rcpt, &o);
 		else

@@ -13,6 +13,9 @@ int job_run(struct child *c, const struct msg *m, int fd) CHECKED;
 struct job {
 	struct child *child;
 	const struct msg_deliver_job *m;
+	uint32_t id;
+	int fd;          /* to qmgr */
+	int64_t told_us; /* when it last heard of this job */
 	struct content content;
 	struct arena arena; /* of the recipient at work */
 };
@@ -32,6 +35,9 @@ int outcome_set(
 /* What an error of the disk means for a mailbox: over quota, full, or try again. */
 int outcome_error(struct job *j, struct outcome *o, int err, const char *what);
 
+/* Between two steps, of which each may take as long as one command: tells qmgr, which gives a job
+ * up that says nothing for longer, that this one is at work. */
+void job_sign(struct job *j);
 /* Delivers to the mailbox of the user. */
 void deliver_mailbox(struct job *j, const struct item_job_rcpt *rcpt, struct outcome *o);
 /* Appends to a file that an alias or .forward names. */

@@ -31,8 +31,8 @@ struct target {
 	gid_t gid;
 	gid_t groups[TARGET_GROUPS];
 	size_t ngroups;
-	/* The user's own, which come first; what follows is the group of the spool, which serves the
-	 * mailbox and nothing that the user says. */
+	/* The user's own, which come first; what follows is the group of the spool, which serves
+	 * the mailbox and nothing that the user says. */
 	size_t own_groups;
 	const char *home, *spec;
 	uint32_t flags; /* enum route_flag */

@@ -13,6 +13,8 @@ struct job *job_find(const struct qmgr *q, uint32_t id);
 struct job *job_make(struct qmgr *q, struct message *m, size_t i, struct sched_site *site);
 /* To its agent, which may have to be started first; a job that finds none ends here. */
 void job_dispatch(struct qmgr *q, struct job *j);
+/* Its agent has said that it is at work: its deadline begins anew. */
+void job_extend(struct qmgr *q, struct job *j);
 /* Until the next attempt by the message's age, or soon where nobody was asked. */
 void job_wait(
     struct qmgr *q, struct message *m, struct sched_job *sj, bool soon, const char *reason);

@@ -264,8 +264,8 @@ child_envelope(struct message *m, const struct expansion_job *x)
 	struct envelope *e = &m->env;
 	bool list = is_list(x);
 
-	e->sender = arena_dup(&m->arena,
-	    list && p->env.sender.n ? p->rcpts[x->slot].route->argument : p->env.sender);
+	e->sender = arena_dup(
+	    &m->arena, list && p->env.sender.n ? p->rcpts[x->slot].route->argument : p->env.sender);
 	e->ret = list ? RET_NONE : p->env.ret;
 	e->envid = list ? SLICE_NULL : arena_dup(&m->arena, p->env.envid);
 	e->n_rcpts = x->n_finals;

@@ -112,11 +112,19 @@ job_make(struct qmgr *q, struct message *m, size_t i, struct sched_site *site)
 static int64_t
 job_limit_ms(const struct qmgr *q, const struct route *r)
 {
-	/* A delivery may run a command; a remote one has time-outs of its own, of which this is the
-	 * sum. */
+	const struct conf *conf = q->d->conf;
+
+	/* A delivery child that works says so between two commands; smtp-client ends by itself
+	 * before this. An agent that is given up must not deliver afterwards. */
 	if (r->kind == ROUTE_LOCAL)
-		return q->d->conf->command_time_limit + 60000;
-	return 3600000;
+		return conf->command_time_limit + 60000;
+	return conf->smtp_delivery_time_limit + conf->smtp_data_done_timeout + 60000;
+}
+
+void
+job_extend(struct qmgr *q, struct job *j)
+{
+	heap_set(&q->deadlines, &j->deadline, qmgr_now(q) + job_limit_ms(q, j->route));
 }
 
 /* Those that have no result yet: when it is sent again, some may have. */

@@ -90,7 +90,7 @@ struct message {
 	/* disk */
 	struct queue_layout layout;
 	bool on_disk, has_file, busy; /* busy: an operation runs */
-	queue_id incoming;                  /* has_file: its name in incoming/, or 0 */
+	queue_id incoming;            /* has_file: its name in incoming/, or 0 */
 	bool flush_again, set_mtime, set_mode;
 	bool asked; /* an administrator waits until hold, release or removal is durable */
 	mode_t mode;
@@ -112,7 +112,7 @@ struct message {
 		struct sched_site *site;
 	} * starts;
 	size_t n_starts;
-	bool expired; /* to be told when it is loaded */
+	bool expired;                 /* to be told when it is loaded */
 	bool want_unlink, want_aside; /* aside: into corrupt/ */
 	int commit_err;
 	unsigned int refuse_code; /* why it was not sealed */

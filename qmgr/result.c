@@ -319,6 +319,7 @@ deliver_result(struct qmgr *q, struct ipc_chan *ch, const struct msg *msg)
 	if (expanded)
 		trim_expansions(j);
 	if (!sent && msg->deliver_result.more) {
+		job_extend(q, j);
 		message_unpin(q, m);
 		return;
 	}

@@ -19,6 +19,7 @@ job_free(struct job *j)
 	struct sender *s = j->s;
 
 	ask_cancel(&j->ask);
+	ev_timer_free(&j->limit);
 	TAILQ_REMOVE(&s->jobs, j, next);
 	s->njobs--;
 	dest_release(s, &j->dest);
@@ -68,6 +69,31 @@ take_content(struct job *j, struct msg *m)
 	return j->size == m->send_job.size;
 }
 
+/* qmgr gives up a job that is not answered, and another attempt would deliver twice: it ends here,
+ * before that. A server that has all of the message may still say so. */
+static void
+on_limit(void *ctx)
+{
+	struct job *j = ctx;
+	struct conn *c = j->conn;
+	const struct conf *conf = j->s->d->conf;
+	bool at_end = c && c->state == CONN_OPEN && client_waiting(c->client) == CLIENT_CMD_FINAL;
+
+	if (at_end && !j->over) {
+		j->over = true;
+		ev_timer_set(j->s->d->base, &j->limit, conf->smtp_data_done_timeout, on_limit, j);
+		return;
+	}
+	job_reason(j, false, "4.4.2", "",
+	    "the delivery to %s took longer than "
+	    "smtp_delivery_time_limit%s",
+	    c ? c->remote : "the next hop",
+	    at_end ? " -- the message may be sent more than once" : "");
+	if (c)
+		conn_free(&c);
+	job_finish(j);
+}
+
 void
 job_start(struct sender *s, struct ipc_chan *ch, struct msg *m)
 {
@@ -85,6 +111,7 @@ job_start(struct sender *s, struct ipc_chan *ch, struct msg *m)
 	j->lmtp = m->send_job.lmtp;
 	j->port = m->send_job.port;
 	take_rcpts(j, &m->send_job.rcpts);
+	ev_timer_set(s->d->base, &j->limit, s->d->conf->smtp_delivery_time_limit, on_limit, j);
 	j->dest = dest_get(s, j);
 	if (!take_content(j, m)) {
 		log_event(LOG_smtp_content,

@@ -98,6 +98,8 @@ struct job {
 
 	struct dest *dest;
 	struct ask *ask;
+	struct ev_timer limit; /* smtp_delivery_time_limit */
+	bool over;             /* it has passed, and the reply to the end of data is waited for */
 	struct policy policy;
 	struct slice policy_key; /* the next hop, or a domain above it */
 	size_t policy_at;
@@ -148,9 +150,9 @@ struct conn {
 	char remote[320]; /* "host[address]:port" */
 	int level;
 	bool reused, sending;
-	bool ended; /* it failed after an end of data */
-	bool moved; /* bytes were written, or its state changed, since the timer was set */
-	unsigned replies; /* that had come by then */
+	bool ended;          /* it failed after an end of data */
+	bool moved;          /* bytes were written, or its state changed, since the timer was set */
+	unsigned replies;    /* that had come by then */
 	uint16_t local_port; /* for the log, at its level debug; else 0 */
 	unsigned messages;
 	int64_t begun_us;

@@ -35,6 +35,30 @@ test_trickling_reply(void **state)
 	world_free(w);
 }
 
+/* A job ends before qmgr gives it up, or the server has it twice; but for the reply to its end. */
+static void
+test_delivery_time_limit(void **state)
+{
+	struct world *w = world_new("smtp_delivery_time_limit = 1s\nsmtp_data_done_timeout = 2s\n");
+
+	(void)state;
+	START(w, HELLO, "S:250 SIZE", "C:MAIL", "W:700", "S:250 ok", "C:RCPT", "W:700", "A", GROUP,
+	    "C:MAIL", "C:RCPT", "C:DATA", "S:250 ok", "S:250 ok", "S:354 go", "D", "W:1500",
+	    "S:250 taken", "A", GROUP, "C:MAIL", "C:RCPT", "C:DATA", "S:250 ok", "S:250 ok",
+	    "S:354 go", "D", "S:250-taken", "W:1900", "S:250-and", "W:1900");
+	send_one(w, (struct job_opts){ 0 });
+	check(w, 0, RESULT_UNREACHED, "4.4.2", "took longer than smtp_delivery_time_limit");
+	assert_null(strstr(w->result[0].text, "more than once"));
+	send_one(w, (struct job_opts){ 0 });
+	check(w, 0, RESULT_DONE, "2.0.0", "taken");
+	idle(w, 2500); /* the connection is not kept longer */
+	send_one(w, (struct job_opts){ 0 });
+	check(w, 0, RESULT_UNREACHED, "4.4.2", "the message may be sent more than once");
+	assert_int_equal(((struct sender *)w->d.ctx)->nconns, 0);
+	server_join(&w->server);
+	world_free(w);
+}
+
 /* What is no answer to the end of data says nothing of the message: no other host gets it. */
 static void
 test_nonsense_after_the_end(void **state)
@@ -196,6 +220,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_time_limits),
 		cmocka_unit_test(test_trickling_reply),
+		cmocka_unit_test(test_delivery_time_limit),
 		cmocka_unit_test(test_nonsense_after_the_end),
 		cmocka_unit_test(test_one_reply_too_many),
 		cmocka_unit_test(test_source_address),

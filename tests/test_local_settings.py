@@ -231,3 +231,16 @@ def test_a_user_in_many_groups(users, make_instance, tmp_path):  # noqa: F811
     maildir(users.homes[name], 2)
     [line] = i.wait_log(" nss-groups ")
     assert f"user={name} groups=71 kept=64" in line
+
+
+@pytest.mark.skipif(os.environ.get("BULKHEAD_LONG") != "1", reason="takes more than a minute")
+def test_many_programs_in_a_row(users, make_instance):
+    """Each within command_time_limit, together far beyond what qmgr waits for one: all run, each once."""
+    name = users.add()
+    i = start(make_instance, command_time_limit="1s", direct=False)
+    users.write(name, "take", "#!/bin/sh\necho $1 >> got; sleep 0.9\n", 0o755)
+    users.write(name, ".forward", "".join(f'"|{users.homes[name]}/take {n}"\n' for n in range(75)))
+    send(i, f"{name}@{DOMAIN}")
+    i.wait_log(" delivery .*status=sent", 120)
+    assert (users.homes[name] / "got").read_text().split() == [str(n) for n in range(75)]
+    assert "job-deadline" not in i.log()
