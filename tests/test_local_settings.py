@@ -237,7 +237,7 @@ def test_a_user_in_many_groups(users, make_instance, tmp_path):  # noqa: F811
 def test_many_programs_in_a_row(users, make_instance):
     """Each within command_time_limit, together far beyond what qmgr waits for one: all run, each once."""
     name = users.add()
-    i = start(make_instance, command_time_limit="1s", direct=False)
+    i = start(make_instance, command_time_limit="2s", direct=False)
     users.write(name, "take", "#!/bin/sh\necho $1 >> got; sleep 0.9\n", 0o755)
     users.write(name, ".forward", "".join(f'"|{users.homes[name]}/take {n}"\n' for n in range(75)))
     send(i, f"{name}@{DOMAIN}")

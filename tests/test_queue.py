@@ -558,13 +558,13 @@ def test_a_file_that_goes_while_it_is_read(with_sink, verb):
     wait(lambda: status(i)["in_memory"] == 0)
     [file] = queue_files(i)
     if verb == "hold":
-        file.write_bytes(b"damaged")
+        file.write_bytes(b"damaged" * 20)
         i.faults = True
-    calls = Strace(i.pids("qmgr")[0], "openat:delay_enter=1500000" if verb == "delete" else "pread64:delay_exit=1500000",
-                   "fsync:delay_enter=4000000")
+    read = "openat:delay_enter" if verb == "delete" else "pread64:delay_exit"
+    calls = Strace(i.pids("qmgr")[0], f"{read}={3000000 * SLOW}", f"fsync:delay_enter={6000000 * SLOW}")
     try:
         i.tool("queue", "flush")
-        i.tool("queue", verb, name)
+        assert i.tool("queue", verb, name).stdout == "1 message\n"
     finally:
         calls.stop()
     wait(lambda: status(i)["in_memory"] == 0)
