@@ -284,7 +284,7 @@ reap(struct master *m, struct process *p, int status)
 {
 	struct service *s = p->service;
 	bool early = master_now_ms() - p->started < STEADY_MS, ready = p->ready;
-	bool renew = WIFEXITED(status) && WEXITSTATUS(status) == EXIT_RENEW;
+	bool renew = ready && WIFEXITED(status) && WEXITSTATUS(status) == EXIT_RENEW;
 	pid_t pid = p->pid;
 
 	process_forget(p);
