@@ -482,6 +482,18 @@ def test_log_file_is_rotated(make_instance, how):
     assert old.read_text().count("smtp-message") == 1 and i.log().count("smtp-message") == 1
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's folders are their own")
+def test_the_folder_of_the_log_is_as_master_makes_it(make_instance):
+    """A reload, which checks, finds nothing wrong with it; somebody else's is."""
+    i = make_instance(start=False)
+    i.log_file.parent.rmdir()
+    i.start()
+    assert i.log_file.parent.stat().st_uid not in (0, i.home(U1).stat().st_uid)
+    i.reload()
+    os.chown(i.log_file.parent, 65534, -1)
+    assert "belongs to uid 65534: chown root it" in i.tool("check", check=False).stdout
+
+
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_lines_for_the_journal_begin_with_their_severity(make_instance, form):
     """Where standard error is the journal's: those before the log runs, too."""

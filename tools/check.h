@@ -3,11 +3,16 @@
 #ifndef TOOLS_CHECK_H
 #define TOOLS_CHECK_H
 
+#include "ipc/msgs.h"
 #include "tools/tool.h"
+
+#include <sys/types.h>
 
 /* Adds a problem at the line of main.cf that sets the parameter (the file alone for a default). */
 void check_at(struct tool *t, bool warning, const char *param, const char *remedy, const char *fmt,
     ...) PRINTF(5, 6);
+/* The uid of a daemon in this configuration; false if it has none. */
+bool check_uid_of(const struct tool *t, enum role role, uid_t *uid_r);
 
 void check_files(struct tool *t); /* folders, programs, owners and modes */
 void check_certificates(struct tool *t);

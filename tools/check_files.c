@@ -36,6 +36,17 @@ check_config_file(struct tool *t, const char *path)
 		    (unsigned)st.st_gid);
 }
 
+/* master gives the folder of the log to its daemon, those of users belong to whom the admin likes.
+ */
+static bool
+folder_owner_good(const struct tool *t, const char *param, const struct stat *st)
+{
+	uid_t uid;
+
+	return owner_good(st) || !strcmp(param, "virtual_mailbox_base") ||
+	       (!strcmp(param, "log_file") && check_uid_of(t, ROLE_LOG, &uid) && st->st_uid == uid);
+}
+
 /* A folder that is there must be one and must not be everybody's; master makes one that is not. */
 static void
 check_folder(struct tool *t, const char *param, const char *path)
@@ -52,7 +63,7 @@ check_folder(struct tool *t, const char *param, const char *path)
 			check_at(t, false, param, "chmod o-w it",
 			    "%s = %s: can be written by everybody (mode %04o)", param, path,
 			    (unsigned)st.st_mode & 07777);
-		else if (!owner_good(&st) && strcmp(param, "virtual_mailbox_base"))
+		else if (!folder_owner_good(t, param, &st))
 			check_at(t, false, param, "chown root it", "%s = %s: belongs to uid %u",
 			    param, path, (unsigned)st.st_uid);
 		return;

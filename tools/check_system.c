@@ -99,9 +99,8 @@ check_resolvers(struct tool *t)
 		    "/etc/resolv.conf names no server: mail for other domains waits");
 }
 
-/* The uid of a daemon in this configuration; false if it has none. */
-static bool
-uid_of(const struct tool *t, enum role role, uid_t *uid_r)
+bool
+check_uid_of(const struct tool *t, enum role role, uid_t *uid_r)
 {
 	const struct role_row *row = &role_table[role];
 	const struct passwd *pw;
@@ -177,7 +176,7 @@ check_owners(struct tool *t)
 	char *queue = xasprintf("%s/queue", t->set->conf->queue_directory);
 	struct kept k = { t, "queue_directory", queue, ROLE_QMGR, 0 };
 
-	if (uid_of(t, k.role, &k.uid))
+	if (check_uid_of(t, k.role, &k.uid))
 		(void)check_kept(&k, AT_FDCWD, queue, NULL);
 	free(queue);
 }
