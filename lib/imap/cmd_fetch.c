@@ -253,6 +253,8 @@ close_response(struct imap_session *s, struct fetch *f, uint32_t uid)
 		imap_fetch_item(s, f, "");
 		imap_put_flags(s, mailbox_seq(s->mailbox, uid));
 	}
+	if (!f->sep) /* nothing could be read, and "()" is no msg-att */
+		imap_putf(s, "UID %u", uid);
 	imap_put(s, ")\r\n");
 	f->open = false;
 	f->at++;

@@ -25,20 +25,28 @@ imap_message(struct imap_session *s, uint32_t uid)
 	return 0;
 }
 
+/* Offset behind the line at, if that is empty, else 0. Lines end as they do for the parser of MIME:
+ * both must find the same header. */
+static size_t
+empty_line(struct slice in, size_t at)
+{
+	size_t cr = at < in.n && in.p[at] == '\r';
+
+	return at + cr < in.n && in.p[at + cr] == '\n' ? at + cr + 1 : 0;
+}
+
 /* Offset behind the empty line within the bytes, or 0; from: where to look on. */
 static size_t
 header_end(struct slice in, size_t from)
 {
-	size_t i = from > 3 ? from - 3 : 0;
+	size_t i = from > 2 ? from - 2 : 0, end = from < 2 ? empty_line(in, 0) : 0;
+	ptrdiff_t lf;
 
-	if (!from && in.n >= 2 && in.p[0] == '\r' && in.p[1] == '\n')
-		return 2;
-	while (i < in.n) {
-		ptrdiff_t at = slice_search(slice_sub(in, i, in.n), SLICE_LIT("\r\n\r\n"));
-
-		return at < 0 ? 0 : i + (size_t)at + 4;
+	while (!end && (lf = slice_find(slice_sub(in, i, in.n), '\n')) >= 0) {
+		i += (size_t)lf + 1;
+		end = empty_line(in, i);
 	}
-	return 0;
+	return end;
 }
 
 int

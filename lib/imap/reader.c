@@ -95,12 +95,14 @@ scan_line(struct imap_reader *r, struct slice in, bool *ended_r)
 static size_t
 feed_line(struct imap_reader *r, struct slice in, enum imap_read *event)
 {
-	bool ended;
+	bool ended, quoted = r->quoted, escaped = r->escaped;
 	size_t n = scan_line(r, in, &ended);
 	struct slice line;
 
 	if (buf_len(&r->cmd) + n > r->max_command + 2) {
 		r->cmd.err = 0;
+		r->quoted = quoted;
+		r->escaped = escaped;
 		/* What was looked at stays unread, so that reject finds the line's end; of a first
 		 * line its beginning is shown, for the tag. */
 		if (!buf_len(&r->cmd))
@@ -232,8 +234,7 @@ imap_reader_reject(struct imap_reader *r)
 		imap_reader_next(r);
 		return;
 	}
-	buf_clear(&r->cmd);
-	r->quoted = r->escaped = false;
+	buf_clear(&r->cmd); /* a quoted string may be under way: what is skipped ends it */
 	r->left = r->literal_size;
 	r->state = literal ? R_SKIP_LITERAL : R_SKIP_LINE;
 }
