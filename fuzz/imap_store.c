@@ -373,7 +373,7 @@ mailbox_store_flags(struct mailbox *m, const uint32_t *uids, size_t n, const str
 }
 
 int
-mailbox_expunge(struct mailbox *m, const uint32_t *uids, size_t n)
+mailbox_expunge(struct mailbox *m, const uint32_t *uids, size_t n, uint8_t flags)
 {
 	struct store *s = m->s;
 
@@ -381,7 +381,8 @@ mailbox_expunge(struct mailbox *m, const uint32_t *uids, size_t n)
 		abort();
 	for (size_t i = 0; i < n; i++)
 		for (uint32_t k = 0; k < s->count; k++)
-			if (s->messages[k].uid == uids[i]) {
+			if (s->messages[k].uid == uids[i] &&
+			    (s->messages[k].flags & flags) == flags) {
 				memmove(&s->messages[k], &s->messages[k + 1],
 				    (s->count - k - 1) * sizeof(*s->messages));
 				s->count--;
@@ -400,7 +401,7 @@ mailbox_copy(struct mailbox *m, const uint32_t *uids, size_t n, struct slice to,
 		uid_list_add(&out_r->from, uids[i]);
 		uid_list_add(&out_r->to, (uint32_t)i + 10);
 	}
-	return move ? mailbox_expunge(m, uids, n) : 0;
+	return move ? mailbox_expunge(m, uids, n, 0) : 0;
 }
 
 int

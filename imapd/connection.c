@@ -21,6 +21,7 @@ struct connection {
 	int fd;
 	struct event *readable, *writable;
 	bool reading, writing, eof;
+	bool behind; /* an idling client that takes no output was not told of a change */
 	struct ev_timer timer;
 	struct ev_timer again; /* the next turn, after the other connections had theirs */
 	struct buf in;
@@ -184,6 +185,12 @@ pump(struct connection *c)
 	}
 	if (!write_out(c))
 		return;
+	if (c->behind && !buf_len(imap_session_out(s))) {
+		c->behind = false;
+		imap_session_changed(s);
+		if (!write_out(c))
+			return;
+	}
 	want(c->writable, &c->writing, buf_len(imap_session_out(s)) > 0);
 	/* What came before the end of the stream is answered; half a command is not. */
 	if (c->eof && !c->writing && !imap_session_busy(s) && buf_len(&c->in) == before) {
@@ -279,6 +286,11 @@ connections_changed(struct user *u, const struct connection *but)
 		after = LIST_NEXT(c, next);
 		if (c == but || !c->session || !imap_session_idling(c->session))
 			continue;
+		if (buf_len(imap_session_out(c->session)) >=
+		    (size_t)u->d->conf->imap_output_watermark) {
+			c->behind = true;
+			continue;
+		}
 		imap_session_changed(c->session);
 		if (buf_len(imap_session_out(c->session)) && !c->writing)
 			go_on(c);

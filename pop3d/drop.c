@@ -101,7 +101,7 @@ expunge(struct drop *d, const struct uid_list *l)
 
 	for (size_t i = 0; i < l->count && rc == 0; i += BATCH) {
 		size_t n = l->count - i < BATCH ? l->count - i : BATCH;
-		rc = mailbox_expunge(d->m, l->uids + i, n);
+		rc = mailbox_expunge(d->m, l->uids + i, n, 0);
 	}
 	return rc;
 }

@@ -343,6 +343,42 @@ def test_a_client_that_reads_nothing_holds_up_nobody(make_instance):
     m.logout()
 
 
+def test_an_idling_client_that_reads_nothing_hears_how_it_ended(make_instance):
+    """What it missed costs no memory: it is told when it reads again, each message once."""
+    count, rounds = 200, 60
+    i = make_instance()
+    m = login(i)
+    fill(i, count)
+    ok(m.select())
+    ok(m.store("1:*", "+FLAGS.SILENT", "(%s)" % " ".join(chr(97 + n) * 190 for n in range(10))))
+    slow = login(i, "INBOX")
+    slow.send(b"x IDLE\r\n")
+    lines_until(slow, rb"^\+ ")
+    for n in range(rounds):  # 24 MB, more than the kernel holds for it
+        ok(m.store("1:*", "-FLAGS.SILENT" if n % 2 else "+FLAGS.SILENT", "\\Flagged"))
+    ok(m.store(f"{count}", "+FLAGS.SILENT", "\\Answered"))
+    ok(m.store(f"{count}", "+FLAGS.SILENT", "\\Draft"))
+    seen = lines_until(slow, rb"^\* %d FETCH .*Draft" % count, 30)
+    assert len(seen) < count * rounds / 2
+    last = {int(line.split()[1]): line for line in seen}
+    assert len(last) == count and not any(b"Flagged" in line for line in last.values())
+    slow.send(b"DONE\r\n")
+    lines_until(slow, rb"^x OK")
+
+
+def test_what_another_program_takes_back_is_not_expunged(instance):
+    m = login(instance, "INBOX")
+    for name in ("one", "two"):
+        ok(m.append("INBOX", None, None, message(name)))
+    ok(m.store("1:2", "+FLAGS", "\\Deleted"))
+    cur = instance.home(USER) / "Maildir" / "cur"
+    first = sorted(cur.iterdir())[0]
+    os.rename(first, str(first).replace(":2,T", ":2,"))
+    ok(m.expunge())
+    left = list(cur.iterdir())
+    assert len(left) == 1 and left[0].read_bytes() == message("one")
+
+
 def test_a_session_that_dies_is_started_anew(make_instance):
     i = make_instance(allow_deaths=True)
     a = login(i, "INBOX")

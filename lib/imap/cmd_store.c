@@ -206,7 +206,7 @@ expunge_step(struct imap_session *s)
 	if (n > IMAP_UIDS_A_STEP)
 		n = IMAP_UIDS_A_STEP;
 	if (n) {
-		err = mailbox_expunge(s->mailbox, t->uids.uids + t->at, n);
+		err = mailbox_expunge(s->mailbox, t->uids.uids + t->at, n, FLAG_DELETED);
 		if (err < 0)
 			return expunge_end(s, t->close, err);
 		t->at += n;

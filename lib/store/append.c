@@ -33,11 +33,26 @@ struct append {
 	int64_t date;
 };
 
+/* A file of its own in tmp/, which backups leave out when it is empty. */
+static int
+open_tmp(struct append *a)
+{
+	int dirfd = a->folder->dirfd, flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
+	char unique[256];
+
+	maildir_unique(a->store, SIZE_UNKNOWN, SIZE_UNKNOWN, unique);
+	snprintf(a->tmp, sizeof(a->tmp), "tmp/%.255s", unique);
+	a->fd = openat(dirfd, a->tmp, flags, 0600);
+	if (a->fd < 0 && errno == ENOENT && mkdirat(dirfd, "tmp", 0700) == 0)
+		a->fd = openat(dirfd, a->tmp, flags, 0600);
+	return a->fd < 0 ? err_errno() : 0;
+}
+
 int
 append_begin(struct store *s, struct slice folder, const struct append_info *info,
     uint64_t size_hint, struct append **out_r)
 {
-	char name[STORE_NAME_MAX + 1], unique[256];
+	char name[STORE_NAME_MAX + 1];
 
 	*out_r = NULL;
 	if (store_name(folder, name, NULL) < 0)
@@ -60,13 +75,8 @@ append_begin(struct store *s, struct slice folder, const struct append_info *inf
 		else if (index != ERR_LIMIT)
 			rc = index;
 	}
-	if (rc == 0) {
-		maildir_unique(s, SIZE_UNKNOWN, SIZE_UNKNOWN, unique);
-		snprintf(a->tmp, sizeof(a->tmp), "tmp/%.255s", unique);
-		a->fd = openat(a->folder->dirfd, a->tmp,
-		    O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-		rc = a->fd < 0 ? err_errno() : 0;
-	}
+	if (rc == 0)
+		rc = open_tmp(a);
 	if (rc < 0)
 		append_free(&a);
 	*out_r = a;

@@ -54,7 +54,7 @@ content_views(void **state)
 	assert_int_equal(date, 1234567890);
 	/* still readable when expunged */
 	uint32_t uid = 2;
-	assert_int_equal(mailbox_expunge(m, &uid, 1), 0);
+	assert_int_equal(mailbox_expunge(m, &uid, 1, 0), 0);
 	assert_int_equal(content_read(c, 5, got, 100), 2);
 	content_free(&c);
 	assert_int_equal(content_open(m, 2, &c), ERR_NOT_FOUND);
@@ -102,7 +102,7 @@ cache_blobs(void **state)
 	assert_int_equal(mailbox_cache_get(m, 1, 1, &b), 0);
 	assert_true(slice_eq_str(buf_slice(&b), "unotwouno"));
 	uint32_t uid = 1;
-	assert_int_equal(mailbox_expunge(m, &uid, 1), 0);
+	assert_int_equal(mailbox_expunge(m, &uid, 1, 0), 0);
 	store_flush(fx->s);
 	assert_int_equal(mailbox_cache_get(m, 1, 1, &b), ERR_NOT_FOUND);
 	mailbox_free(&m);

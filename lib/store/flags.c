@@ -195,7 +195,8 @@ mailbox_store_flags(struct mailbox *m, const uint32_t *uids, size_t n,
 	int rc = folder_lock(f);
 	if (rc < 0)
 		return rc;
-	folder_pack(f); /* each change of a name's length leaves the old one behind */
+	folder_compact_if_due(f); /* a client may give its session no rest */
+	folder_pack(f);           /* each change of a name's length leaves the old one behind */
 	run.modseq = f->modseq + 1;
 	for (size_t i = 0; i < n && rc == 0; i++)
 		rc = change_one(&run, uids[i]);
@@ -212,15 +213,16 @@ mailbox_store_flags(struct mailbox *m, const uint32_t *uids, size_t n,
 
 /* --- expunge --- */
 
-/* 1: removed, 0: it was gone already. */
+/* 1: removed, 0: it was gone already, or has not all of flags. The name holds the flags: where
+ * another program has changed them it is another one, and they are looked at again. */
 static int
-remove_file(struct folder *f, uint32_t uid)
+remove_file(struct folder *f, uint32_t uid, uint8_t flags)
 {
 	char path[272];
 
 	for (int tries = 0; tries < 3; tries++) {
 		struct slot *s = folder_slot(f, uid);
-		if (!s)
+		if (!s || (s->m.flags & flags) != flags)
 			return 0;
 		slot_path(f, s, path);
 		if (unlinkat(f->dirfd, path, 0) == 0)
@@ -244,7 +246,7 @@ forget(struct folder *f, uint32_t uid)
 }
 
 int
-mailbox_expunge(struct mailbox *m, const uint32_t *uids, size_t n)
+mailbox_expunge(struct mailbox *m, const uint32_t *uids, size_t n, uint8_t flags)
 {
 	struct folder *f = m->folder;
 	struct buf records = { 0 };
@@ -254,10 +256,11 @@ mailbox_expunge(struct mailbox *m, const uint32_t *uids, size_t n)
 	int rc = folder_lock(f);
 	if (rc < 0)
 		return rc;
+	folder_compact_if_due(f);
 	folder_pack(f);
 	struct uid_list done = { 0 };
 	for (size_t i = 0; i < n && rc >= 0; i++) {
-		rc = remove_file(f, uids[i]);
+		rc = remove_file(f, uids[i], flags);
 		if (rc == 1)
 			uid_list_add(&done, uids[i]);
 	}

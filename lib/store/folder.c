@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { CHANGES_KEEP = 4096, VANISHED_KEEP = 50000 };
+enum { CHANGES_KEEP = 4096, CHANGES_MAX = 16384, VANISHED_KEEP = 50000 };
 
 const char *
 slot_name(const struct folder *f, const struct slot *s)
@@ -222,8 +222,14 @@ folder_add_slot(struct folder *f, const struct record *r)
 void
 folder_note_change(struct folder *f, uint32_t uid, bool expunge, uint64_t modseq)
 {
+	struct mailbox *m;
+
 	if (TAILQ_EMPTY(&f->views))
 		return;
+	/* A view that is not synced for long has its own list, with each message once. */
+	if (f->change_count >= CHANGES_MAX)
+		TAILQ_FOREACH(m, &f->views, entry)
+			view_collect(m);
 	if (f->change_count == f->change_size) {
 		f->change_size = f->change_size ? f->change_size * 2 : 32;
 		f->changes = xrealloc(f->changes, f->change_size * sizeof(*f->changes));

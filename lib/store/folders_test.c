@@ -76,7 +76,7 @@ delete_folders(void **state)
 	assert_int_equal(store_delete(fx->s, SLICE_LIT("a")), 0);
 	assert_int_equal(mailbox_sync(m, 0, NULL, NULL), ERR_NOT_FOUND);
 	uint32_t uid = 1;
-	assert_int_equal(mailbox_expunge(m, &uid, 1), ERR_NOT_FOUND);
+	assert_int_equal(mailbox_expunge(m, &uid, 1, 0), ERR_NOT_FOUND);
 	assert_string_equal(list_text(fx), "INBOX+ a-( a/b+");
 	run("test -z \"$(ls -d %s/..bh* 2>/dev/null)\"", fx->root);
 	/* a folder of that name again is another one */

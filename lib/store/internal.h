@@ -135,7 +135,7 @@ struct mailbox {
 	uint64_t modseq;
 	uint64_t change_pos; /* absolute number of the next change to look at */
 	unsigned keywords_seen;
-	struct uid_list expunged; /* not yet told */
+	struct uid_list expunged, changed; /* not yet told */
 	struct uid_list recent;
 	size_t recent_settled; /* of them in order and in the view; the others come with the next
 				  sync */
@@ -175,6 +175,8 @@ size_t maildir_info(struct slice old_info, uint8_t flags, uint64_t keywords, cha
 /* A new unique base name, with sizes unless SIZE_UNKNOWN. out has 256 bytes. */
 void maildir_unique(struct store *s, uint64_t size, uint64_t vsize, char *out);
 int maildir_make(int rootfd, const char *disk) CHECKED;
+/* cur, new and tmp of a directory that is there, where they are missing. */
+int maildir_complete(int rootfd, const char *disk) CHECKED;
 /* fsync of a directory below dirfd; forced, or only where names need it. */
 int sync_dir(struct store *s, int dirfd, const char *path, bool force) CHECKED;
 /* Reads a whole small file below dirfd; ERR_NOT_FOUND, ERR_LIMIT above max. */
@@ -197,6 +199,9 @@ void folder_pack(struct folder *f);
 void folder_note_change(struct folder *f, uint32_t uid, bool expunge, uint64_t modseq);
 void folder_trim_changes(struct folder *f);
 void folder_clear(struct folder *f);
+
+/* mailbox.c: takes over what the folder noted for this view. */
+void view_collect(struct mailbox *m);
 
 /* log.c, snapshot.c: the journal as a file */
 /* Exclusive lock with the tail applied; nests. */

@@ -104,9 +104,8 @@ reload_views(struct folder *f, uint64_t modseq)
 			if (!folder_slot(f, m->uids[i]))
 				uid_list_add(&m->expunged, m->uids[i]);
 		}
-		m->change_pos = f->change_base + f->change_count;
+		view_collect(m);
 	}
-	folder_trim_changes(f);
 	for (size_t i = 0; i < f->slot_count; i++) {
 		const struct slot *s = &f->slots[i];
 		if (!(s->state & SLOT_DEAD) && s->m.modseq > modseq)

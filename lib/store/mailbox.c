@@ -145,6 +145,7 @@ mailbox_free(struct mailbox **mp)
 	TAILQ_REMOVE(&m->folder->views, m, entry);
 	folder_put(&m->folder);
 	uid_list_free(&m->expunged);
+	uid_list_free(&m->changed);
 	uid_list_free(&m->recent);
 	free(m->uids);
 	free(m);
@@ -266,8 +267,8 @@ mailbox_first_unseen(const struct mailbox *m)
 
 /* --- events --- */
 
-static void
-collect(struct mailbox *m, struct uid_list *changed)
+void
+view_collect(struct mailbox *m)
 {
 	struct folder *f = m->folder;
 	size_t i = (size_t)(m->change_pos - f->change_base);
@@ -279,9 +280,11 @@ collect(struct mailbox *m, struct uid_list *changed)
 		if (c->expunge)
 			uid_list_add(&m->expunged, c->uid);
 		else if (c->origin != m)
-			uid_list_add(changed, c->uid);
+			uid_list_add(&m->changed, c->uid);
 	}
 	m->change_pos = f->change_base + f->change_count;
+	sort_unique(&m->changed);
+	sort_unique(&m->expunged);
 	folder_trim_changes(f);
 }
 
@@ -292,7 +295,6 @@ tell_expunges(struct mailbox *m, store_event_fn *fn, void *ctx)
 
 	if (m->expunged.count == 0)
 		return;
-	sort_unique(&m->expunged);
 	for (size_t i = m->expunged.count; i-- > 0;) {
 		uint32_t seq = mailbox_seq(m, m->expunged.uids[i]);
 		struct store_event e = { EVENT_EXPUNGED, seq, m->expunged.uids[i],
@@ -311,29 +313,28 @@ tell_expunges(struct mailbox *m, store_event_fn *fn, void *ctx)
 }
 
 static void
-tell_flags(struct mailbox *m, struct uid_list *changed, store_event_fn *fn, void *ctx)
+tell_flags(struct mailbox *m, store_event_fn *fn, void *ctx)
 {
-	sort_unique(changed);
-	for (size_t i = 0; i < changed->count && fn; i++) {
-		uint32_t seq = mailbox_seq(m, changed->uids[i]);
+	for (size_t i = 0; i < m->changed.count && fn; i++) {
+		uint32_t seq = mailbox_seq(m, m->changed.uids[i]);
 		const struct message *msg = mailbox_message(m, seq);
 		if (!msg)
 			continue;
 		struct store_event e = { EVENT_FLAGS, seq, msg->uid, msg->modseq };
 		fn(ctx, &e);
 	}
+	uid_list_free(&m->changed);
 }
 
 int
 mailbox_sync(struct mailbox *m, unsigned flags, store_event_fn *fn, void *ctx)
 {
 	struct folder *f = m->folder;
-	struct uid_list changed = { 0 };
 	int rc = folder_refresh(f, (flags & SYNC_FORCE) != 0);
 
 	if (rc < 0)
 		return rc;
-	collect(m, &changed);
+	view_collect(m);
 	if (!(flags & SYNC_NO_EXPUNGE))
 		tell_expunges(m, fn, ctx);
 	if (f->keyword_count != m->keywords_seen) {
@@ -341,9 +342,7 @@ mailbox_sync(struct mailbox *m, unsigned flags, store_event_fn *fn, void *ctx)
 		if (fn)
 			fn(ctx, &(struct store_event){ .type = EVENT_KEYWORDS });
 	}
-	if (changed.count)
-		tell_flags(m, &changed, fn, ctx);
-	uid_list_free(&changed);
+	tell_flags(m, fn, ctx);
 	if (take_messages(m) && fn)
 		fn(ctx, &(struct store_event){ .type = EVENT_EXISTS, .seq = (uint32_t)m->count });
 	return 0;

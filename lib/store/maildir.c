@@ -114,11 +114,17 @@ maildir_unique(struct store *s, uint64_t size, uint64_t vsize, char *out)
 int
 maildir_make(int rootfd, const char *disk)
 {
+	if (strcmp(disk, ".") != 0 && mkdirat(rootfd, disk, 0700) < 0)
+		return err_errno();
+	return maildir_complete(rootfd, disk);
+}
+
+int
+maildir_complete(int rootfd, const char *disk)
+{
 	static const char *const subs[] = { "tmp", "new", "cur" };
 	char path[HIDDEN_MAX + 8];
 
-	if (strcmp(disk, ".") != 0 && mkdirat(rootfd, disk, 0700) < 0)
-		return err_errno();
 	for (int i = 0; i < 3; i++) {
 		snprintf(path, sizeof(path), "%s/%s", disk, subs[i]);
 		if (mkdirat(rootfd, path, 0700) < 0 && errno != EEXIST)

@@ -77,8 +77,8 @@ folder_load(struct folder *f)
 	if (f->dirfd < 0)
 		return errno == ENOENT || errno == ENOTDIR ? ERR_NOT_FOUND : err_errno();
 	if (faccessat(f->dirfd, "cur", F_OK, 0) < 0) {
-		int rc = maildir_make(f->store->rootfd, f->disk);
-		if (rc < 0 && rc != -EEXIST)
+		int rc = maildir_complete(f->store->rootfd, f->disk);
+		if (rc < 0)
 			return rc;
 	}
 	watch_folder(f); /* before the first look, so that nothing falls between */

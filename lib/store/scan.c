@@ -102,23 +102,22 @@ duplicate(struct scan *s, struct slot *sl, uint8_t dir, const char *name)
 	return true;
 }
 
-/* Moves a file from new/ to cur/. info_r gets what stands behind its base name there. */
+/* Moves a file from new/ to cur/. info_r, what stands behind its base name, is then as it is there.
+ */
 static bool
 take(struct scan *s, const char *name, size_t base_len, char *info_r)
 {
 	char from[272], to[272];
-	size_t len = strlen(name);
+	const char *info = name[base_len] ? name + base_len : ":2,";
 
-	if (len > base_len)
-		memcpy(info_r, name + base_len, len - base_len + 1);
-	else
-		memcpy(info_r, ":2,", 4);
 	snprintf(from, sizeof(from), "new/%s", name);
-	snprintf(to, sizeof(to), "cur/%.*s%s", (int)base_len, name, info_r);
+	snprintf(to, sizeof(to), "cur/%.*s%s", (int)base_len, name, info);
 	if (strlen(to) - 4 > 255)
 		return false;
-	if (renameat(s->f->dirfd, from, s->f->dirfd, to) < 0)
+	/* Another message may have that name: the next reading tells them apart (duplicate). */
+	if (renameat2(s->f->dirfd, from, s->f->dirfd, to, RENAME_NOREPLACE) < 0)
 		return false;
+	memmove(info_r, info, strlen(info) + 1);
 	s->moved = true;
 	return true;
 }

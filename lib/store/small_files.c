@@ -112,6 +112,8 @@ subscriptions_save(struct store *s, struct slice names)
 	struct buf b = { 0 };
 	int rc = subscriptions_format(names, &b);
 
+	if (rc == 0 && buf_len(&b) > SMALL_FILE_MAX)
+		rc = ERR_LIMIT; /* it could not be read again */
 	if (rc == 0)
 		rc = replace_file(s, s->rootfd, "subscriptions", buf_slice(&b));
 	buf_free(&b);

@@ -276,8 +276,9 @@ int mailbox_store_flags(struct mailbox *m, const uint32_t *uids, size_t n,
     const struct flag_change *change, struct uid_list *changed_r,
     struct uid_list *modified_r) CHECKED;
 
-/* Removes the messages; durable when it returns 0. The views learn it by mailbox_sync. */
-int mailbox_expunge(struct mailbox *m, const uint32_t *uids, size_t n) CHECKED;
+/* Removes those of the messages that have all these flags (0: all of them) when their file goes;
+ * durable when it returns 0. The views learn it by mailbox_sync. */
+int mailbox_expunge(struct mailbox *m, const uint32_t *uids, size_t n, uint8_t flags) CHECKED;
 
 /* What COPYUID and APPENDUID say. from and to run in parallel. */
 struct copy_result {

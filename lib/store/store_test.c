@@ -47,7 +47,7 @@ read_only_leaves_new(void **state)
 	uint32_t uid = mailbox_uid(m, 1);
 	struct flag_change c = { .op = FLAG_OP_ADD, .flags = FLAG_SEEN };
 	assert_int_equal(mailbox_store_flags(m, &uid, 1, &c, NULL, NULL), ERR_DENIED);
-	assert_int_equal(mailbox_expunge(m, &uid, 1), ERR_DENIED);
+	assert_int_equal(mailbox_expunge(m, &uid, 1, 0), ERR_DENIED);
 	mailbox_free(&m);
 	m = box(fx, "INBOX", MAILBOX_KEEP_RECENT);
 	assert_true(has_file(fx, "new/1.a.h"));
@@ -91,7 +91,7 @@ flags_between_views(void **state)
 	assert_int_equal(mailbox_message(a, 1)->flags, FLAG_DELETED);
 
 	/* expunge by one, told to both in their own time */
-	assert_int_equal(mailbox_expunge(a, uids, 2), 0);
+	assert_int_equal(mailbox_expunge(a, uids, 2, 0), 0);
 	assert_string_equal(sync_text(b, SYNC_NO_EXPUNGE), "");
 	assert_int_equal(mailbox_count(b), 3);
 	assert_null(mailbox_message(b, 1));
@@ -144,7 +144,7 @@ foreign_changes(void **state)
 	/* removed and expunged at once */
 	run("rm %s/cur/1.a.h:2,", fx->root);
 	uid = 5;
-	assert_int_equal(mailbox_expunge(m, &uid, 1), 0);
+	assert_int_equal(mailbox_expunge(m, &uid, 1, 0), 0);
 	assert_string_equal(sync_text(m, 0), "-4");
 	/* what is no file is no message */
 	run("ln -s /etc/passwd %s/cur/9.link:2, && mkdir %s/cur/9.dir && mkfifo %s/new/9.fifo",
@@ -261,7 +261,7 @@ two_processes(void **state)
 	assert_int_equal(append_text(fx, "INBOX", "z\r\n", 0), 3);
 	struct flag_change c = { .op = FLAG_OP_ADD, .flags = FLAG_SEEN };
 	assert_int_equal(mailbox_store_flags(b, &uid, 1, &c, NULL, NULL), 0);
-	assert_int_equal(mailbox_expunge(a, (uint32_t[]){ 1 }, 1), 0);
+	assert_int_equal(mailbox_expunge(a, (uint32_t[]){ 1 }, 1, 0), 0);
 	assert_string_equal(sync_text(a, 0), "-1 *1 +2");
 	assert_string_equal(sync_text(b, 0), "-1 +2");
 	mailbox_free(&a);

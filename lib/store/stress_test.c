@@ -126,7 +126,7 @@ work(struct fixture *fx, struct mailbox *m, unsigned *seed)
 		c.op = FLAG_OP_REMOVE;
 	assert_int_equal(mailbox_store_flags(m, uids, n, &c, NULL, NULL), 0);
 	if (rand_r(seed) % 8 == 0)
-		assert_int_equal(mailbox_expunge(m, uids, 1), 0);
+		assert_int_equal(mailbox_expunge(m, uids, 1, 0), 0);
 	(void)fx;
 }
 
