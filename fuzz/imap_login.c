@@ -1,6 +1,6 @@
 /*
- * IMAP before login, with a driver that answers as the input says. The output is bounded, and
- * nothing is taken after the hand-over.
+ * IMAP before login, with a driver that answers as the input says; the first byte: whether TLS is
+ * up. The output is bounded, and nothing is taken after the hand-over.
  */
 #include "fuzz/login.h"
 #include "imap/login.h"
@@ -11,7 +11,7 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const struct login_limits limits = { 300, 200, 5, 30, 3, NULL };
-	struct slice in = slice(data, size);
+	struct slice in = slice(data + 1, size ? size - 1 : 0);
 	bool tls = size && data[0] & 1;
 	struct login *l =
 	    login_new(&imap_login, &limits, tls ? "PLAIN SCRAM-SHA-256" : "", !tls, tls);

@@ -17,7 +17,7 @@ struct run {
 	struct smtp_server *s;
 	enum op pending;
 	unsigned answers, asked;
-	bool at_once, in_tx, closed, auth;
+	bool at_once, in_tx, closed, auth, lmtp;
 	unsigned char last; /* octet of content */
 };
 
@@ -47,6 +47,11 @@ answer(struct run *r)
 		smtp_server_answer_data(r->s, good ? NULL : &no);
 		break;
 	case COMMIT_OP:
+		if (r->lmtp && next_bit(r)) { /* one for each recipient, as they come */
+			for (size_t n = smtp_server_tx(r->s)->rcpt_count; n-- > 0;)
+				smtp_server_answer_commit_rcpt(r->s, next_bit(r) ? NULL : &no);
+			break;
+		}
 		smtp_server_answer_commit(r->s, good ? NULL : &no);
 		break;
 	case AUTH_OP:
@@ -275,6 +280,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	step = data[1] ? data[1] : 4096;
 	r.answers = data[2];
 	r.at_once = data[2] & 1;
+	r.lmtp = p.service == SMTP_LMTP;
 	r.s = smtp_server_new(&p, &ops, &r);
 	smtp_server_greet(r.s, false);
 	settle(&r);

@@ -30,6 +30,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 				break;
 			(void)type->get(state, word, &value);
 			buf_clear(&value);
+			(void)type->get(state, slice_split(&word, '/'), &value); /* of a network */
+			buf_clear(&value);
 		}
 		type->unload(state);
 	}

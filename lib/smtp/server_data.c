@@ -352,7 +352,7 @@ smtp_server_answer_commit_rcpt(struct smtp_server *s, const struct reply *r)
 		return;
 	s->commit_answers++;
 	if (s->commit_answers < s->tx.rcpt_count) {
-		send_one_of_many(s, r);
+		send_one_of_many(s, r ? r : &REPLY(250, "2.0.0", "Ok"));
 		return;
 	}
 	s->commit_answers--; /* finish sends this one too */
