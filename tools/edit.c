@@ -1,7 +1,8 @@
 /*
  * Edits of main.cf in place: a line is replaced, dropped or commented out; all else stays byte for
  * byte, comments between the continuation lines of an edited parameter included. Runs in
- * bulkhead(8) as the caller. Invariant: the file is replaced whole by rename, or not at all.
+ * bulkhead(8) as the caller. Invariant: the file is replaced whole by rename, or not at all; what
+ * was reported as done is on disk, its name too.
  */
 #include "tools/edit.h"
 
@@ -76,6 +77,21 @@ edit_text(
 	return found;
 }
 
+/* full is cut at its last slash. */
+static int
+sync_folder(char *full)
+{
+	int fd, err = 0;
+
+	strrchr(full, '/')[1] = '\0';
+	fd = open(full, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || fsync(fd))
+		err = err_errno();
+	if (fd >= 0)
+		close(fd);
+	return err;
+}
+
 int
 edit_replace(const char *path, struct slice text, struct buf *why)
 {
@@ -107,8 +123,12 @@ edit_replace(const char *path, struct slice text, struct buf *why)
 		if (err)
 			(void)unlink(tmp);
 	}
-	if (err)
+	if (err) {
 		(void)buf_addf(why, "%s: cannot be replaced: %s", path, err_str(err));
+	} else if ((err = sync_folder(full))) {
+		(void)buf_addf(
+		    why, "%s: replaced, but its folder cannot be synced: %s", path, err_str(err));
+	}
 	free(tmp);
 	free(full);
 	return err;

@@ -6,8 +6,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <cmocka.h>
+
+static char synced[8]; /* f: a file, d: a folder */
+
+int
+fsync(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return -1;
+	strncat(synced, S_ISDIR(st.st_mode) ? "d" : "f", sizeof(synced) - strlen(synced) - 1);
+	return (int)syscall(SYS_fsync, fd);
+}
 
 static const struct {
 	enum edit_kind kind;
@@ -58,6 +72,7 @@ test_replace_keeps_the_mode(void **state)
 	assert_int_equal(fchmod(fd, 0640), 0);
 	close(fd);
 	assert_int_equal(edit_replace(path, SLICE_LIT("new\n"), &why), 0);
+	assert_string_equal(synced, "fd");
 	assert_int_equal(stat(path, &st), 0);
 	assert_int_equal(st.st_size, 4);
 	assert_int_equal(st.st_mode & 07777, 0640);
