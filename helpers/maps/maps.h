@@ -25,6 +25,7 @@ struct maps {
 	uint32_t generation;
 	struct ev_timer push_users, again;
 	struct timespec passwd_mtime, group_mtime;
+	int64_t told_pattern, told_full; /* monotonic µs: last line of the log of each */
 	uint64_t checks, routes, gets;
 };
 

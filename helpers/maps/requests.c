@@ -19,6 +19,9 @@ enum {
 	RUN_LIMIT = 500, /* run in one turn of the loop */
 };
 
+#define TOLD_US                                                                                    \
+	INT64_C(60000000) /* what strangers can bring about again and again is told so often */
+
 struct request {
 	TAILQ_ENTRY(request) next;
 	struct users_waiter waiter;
@@ -28,7 +31,28 @@ struct request {
 	struct slice address, table; /* table: of map_get; in memory of the request */
 };
 
+static bool
+may_tell(int64_t *told)
+{
+	int64_t now = ev_now_us();
+
+	if (*told && now - *told < TOLD_US)
+		return false;
+	*told = now;
+	return true;
+}
+
 /* --- what resolution asks --- */
+
+/* To resolution it is a table that cannot answer: limits of its own are something else. */
+static int
+pattern_limit(struct maps *maps, const struct db *db, struct slice key)
+{
+	if (may_tell(&maps->told_pattern))
+		log_event(
+		    LOG_pattern_limit, "table=%s key=%s", log_cstr(db_spec(db)), log_value(key));
+	return ERR_TEMPORARY;
+}
 
 static int
 list_get(
@@ -48,7 +72,7 @@ list_get(
 			return err;
 		from = nss + 1;
 	}
-	return err;
+	return err == ERR_LIMIT ? pattern_limit(maps, list->tables[nss], key) : err;
 }
 
 static int
@@ -283,6 +307,8 @@ request(struct maps *maps, struct ipc_chan *ch, const struct msg *m)
 	} else {
 		struct msg full = refusal(&r, SLICE_LIT("look-ups are overloaded"));
 
+		if (may_tell(&maps->told_full))
+			log_event(LOG_maps_full, "waiting=%zu", maps->nwaiting);
 		(void)ipc_send(ch, &full);
 	}
 }

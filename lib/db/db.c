@@ -319,7 +319,7 @@ db_list_get(const struct db_list *list, size_t from, struct slice key, bool whol
 		err = db_get(list->tables[i], key, value);
 		if (err == ERR_NOT_FOUND)
 			continue;
-		if (err == -EAGAIN)
+		if (err)
 			*nss_r = i;
 		return err;
 	}

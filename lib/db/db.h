@@ -31,8 +31,9 @@ void db_free(struct db **db);
 
 /*
  * 0 and the value appended to value; ERR_NOT_FOUND (authoritative); -EAGAIN for a DB_NSS table; any
- * other error is temporary. Letter case of the key does not matter, but for pcre and regexp rules
- * that say so.
+ * other error is temporary (ERR_LIMIT: a rule of a pattern took too many steps for this key, or
+ * gave too much). Letter case of the key does not matter, but for pcre and regexp rules that say
+ * so.
  */
 int db_get(const struct db *db, struct slice key, struct buf *value) CHECKED;
 /* Calls each for every entry, in no order, until it returns something else than 0, which is
@@ -66,7 +67,8 @@ void db_list_free(struct db_list *list);
 /*
  * The first answer. Tables with DB_PATTERN are asked if whole says that key is not a part of an
  * address. At a DB_NSS table the walk ends with -EAGAIN and *nss_r is its place; go on behind it
- * with from = place + 1. An error of one table ends the walk: a later table might know less.
+ * with from = place + 1. An error of one table ends the walk, with its place: a later table might
+ * know less.
  */
 int db_list_get(const struct db_list *list, size_t from, struct slice key, bool whole,
     struct buf *value, size_t *nss_r) CHECKED;

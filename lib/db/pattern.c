@@ -1,7 +1,8 @@
 /*
  * regexp and pcre tables, both on PCRE2: "/pattern/flags value", "!/pattern/flags value", if/endif.
  * Runs in maps and the tools on files of the admin; keys come from strangers, so each match has a
- * limit of steps and of memory, and a rule that exceeds it makes the answer temporary. $1, ${1} and
+ * limit of steps and of memory, and a rule that exceeds it makes the answer ERR_LIMIT, temporary.
+ * $1, ${1} and
  * $(1) in a value stand for groups, $$ for a dollar; tables that give commands may not have them.
  */
 #include "db/lines.h"
@@ -318,7 +319,7 @@ patterns_get(const void *state, struct slice key, struct buf *value)
 		pairs = pcre2_match(
 		    r->code, key.p ? key.p : (PCRE2_SPTR) "", key.n, 0, 0, t->match, t->limits);
 		if (pairs < 0 && pairs != PCRE2_ERROR_NOMATCH)
-			return ERR_TEMPORARY;
+			return ERR_LIMIT;
 		if ((pairs >= 0) != flow->negated) {
 			if (flow->kind == FLOW_VALUE)
 				return expand(r, key, pcre2_get_ovector_pointer(t->match),
