@@ -618,6 +618,17 @@ def drop(i, name, content):
     (folder / f".{name}").rename(folder / name)
 
 
+def test_bcc_of_what_is_submitted_here(make_instance):
+    """Also without -t, by maildrop, and where it is most of the header."""
+    i = make_instance()
+    text = b"Bcc: u9@example.test\n" * 900 + b"Subject: x\nBCC: u9@example.test,\n u8@example.test\n\nBcc: of the body\n"
+    sendmail(i, "-i", "u1@example.test", text=text)
+    drop(i, "hidden", b"recipient u1@example.test\n\n" + text.replace(b"\n", b"\r\n"))
+    for m in i.wait_messages("u1@example.test", 2):
+        head, _, body = m.replace(b"\r\n", b"\n").partition(b"\n\n")
+        assert b"Subject: x" in head and b"bcc" not in head.lower() and b"u8@" not in head and body == b"Bcc: of the body\n", m
+
+
 def test_pickup_of_more_recipients_than_are_taken(make_instance):
     i = make_instance(main={"smtpd_recipient_limit": "20"})
     drop(i, "many", b"recipient u1@example.test\n" * 21 + b"\nSubject: x\r\n\r\nx\r\n")

@@ -9,6 +9,7 @@
 
 #include "mail/address.h"
 #include "mail/date.h"
+#include "receive/head.h"
 #include "smtp/trace.h"
 
 #include <errno.h>
@@ -250,25 +251,12 @@ add_trace(struct pickup *p)
 static void
 complete_head(struct pickup *p)
 {
-	struct buf text = { 0 };
-	char date[DATE_BUF_SIZE];
-	int64_t now = p->began / 1000000;
+	struct head head = {
+		.scan = &p->header, .at = p->trace_length, .began = p->began, .id = p->id
+	};
 
 	p->head_done = true;
-	date_format(now, date_local_zone(now), date);
-	if (p->d->conf->submission_add_headers) {
-		if (!(p->header.seen & HEADER_DATE))
-			buf_addf(&text, "Date: %s\r\n", date);
-		if (!(p->header.seen & HEADER_MESSAGE_ID))
-			buf_addf(&text, "Message-ID: <%llX.%s@%s>\r\n",
-			    (unsigned long long)p->began, p->id, p->d->conf->myhostname);
-	}
-	if (p->header.no_header)
-		buf_add_str(&text, "\r\n");
-	if (buf_len(&text))
-		mail_insert(&p->mail, p->trace_length, buf_slice(&text));
-	buf_free(&text);
-	mail_release(&p->mail);
+	mail_complete_head(&p->mail, &head, true);
 }
 
 /* Passes octets on; false: wait for the spool file. */

@@ -4,6 +4,7 @@
  * but for what header_scan knows of it. Invariant: the engine gets one answer for each operation,
  * whatever becomes of the peers.
  */
+#include "receive/head.h"
 #include "receive/session.h"
 
 #include "mail/date.h"
@@ -111,32 +112,18 @@ session_data_begin(void *ctx, struct smtp_server *e)
 	    RCPT_MAY_RELAY | RCPT_LOCAL, on_bcc, s);
 }
 
-/* What a submitted message lacks stands behind our trace field; content that does not begin with a
- * header gets the empty line that makes it a body. */
 static void
 complete_head(struct session *s)
 {
-	const struct conf *c = session_conf(s);
-	const struct header_scan *h = &smtp_server_tx(s->engine)->header;
-	struct buf text = { 0 };
-	char date[DATE_BUF_SIZE];
-	int64_t now = s->tx_began / 1000000;
+	char id[60];
+	struct head head = { .scan = &smtp_server_tx(s->engine)->header,
+		.at = s->trace_length,
+		.began = s->tx_began,
+		.id = id };
 
 	s->head_done = true;
-	if (s->service->kind == SMTP_SUBMISSION && c->submission_add_headers) {
-		date_format(now, date_local_zone(now), date);
-		if (!(h->seen & HEADER_DATE))
-			buf_addf(&text, "Date: %s\r\n", date);
-		if (!(h->seen & HEADER_MESSAGE_ID))
-			buf_addf(&text, "Message-ID: <%llX.%s.%u@%s>\r\n",
-			    (unsigned long long)s->tx_began, s->id, s->tx_count, c->myhostname);
-	}
-	if (h->no_header)
-		buf_add_str(&text, "\r\n");
-	if (buf_len(&text))
-		mail_insert(&s->mail, s->trace_length, buf_slice(&text));
-	buf_free(&text);
-	mail_release(&s->mail);
+	snprintf(id, sizeof(id), "%s.%u", s->id, s->tx_count);
+	mail_complete_head(&s->mail, &head, s->service->kind == SMTP_SUBMISSION);
 }
 
 static void
