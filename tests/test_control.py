@@ -174,7 +174,7 @@ def test_control_socket_takes_no_rubbish(instance):
 def test_queue_verbs_lose_nothing(instance):
     """A held message that is released stays until it is sent; its envelope was only on the disk meanwhile."""
     with smtplib.SMTP("127.0.0.1", instance.port["smtp"], timeout=20) as s:
-        s.sendmail("u1@example.test", ["a@remote.test", "u1@example.test"], "Subject: x\r\n\r\nbody\r\n")
+        s.sendmail("u1@example.test", ["a@remote.test", "u1@example.test"], "Subject: x\r\n\r\nbody \x9b31m\r\n".encode())
     qid = re.search(r"qid=(\S+)", instance.wait_log("smtp-message")[0])[1]
     for words, text in ((("hold", qid), "held"), (("release", qid), "deferred|ready|waiting"), (("flush",), "remote.test"),
                         (("hold", "remote.test"), "held"), (("release", "-a"), "remote.test"),
@@ -182,7 +182,9 @@ def test_queue_verbs_lose_nothing(instance):
         assert instance.tool("queue", *words).stdout == "1 message\n", words
         listed = instance.tool("queue", "list").stdout
         assert qid in listed and re.search(text, listed), (words, listed)
-    assert instance.tool("queue", "show", qid).stdout.startswith(f"id: {qid}\n")
+    shown = instance.tool("queue", "show", qid).stdout
+    assert shown.startswith(f"id: {qid}\n")
+    assert "body" in shown and "\x9b" not in shown, "what a stranger wrote moves no terminal"
     for option, text in (("-d", r"      1 remote\.test: waiting=1 ready=0 running=0 .*\n"), ("-s", r"      1 u1@example\.test\n"),
                          ("-r", r'      1 "4\.4\.3 no answer from DNS.*"\n')):
         wait(lambda: re.search(text, instance.tool("queue", "list", option).stdout), 20, f"queue list {option}")

@@ -67,16 +67,12 @@ control_alive(struct tool *t)
 
 /* Control bytes in an answer come from mail or names: they do not reach the terminal. */
 static void
-take_text(struct slice text, struct buf *screen)
+take_text(struct slice text, struct tool_shown *shown, struct buf *screen)
 {
-	unsigned char c;
-	size_t i;
-
-	for (i = 0; i < text.n; i++) {
-		c = text.p[i];
-		if (c == '\r' && i + 1 < text.n && text.p[i + 1] == '\n')
+	for (size_t i = 0; i < text.n; i++) {
+		if (text.p[i] == '\r' && i + 1 < text.n && text.p[i + 1] == '\n')
 			continue; /* content is shown by queue show */
-		buf_add_byte(screen, (c < 32 && c != '\n' && c != '\t') || c == 127 ? '?' : c);
+		buf_add_byte(screen, tool_shown(shown, text.p[i]));
 	}
 }
 
@@ -133,6 +129,7 @@ static int
 receive(int fd, struct buf *out)
 {
 	struct buf bytes = { 0 }, screen = { 0 };
+	struct tool_shown shown = { 0 };
 	struct msg m;
 	int err, status = -1, output = 0;
 
@@ -152,7 +149,7 @@ receive(int fd, struct buf *out)
 		if (out)
 			(void)buf_add(out, m.control_reply.text);
 		else
-			take_text(m.control_reply.text, &screen);
+			take_text(m.control_reply.text, &shown, &screen);
 		status = m.control_reply.status;
 	} while (m.control_reply.more);
 	if (!output)

@@ -18,6 +18,18 @@ tool_say(const char *fmt, ...)
 	fputc('\n', stderr);
 }
 
+unsigned char
+tool_shown(struct tool_shown *s, unsigned char c)
+{
+	if (s->left && (c & 0xc0) == 0x80) {
+		s->left--;
+		return s->lead == 0xc2 && c < 0xa0 ? 0xbf : c;
+	}
+	s->lead = c;
+	s->left = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : c >= 0xc0 ? 1 : 0;
+	return (c < 32 && c != '\n' && c != '\t') || (c >= 127 && c < 0xa0) ? '?' : c;
+}
+
 const struct conf *
 tool_conf(struct tool *t)
 {

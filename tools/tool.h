@@ -14,6 +14,14 @@ struct tool {
 const struct conf *tool_conf(struct tool *t);
 /* "bulkhead: TEXT" on stderr. */
 void tool_say(const char *fmt, ...) PRINTF(1, 2);
+/* What may reach a terminal: control characters, C1 in UTF-8 (U+009B begins what ESC [ does) and as
+ * single bytes among them, become '?' or its UTF-8 likeness U+00BF; line ends and tabs stay. The
+ * bytes may come in any pieces; begins zeroed. */
+struct tool_shown {
+	unsigned char lead; /* of a character under way */
+	unsigned left;      /* its bytes that are to come */
+};
+unsigned char tool_shown(struct tool_shown *s, unsigned char c);
 /* The path of a daemon's program, in arena. */
 const char *tool_program(struct tool *t, const char *name, struct arena *arena);
 

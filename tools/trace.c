@@ -37,10 +37,10 @@ static const char *
 keep(struct trace *t, struct slice s)
 {
 	char *text = (char *)(uintptr_t)arena_dup(&t->arena, s).p, *c;
+	struct tool_shown shown = { 0 };
 
 	for (c = text; *c; c++)
-		if ((unsigned char)*c < 32 || *c == 127)
-			*c = '?';
+		*c = *c == '\n' ? '?' : (char)tool_shown(&shown, (unsigned char)*c);
 	return text;
 }
 
@@ -199,12 +199,11 @@ static void
 print_envelope(struct slice text)
 {
 	ptrdiff_t end = slice_search(text, SLICE_LIT("\n\n"));
-	size_t i;
+	struct tool_shown shown = { 0 };
 
 	puts("in the queue now:");
-	for (i = 0; i < (end < 0 ? text.n : (size_t)end + 1); i++)
-		putchar(
-		    (text.p[i] < 32 && text.p[i] != '\n') || text.p[i] == 127 ? '?' : text.p[i]);
+	for (size_t i = 0; i < (end < 0 ? text.n : (size_t)end + 1); i++)
+		putchar(tool_shown(&shown, text.p[i]));
 }
 
 static int
