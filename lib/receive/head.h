@@ -1,4 +1,5 @@
-/* The head of a message that is submitted here (RFC 6409 section 8): what is added and taken out. */
+/* The head of a message that is submitted here (RFC 6409 section 8): what is added and taken out.
+ */
 #ifndef RECEIVE_HEAD_H
 #define RECEIVE_HEAD_H
 
