@@ -74,9 +74,9 @@ static const struct {
 	    "M, G or T\n" },
 	{ "smtpd_recipient_limit = many\n", GOOD_MASTER,
 	    "MAIN:1: smtpd_recipient_limit = many: 'many' is not a number\n" },
-	{ "smtpd_recipient_limit = 1000001\n", GOOD_MASTER,
-	    "MAIN:1: smtpd_recipient_limit = 1000001: 1000001 is out of bounds: it must be 1 to "
-	    "1000000\n" },
+	{ "smtpd_recipient_limit = 65537\n", GOOD_MASTER,
+	    "MAIN:1: smtpd_recipient_limit = 65537: 65537 is out of bounds: it must be 1 to "
+	    "65536\n" },
 	{ "queue_minfree = -1\n", GOOD_MASTER,
 	    "MAIN:1: queue_minfree = -1: '-1' is not a size: write a number, or one with K, M, G "
 	    "or "
