@@ -27,7 +27,7 @@ struct connection {
 	struct buf in;
 	char *id, *client;
 	uint64_t bytes_in, bytes_out;
-	int64_t since; /* of the last byte from the client, milliseconds */
+	int64_t since; /* the client is silent, milliseconds: its last byte, or our answer to it */
 };
 
 static void pump(struct connection *c);
@@ -93,7 +93,7 @@ on_timer(void *arg)
 		connection_free(c, "the client takes no output");
 		return;
 	}
-	if (quiet >= c->u->d->conf->imap_idle_timeout) {
+	if (quiet >= c->u->d->conf->imap_idle_timeout && !imap_session_busy(c->session)) {
 		imap_session_bye(c->session, "[UNAVAILABLE] Idle for too long");
 	} else {
 		imap_session_keepalive(c->session);
@@ -183,6 +183,9 @@ pump(struct connection *c)
 		if (!imap_session_busy(s))
 			connections_changed(c->u, c);
 	}
+	/* An answer ends here; what an idling client is told by itself is none. */
+	if (ran || (buf_len(imap_session_out(s)) && !imap_session_idling(s)))
+		c->since = ev_now_us() / 1000;
 	if (!write_out(c))
 		return;
 	if (c->behind && !buf_len(imap_session_out(s))) {

@@ -35,6 +35,8 @@ struct user {
 	struct connections all;
 	unsigned count;
 	bool broker_gone;
+	bool polling;
+	bool told_unwatched; /* in the log */
 };
 
 /* Takes over fd: a new connection, told about to the client by its first output. */

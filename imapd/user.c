@@ -32,6 +32,35 @@ imapd_make_root(struct daemon *child, void *arg)
 
 /* --- the store --- */
 
+static void poll_if_unwatched(struct user *u);
+
+/* Folders without a watch that idling clients look at are looked at from time to time. */
+static void
+poll(void *arg)
+{
+	struct user *u = arg;
+
+	u->polling = false;
+	connections_changed(u, NULL);
+	poll_if_unwatched(u);
+}
+
+static void
+poll_if_unwatched(struct user *u)
+{
+	if (u->polling || !store_unwatched(u->store))
+		return;
+	u->polling = true;
+	ev_timer_set(u->d->base, &u->poll, POLL_MS, poll, u);
+	if (u->told_unwatched)
+		return;
+	u->told_unwatched = true;
+	log_event(LOG_imap_watch, "user=%s reason=\"%s\" remedy=\"%s\"", log_cstr(u->start->user),
+	    store_watch_fd(u->store) < 0 ? "no inotify descriptor" : "no watch for a folder",
+	    store_watch_fd(u->store) < 0 ? "raise fs.inotify.max_user_instances"
+					 : "raise fs.inotify.max_user_watches");
+}
+
 static void
 on_watch(evutil_socket_t fd, short what, void *arg)
 {
@@ -41,6 +70,7 @@ on_watch(evutil_socket_t fd, short what, void *arg)
 	ev_turn();
 	if (store_changed(u->store))
 		connections_changed(u, NULL);
+	poll_if_unwatched(u); /* a directory that is gone takes its watch along */
 }
 
 static void
@@ -51,20 +81,11 @@ flush(void *arg)
 	store_flush(u->store);
 }
 
-/* Without inotify: the folders that idling clients look at are looked at from time to time. */
-static void
-poll(void *arg)
-{
-	struct user *u = arg;
-
-	connections_changed(u, NULL);
-	ev_timer_set(u->d->base, &u->poll, POLL_MS, poll, u);
-}
-
 void
 user_active(struct user *u)
 {
 	ev_timer_set(u->d->base, &u->flush, FLUSH_MS, flush, u);
+	poll_if_unwatched(u);
 }
 
 static int
@@ -113,18 +134,11 @@ user_start(struct daemon *d)
 	err = open_store(u);
 	if (err < 0)
 		return err;
-	if (store_watch_fd(u->store) < 0) {
-		log_event(LOG_imap_watch,
-		    "user=%s reason=\"no inotify descriptor\" remedy=\"raise "
-		    "fs.inotify.max_user_instances\"",
-		    log_cstr(u->start->user));
-		ev_timer_set(d->base, &u->poll, POLL_MS, poll, u);
-	} else {
-		u->watch =
-		    event_new(d->base, store_watch_fd(u->store), EV_READ | EV_PERSIST, on_watch, u);
-		if (!u->watch || event_add(u->watch, NULL) < 0)
-			die("out of memory for an event");
-	}
+	if (store_watch_fd(u->store) < 0)
+		return 0;
+	u->watch = event_new(d->base, store_watch_fd(u->store), EV_READ | EV_PERSIST, on_watch, u);
+	if (!u->watch || event_add(u->watch, NULL) < 0)
+		die("out of memory for an event");
 	return 0;
 }
 

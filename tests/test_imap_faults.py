@@ -12,8 +12,8 @@ import pytest
 import faults
 from faults import Strace, path_of, sample
 from instance import SLOW
-from preload import Shortener
-from test_imap import USER, login, message, ok
+from preload import Library, Shortener
+from test_imap import USER, deliver, lines_until, login, message, ok
 from test_queue_errors import TEXTS
 
 pytestmark = faults.NEEDS
@@ -220,3 +220,24 @@ def test_short_writes(make_instance, tmp_path):
             assert model.try_round(m), f"the session does not go on after {errno.errorcode[error]}"
     assert refused and not model.codes["BAD"]
     print(f"short={library.cut('imapd')} messages={model.check()} answers={dict(model.codes)}")
+
+
+@pytest.mark.skipif(SLOW != 1, reason="the library comes before that of a sanitizer")
+def test_a_folder_without_a_watch_is_polled(make_instance, tmp_path):
+    """The watches are used up when a folder is opened: its IDLE hears all the same, and the log says why it is late."""
+    i = make_instance(main={"daemon_directory": Library(tmp_path, "no_watches", "NO_WATCHES_FILE").programs("imapd")})
+    m = login(i, "INBOX")
+    assert "imap-watch" not in i.log()
+    ok(m.select("Archive"))
+    line = r' warning: imap-watch user=\S+ reason="no watch for a folder" remedy="raise fs.inotify.max_user_watches"'
+    faults.wait(lambda: re.search(line, i.log()), 10, "a line about the watches")
+    m.send(b"x IDLE\r\n")
+    lines_until(m, rb"^\+ ")
+    deliver(i, message("first"), ".Archive")
+    lines_until(m, rb"^\* 1 EXISTS", 30)
+    deliver(i, message("second"), ".Archive")
+    lines_until(m, rb"^\* 2 EXISTS", 30)
+    m.send(b"DONE\r\n")
+    lines_until(m, rb"^x OK")
+    assert i.log().count("imap-watch") == 1
+    m.logout()

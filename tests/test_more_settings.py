@@ -149,6 +149,33 @@ def test_idle_time(make_instance, tmp_path):
     assert clients[0].noop()[0] == "OK"
 
 
+@pytest.mark.skipif(SLOW != 1, reason="a sanitizer wants to be the first library")
+def test_a_long_answer_is_no_silence(make_instance, tmp_path):
+    """The client took its answer bit by bit, longer than imap_idle_timeout: its time begins when it has it all."""
+    programs = tmp_path / "bin"
+    shutil.copytree(BIN, programs, symlinks=True)
+    clock = Clock(tmp_path, programs, "imapd")
+    i = make_instance(start=False, main={"imap_idle_timeout": "10m", "daemon_directory": programs, "message_size_limit": "30M",
+                                         "imap_append_limit": "30M"})
+    i.start()
+    c = imaplib.IMAP4("localhost", i.port["imap"], timeout=30)
+    c.starttls(ssl_context=i.tls())
+    c.login(U1, "pass1")
+    body = b"Subject: large\r\n\r\n" + (b"x" * 70 + b"\r\n") * 400000
+    assert c.append("INBOX", None, None, body)[0] == "OK"
+    assert c.select()[0] == "OK"
+    c.send(b"f FETCH 1 BODY.PEEK[]\r\n")
+    assert b"FETCH" in c.readline()
+    for minutes in (4, 8, 12):
+        assert len(c.read(8 << 20)) == 8 << 20  # more than fits between us
+        clock.set(0, 60 * minutes)
+    c.read(len(body) - (24 << 20))
+    assert c.readline() == b")\r\n"
+    assert c.readline() == b"f OK Done\r\n"
+    time.sleep(0.3)  # a BYE would be there by now
+    assert c.noop()[0] == "OK"
+
+
 @pytest.mark.skipif(SLOW != 1, reason="the memory of a sanitizer is its own")
 @pytest.mark.parametrize("watermark,waits", [("64M", True), ("16K", False)])
 def test_output_that_waits(make_instance, watermark, waits):

@@ -60,7 +60,8 @@ arguments(struct imap_session *s, struct imap_parse *p, char **name_r, const cha
 		return false;
 	if (imap_try(p, '(') && (!append_flags(p, info) || !imap_sp(p)))
 		return false;
-	if (imap_peek(p) == '"' && (!imap_date_time(p, &info->date, &zone) || !imap_sp(p)))
+	info->dated = imap_peek(p) == '"';
+	if (info->dated && (!imap_date_time(p, &info->date, &zone) || !imap_sp(p)))
 		return false;
 	return true;
 }

@@ -30,6 +30,7 @@ struct append {
 	uint64_t size;
 	uint8_t flags;
 	uint64_t keywords;
+	bool dated;
 	int64_t date;
 };
 
@@ -66,6 +67,7 @@ append_begin(struct store *s, struct slice folder, const struct append_info *inf
 	a->store = s;
 	a->fd = -1;
 	a->flags = info->flags & FLAGS_IMAP;
+	a->dated = info->dated;
 	a->date = info->date;
 	rc = folder_get(s, name, &a->folder);
 	for (size_t i = 0; i < info->keyword_count && rc == 0; i++) {
@@ -115,7 +117,7 @@ make_durable(struct append *a)
 {
 	struct timespec t[2] = { { .tv_nsec = UTIME_NOW }, { .tv_sec = a->date } };
 
-	if (a->date && futimens(a->fd, t) < 0)
+	if (a->dated && futimens(a->fd, t) < 0)
 		return err_errno();
 	return fsync(a->fd) < 0 ? err_errno() : 0;
 }

@@ -38,7 +38,7 @@ content_views(void **state)
 	content_free(&c);
 	/* what this suite wrote is shown as it is, bare LF and NUL included */
 	struct append *a;
-	struct append_info info = { .date = 1234567890 };
+	struct append_info info = { .dated = true, .date = 1234567890 };
 	struct copy_result r;
 	assert_int_equal(append_begin(fx->s, SLICE_LIT("INBOX"), &info, 0, &a), 0);
 	assert_int_equal(append_write(a, slice("a\nb\0c\r\n", 7)), 0);

@@ -136,6 +136,17 @@ store_watch_fd(const struct store *s)
 }
 
 bool
+store_unwatched(const struct store *s)
+{
+	const struct folder *f;
+
+	TAILQ_FOREACH(f, &s->folders, entry)
+		if (!f->gone && (f->wd_cur < 0 || f->wd_new < 0))
+			return true;
+	return false;
+}
+
+bool
 store_changed(struct store *s)
 {
 	struct folder *f;

@@ -56,6 +56,8 @@ void store_flush(struct store *s);
  * -1 where there is none (then sync each open mailbox by a timer). Owned by the store. On readable
  * call store_changed; the events themselves come from mailbox_sync. */
 int store_watch_fd(const struct store *s);
+/* An open folder has no watch, the descriptor or not: sync its mailboxes by a timer. */
+bool store_unwatched(const struct store *s);
 /* True when store_open found the index damaged and made it anew: for the log. */
 bool store_index_renewed(const struct store *s);
 /* Reads the watch descriptor; true if at least one open folder may have changed. */
@@ -303,7 +305,8 @@ struct append_info {
 	uint8_t flags;
 	struct slice keywords[STORE_KEYWORDS];
 	size_t keyword_count;
-	int64_t date; /* INTERNALDATE; 0: now */
+	bool dated;   /* else now */
+	int64_t date; /* INTERNALDATE */
 };
 /* ERR_NOT_FOUND: no such folder (TRYCREATE); ERR_LIMIT: too big or over quota. */
 int append_begin(struct store *s, struct slice folder, const struct append_info *info,

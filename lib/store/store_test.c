@@ -172,6 +172,7 @@ without_inotify(void **state)
 	struct mailbox *m = box(fx, "INBOX", 0);
 	move_file(fx, "cur/1.a.h:2,", "cur/1.a.h:2,S");
 	assert_string_equal(sync_text(m, 0), "*1");
+	assert_true(store_unwatched(fx->s));
 	put_file(fx, "new/2.b.h", "B\n");
 	assert_string_equal(sync_text(m, 0), "+2");
 	usleep(30000);
