@@ -49,6 +49,28 @@ from_alias_to(const struct job *j, const struct item_job_rcpt *rcpt, struct slic
 	return is_name_here(j, text, name) ? rcpt->address : text;
 }
 
+/* \name of somebody else: qmgr asks for the mailbox. */
+static struct slice
+mailbox_of(struct job *j, struct slice text)
+{
+	return slice_str(arena_printf(&j->arena, "\\%.*s", SLICE_ARG(text)));
+}
+
+/* The address that an item stands for, or nothing where it means the mailbox of this recipient. */
+static struct slice
+address_of(
+    struct job *j, const struct item_job_rcpt *rcpt, const struct alias_item *item, bool from_alias)
+{
+	struct slice to;
+
+	if (item->kind != ALIAS_ADDRESS && item->kind != ALIAS_SELF)
+		return SLICE_NULL;
+	if (!from_alias && is_self(j, rcpt, item->text))
+		return SLICE_NULL;
+	to = from_alias ? from_alias_to(j, rcpt, item->text) : item->text;
+	return item->kind == ALIAS_SELF && to.p != rcpt->address.p ? mailbox_of(j, to) : to;
+}
+
 static void
 add_address(struct job *j, struct outcome *o, size_t *size, struct slice text)
 {
@@ -142,19 +164,15 @@ deliver_item(struct job *j, const struct item_job_rcpt *rcpt, const struct alias
 {
 	const struct conf *conf = j->child->conf;
 	struct outcome one = { .status = RESULT_DEFERRED, .enhanced = "4.3.0", .text = "" };
+	struct slice address = address_of(j, rcpt, item, from_alias);
 
 	job_sign(j);
-	if (item->kind == ALIAS_ADDRESS && (from_alias || !is_self(j, rcpt, item->text))) {
-		if (item->text.n > ADDRESS_MAX)
-			outcome_set(&one, RESULT_DEFERRED, "4.3.5", "an address is too long");
-		else {
-			add_address(j, all, size,
-			    from_alias ? from_alias_to(j, rcpt, item->text) : item->text);
+	if (address.n) {
+		if (item->text.n <= ADDRESS_MAX) {
+			add_address(j, all, size, address);
 			return;
 		}
-	} else if (item->kind == ALIAS_SELF && from_alias) {
-		add_address(j, all, size, from_alias_to(j, rcpt, item->text));
-		return;
+		outcome_set(&one, RESULT_DEFERRED, "4.3.5", "an address is too long");
 	} else if (item->kind == ALIAS_INCLUDE) {
 		deliver_include(j, rcpt, item->text, all, size);
 		return;

@@ -14,12 +14,16 @@
 #include <unistd.h>
 
 #define DEPTH_MAX 20u
-#define RELAY_ALLOWED 1u        /* flag of rcpt_check: a user may forward to anywhere */
+/* flags of rcpt_check */
+#define RELAY_ALLOWED 1u /* a user may forward to anywhere */
+#define ASK_MAILBOX 16u  /* \name */
+
 #define SHARE (MAPS_WINDOW / 4) /* of one expansion */
 
 struct expanded {
 	struct slice address;
-	bool open; /* asked and not answered */
+	bool mailbox; /* it was \address */
+	bool open;    /* asked and not answered */
 	const struct ipc_chan
 	    *at; /* the maps that was asked; NULL: the next one that comes up is */
 	unsigned int code;
@@ -49,6 +53,15 @@ struct expansion_job {
 	size_t n_finals;
 };
 
+static void
+take_address(struct expansion_job *x, struct slice address)
+{
+	struct expanded *e = &x->addresses[x->n++];
+
+	e->mailbox = address.n > 1 && address.p[0] == '\\';
+	e->address = arena_dup(&x->arena, slice_sub(address, e->mailbox, address.n));
+}
+
 void
 expand_result(struct qmgr *q, struct message *m, uint32_t slot, struct msg_list addresses)
 {
@@ -64,7 +77,7 @@ expand_result(struct qmgr *q, struct message *m, uint32_t slot, struct msg_list 
 	x->n = 0;
 	for (c = cursor(addresses.raw); item_expansion_next(&c, &item);)
 		if (item.slot == slot && item.address.n)
-			x->addresses[x->n++].address = arena_dup(&x->arena, item.address);
+			take_address(x, item.address);
 	x->next = m->expansions;
 	m->expansions = x;
 	TAILQ_INSERT_TAIL(&q->expansions, x, all);
@@ -130,7 +143,7 @@ send_question(struct qmgr *q, struct expansion_job *x, size_t i)
 
 	m.rcpt_check.address = x->addresses[i].address;
 	m.rcpt_check.sender = x->parent->env.sender;
-	m.rcpt_check.flags = RELAY_ALLOWED;
+	m.rcpt_check.flags = RELAY_ALLOWED | (x->addresses[i].mailbox ? ASK_MAILBOX : 0);
 	x->addresses[i].at = daemon_send(q->d, ROLE_MAPS, &m) ? NULL : q->d->peers[ROLE_MAPS];
 }
 
@@ -202,15 +215,18 @@ expand_continue(struct qmgr *q, struct message *m)
 
 /* --- the new message --- */
 
+/* "\address" of maps is a mailbox itself: such a recipient is its own original (route_key). */
 static void
 add_final(struct expansion_job *x, struct slice address, const struct expanded *failed)
 {
 	const struct envelope_rcpt *from = &x->parent->env.rcpts[x->slot];
+	bool mailbox = !failed && address.n > 1 && address.p[0] == '\\';
 	struct final **grown, *f;
 	struct envelope_rcpt *r;
 
 	if (hash_find(&x->known, address))
 		return;
+	address = arena_dup(&x->arena, address);
 	x->too_many = x->too_many || x->n_finals == ENVELOPE_RECIPIENTS_MAX;
 	if (x->too_many)
 		return;
@@ -222,11 +238,13 @@ add_final(struct expansion_job *x, struct slice address, const struct expanded *
 	}
 	f = x->finals[x->n_finals++] = arena_alloc(&x->arena, sizeof(*f));
 	r = &f->rcpt;
-	*r = (struct envelope_rcpt){ .address = arena_dup(&x->arena, address),
+	*r = (struct envelope_rcpt){ .address = slice_sub(address, mailbox, address.n),
 		.original = from->address,
 		.orcpt = from->orcpt,
 		.notify = from->notify };
-	hash_insert(&x->known, &f->node, r->address);
+	if (mailbox)
+		r->original = r->address;
+	hash_insert(&x->known, &f->node, address);
 	if (failed) {
 		struct rcpt_status *s = envelope_status(&x->arena, r);
 

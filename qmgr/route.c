@@ -115,8 +115,8 @@ send_questions(struct qmgr *q)
 
 #define KEY_MAX (ENVELOPE_ADDRESS_MAX + 2)
 
-/* What maps is asked for. A recipient that is what its own alias gave is asked for as "\\address":
- * the mailbox, not the alias once more. */
+/* What maps is asked for. A recipient that is what its own alias gave, or \name of another one, is
+ * asked for as "\address": the mailbox, not the alias once more. */
 static struct slice
 route_key(const struct message *m, size_t i, char key[KEY_MAX])
 {

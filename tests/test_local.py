@@ -345,6 +345,26 @@ def test_alias_that_names_itself_beside_a_program(users, make_instance, tmp_path
 
 
 @root_only
+def test_backslash_before_the_name_of_somebody_else(users, make_instance, tmp_path):
+    """The mailbox of that user, whatever alias and .forward there are: of a plain list, beside an include, of a .forward."""
+    a, b, c, d = (users.add() for _ in range(4))
+    users.write(a, ".forward", f"\\{a}, \\{b}\n")
+    users.write(b, ".forward", f"{d}\n")
+    tmp_path.joinpath("members").write_text(f"\\{b}@{DOMAIN}\n{d}\n")
+    i = start(make_instance, aliases=f"{b}: {c}\nplain: \\{b}, {d}\nitself: itself, \\{b}\nmixed: :include:{tmp_path}/members\n")
+    for to, n in ("plain", 1), ("mixed", 2), (a, 3), ("itself", 4):
+        send(i, f"{to}@{DOMAIN}", sender="")
+        maildir(users.homes[b], n)
+    assert len(maildir(users.homes[a])) == 1
+    assert len(maildir(users.homes[d], 2)) == 2
+    send(i, f"{b}@{DOMAIN}")
+    maildir(users.homes[c], 1)
+    wait(lambda: i.tool("queue", "list").stdout == "The queue is empty.\n", 20, "the end of all")
+    assert [len(maildir(users.homes[u])) for u in (a, b, c, d)] == [1, 4, 1, 2]
+    assert re.findall(r" to=<(\w+)@\S+ status=bounced", i.log()) == ["itself"], "no user has that name"
+
+
+@root_only
 def test_list_owner_becomes_the_sender(users, make_instance, tmp_path):
     a = users.add()
     i = start(make_instance, aliases=f"list: {a}, nobody-there@{DOMAIN}\nowner-list: {a}\n")

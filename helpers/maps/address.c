@@ -68,6 +68,38 @@ take_apart(
 	return 0;
 }
 
+static int
+is_local(const struct resolver *r, const struct resolve_address *to, struct arena *a)
+{
+	enum resolve_class class;
+	int err = resolve_class(r, to->domain, a, &class);
+
+	return err ? err : class == CLASS_LOCAL;
+}
+
+int
+resolve_is_itself(const struct resolver *r, const struct resolve_address *addr,
+    const struct alias_item *item, struct arena *a)
+{
+	struct resolve_address to;
+
+	if (resolve_parse(r, item->text, a, &to) || !slice_eq(to.user, addr->user))
+		return 0;
+	return is_local(r, &to, a);
+}
+
+int
+resolve_is_mailbox(const struct resolver *r, const struct resolve_address *addr,
+    const struct alias_item *item, struct arena *a)
+{
+	struct resolve_address to;
+
+	if (item->kind != ALIAS_SELF || resolve_parse(r, item->text, a, &to) ||
+	    slice_eq(to.user, addr->user))
+		return 0;
+	return is_local(r, &to, a);
+}
+
 /* The %-hack, off by default: user%domain at one of our own domains. */
 static int
 unhack(const struct resolver *r, struct arena *a, struct resolve_address *addr)

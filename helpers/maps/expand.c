@@ -155,9 +155,13 @@ expand_alias(struct expansion *e, const struct work *w, const struct resolve_add
 	err = parse_items(e, value, &items);
 	if (err)
 		return err == ERR_LIMIT ? err : 0; /* the delivery says what is wrong with it */
-	for (size_t i = 0; i < items.n; i++)
+	for (size_t i = 0; i < items.n; i++) {
 		if (items.items[i].kind != ALIAS_ADDRESS && items.items[i].kind != ALIAS_SELF)
 			return 0;
+		err = resolve_is_mailbox(e->r, addr, &items.items[i], e->a);
+		if (err)
+			return err < 0 ? err : 0;
+	}
 	if (resolve_parse(e->r, slice_str(arena_printf(e->a, "owner-%.*s", SLICE_ARG(addr->local))),
 		e->a, &list))
 		return 0;
@@ -253,16 +257,18 @@ expand_one(struct expansion *e, const struct work *w)
 	}
 	if (err)
 		return err < 0 ? err : 0;
+	if (w->to_self && !w->from && class == CLASS_LOCAL) /* qmgr asked for the mailbox */
+		addr.full = slice_str(arena_printf(e->a, "\\%.*s", SLICE_ARG(addr.full)));
 	return expand_finish(e, addr.full);
 }
 
 /* The worklist grows by moving, so what is worked on is copied into the arena first. */
 int
-expand_run(struct expansion *e, struct slice address)
+expand_run(struct expansion *e, struct slice address, bool to_self)
 {
 	int err = 0;
 
-	expand_push(e, address, NULL, false);
+	expand_push(e, address, NULL, to_self);
 	while (!err && e->head < e->tail) {
 		struct work *w = arena_alloc(e->a, sizeof(*w));
 

@@ -29,7 +29,7 @@ void expand_push(struct expansion *e, struct slice address, const struct work *f
 /* A final address, once. ERR_LIMIT: too many. */
 int expand_finish(struct expansion *e, struct slice address);
 /* The address and all that was pushed before, to the end: 0 with the verdict, or -EAGAIN. */
-int expand_run(struct expansion *e, struct slice address) CHECKED;
+int expand_run(struct expansion *e, struct slice address, bool to_self) CHECKED;
 
 /* resolve.c: a verdict without addresses; 0. */
 int resolve_reply(

@@ -13,7 +13,7 @@ struct asker {
 	struct daemon d;
 	struct maps maps;
 	struct ipc_chan *chan;
-	int peer, log;
+	int peer, log, stderr_before;
 	char rules[32];
 };
 
@@ -88,6 +88,7 @@ begin(struct asker *k)
 	k->maps.d = &k->d;
 	k->maps.tables = tables_open(k->d.conf);
 	requests_init(&k->maps);
+	k->stderr_before = dup(2);
 	k->log = memfd_create("log", MFD_CLOEXEC);
 	assert_int_equal(dup2(k->log, 2), 2);
 }
@@ -104,6 +105,8 @@ end(struct asker *k)
 	ipc_io_free(&k->d.io);
 	event_base_free(k->d.base);
 	close(k->peer);
+	assert_int_equal(dup2(k->stderr_before, 2), 2);
+	close(k->stderr_before);
 	close(k->log);
 	unlink(k->rules);
 	conf_free(&k->world.conf);

@@ -184,7 +184,7 @@ recipient(struct expansion *e, struct resolve_address *addr, uint32_t flags)
 		return 0;
 	}
 	err = add_bcc(e, addr);
-	return err || e->out->code ? err : expand_run(e, addr->full);
+	return err || e->out->code ? err : expand_run(e, addr->full, flags & RESOLVE_MAILBOX);
 }
 
 int

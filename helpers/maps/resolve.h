@@ -10,6 +10,7 @@
 #include "base/arena.h"
 #include "base/buf.h"
 #include "conf/conf.h"
+#include "db/alias.h"
 #include "queue/mail.h"
 
 #include <sys/types.h>
@@ -72,6 +73,8 @@ enum resolve_flag {
 	RESOLVE_LOCAL = 2,     /* local submission */
 	RESOLVE_FINAL = 4,     /* no expansion, check only */
 	RESOLVE_SENDER = 8,    /* the address is a sender: rewrite it, nothing else */
+	RESOLVE_MAILBOX = 16,  /* \name of an alias or .forward: no alias of it; if it is a final
+				  address here, it comes back with the \ */
 };
 
 /* An address taken apart. Empty domain: there is none. */
@@ -150,6 +153,12 @@ int resolve_lookup(const struct resolver *r, enum resolve_table table,
  * mailer-daemon fall back on root where neither alias nor user exists. */
 int resolve_alias(const struct resolver *r, const struct resolve_address *addr, struct arena *a,
     struct slice *value_r) CHECKED;
+/* Whether an item of the alias of addr is addr itself: 1, 0 or the error of a table. */
+int resolve_is_itself(const struct resolver *r, const struct resolve_address *addr,
+    const struct alias_item *item, struct arena *a) CHECKED;
+/* Whether it is \name of another user here, whose mailbox delivery alone can ask for: the same. */
+int resolve_is_mailbox(const struct resolver *r, const struct resolve_address *addr,
+    const struct alias_item *item, struct arena *a) CHECKED;
 /* Rewrites *addr by a canonical table until it changes no more. */
 int resolve_rewrite(const struct resolver *r, enum resolve_table table, struct arena *a,
     struct resolve_address *addr) CHECKED;

@@ -122,6 +122,14 @@ test_aliases(void **state)
 	    rcpt(w, "self@localhost", 0), "250 2.1.5 ann@example.test self@example.test");
 	assert_string_equal(
 	    rcpt(w, "bs@example.test", 0), "250 2.1.5 bs@example.test ann@example.test");
+	/* another one's mailbox is the delivery's to ask for */
+	assert_string_equal(rcpt(w, "other@example.test", 0), "250 2.1.5 other@example.test");
+	assert_string_equal(rcpt(w, "both@example.test", 0), "250 2.1.5 both@example.test");
+	assert_string_equal(
+	    rcpt(w, "joe", RESOLVE_MAY_RELAY | RESOLVE_MAILBOX), "250 2.1.5 \\joe@example.test");
+	assert_string_equal(
+	    rcpt(w, "x@far.test", RESOLVE_MAY_RELAY | RESOLVE_MAILBOX), "250 2.1.5 x@far.test");
+	assert_string_equal(rcpt(w, "\\joe@example.test", 0), "553 5.1.3 Bad address syntax");
 	assert_string_equal(rcpt(w, "loop1@example.test", 0), "250 2.1.5 loop1@example.test");
 	assert_string_equal(rcpt(w, "bad@example.test", 0), "250 2.1.5 bad@example.test");
 	assert_string_equal(

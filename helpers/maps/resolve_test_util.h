@@ -165,7 +165,8 @@ world_table(struct world *w, enum resolve_table table, const char *spec)
 	"{prog = |/bin/cat}, {list = joe, ann}, {owner-list = joe}, {self = self, ann}, "          \
 	"{mix = joe, |/bin/cat}, {loop1 = loop2}, {loop2 = loop1}, {joe = joe, ann}, "             \
 	"{bs = \\bs, ann}, {bad = a b}, {daemon = |/x}, {vac = \\vac, |/bin/vacation}, "           \
-	"{far = far@far.test, |/x}, {club = club, ann}, {owner-club = joe}}"
+	"{far = far@far.test, |/x}, {club = club, ann}, {owner-club = joe}, "                      \
+	"{other = \\joe, ann}, {both = both, \\joe}}"
 
 static inline int
 setup(void **state)

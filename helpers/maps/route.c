@@ -277,21 +277,6 @@ is_known(const struct resolve_route *out)
 	return !out->status || (out->status == 2 && out->user.name);
 }
 
-/* Whether an item of an alias is the recipient itself: 1, 0 or the error of a table. */
-static int
-is_itself(const struct resolver *r, const struct resolve_address *addr,
-    const struct alias_item *item, struct arena *a)
-{
-	struct resolve_address to;
-	enum resolve_class class;
-	int err;
-
-	if (resolve_parse(r, item->text, a, &to) || !slice_eq(to.user, addr->user))
-		return 0;
-	err = resolve_class(r, to.domain, a, &class);
-	return err ? err : class == CLASS_LOCAL;
-}
-
 /* Whether the alias was worked off before the mail was taken, and this recipient is what it names
  * itself: 1, 0 or the error of a table. expand.c leaves the others to the delivery. */
 static int
@@ -302,7 +287,7 @@ was_expanded(const struct resolver *r, const struct resolve_address *addr, struc
 	struct alias_items items;
 	const char *why;
 	bool found = false;
-	int is;
+	int is, other;
 
 	if (alias_parse(a, value, false, 1000, &items, &why))
 		return 0;
@@ -311,7 +296,10 @@ was_expanded(const struct resolver *r, const struct resolve_address *addr, struc
 
 		if (item->kind != ALIAS_ADDRESS && item->kind != ALIAS_SELF)
 			return 0;
-		is = is_itself(r, addr, item, a);
+		other = resolve_is_mailbox(r, addr, item, a);
+		if (other)
+			return other < 0 ? other : 0;
+		is = resolve_is_itself(r, addr, item, a);
 		if (is < 0)
 			return is;
 		found = found || is;

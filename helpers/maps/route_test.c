@@ -95,6 +95,11 @@ test_route_alias_with_itself(void **state)
 	/* expanded before: what came out is the mailbox */
 	assert_string_equal(
 	    route(w, "bs@example.test"), "1 5.1.1 unknown user: \"bs@example.test\"");
+	/* not expanded before: one of them is a mailbox */
+	assert_string_equal(
+	    route(w, "other@example.test"), "local nobody 65534 alias:\\joe, ann '' 4 ''");
+	assert_string_equal(
+	    route(w, "both@example.test"), "local nobody 65534 alias:both, \\joe '' 4 ''");
 	world_table(w, TABLE_ALIAS, "inline:{joe=joe@far.test}");
 	assert_string_equal(
 	    route(w, "joe@example.test"), "local nobody 65534 alias:joe@far.test '' 4 ''");
