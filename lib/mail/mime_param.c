@@ -104,11 +104,22 @@ loose(struct slice *s, struct arena *arena)
 	return v;
 }
 
+/* The length up to the next semicolon, or -1; *next keeps where it is, so that a value without one
+ * is searched once. */
+static ptrdiff_t
+semicolon_in(struct slice s, const unsigned char **next)
+{
+	if (*next && *next < s.p)
+		*next = memchr(s.p, ';', s.n);
+	return *next ? *next - s.p : -1;
+}
+
 bool
 mime_parse_params(struct slice value, struct arena *arena, unsigned max, struct slice *token_r,
     struct slice *subtype_r, struct mime_param **params_r)
 {
 	struct mime_param **tail = params_r;
+	const unsigned char *next;
 
 	*params_r = NULL;
 	if (subtype_r)
@@ -122,9 +133,10 @@ mime_parse_params(struct slice value, struct arena *arena, unsigned max, struct 
 		*subtype_r = token(&value, arena);
 	}
 	skip_cfws(&value);
+	next = value.n ? memchr(value.p, ';', value.n) : NULL;
 	for (unsigned count = 0; value.n && count < max;) {
 		struct slice name, v = SLICE_NULL;
-		ptrdiff_t semicolon = slice_find(value, ';');
+		ptrdiff_t semicolon = semicolon_in(value, &next);
 
 		/* A first parameter without its semicolon is met in the wild. */
 		if (semicolon < 0 && (*params_r || !is_token(value.p[0])))

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <cmocka.h>
 
 /* Beside the tree; where it is not, only the table below is run. */
@@ -380,13 +381,37 @@ test_parameters_cost_their_size(void **state)
 	buf_free(&text);
 }
 
+/* Four megabytes of words without a semicolon: what took the square of it took most of a minute. */
+static void
+test_params_are_linear(void **state)
+{
+	struct arena arena = { 0 };
+	struct buf text = { 0 };
+	struct slice type, subtype;
+	struct mime_param *params;
+	clock_t begun;
+
+	(void)state;
+	buf_add_str(&text, "text/plain");
+	for (int i = 0; i < 2 << 20; i++)
+		buf_add_str(&text, " a");
+	buf_add_str(&text, " b=\"c;d\"; e=f");
+	begun = clock();
+	assert_true(mime_parse_params(buf_slice(&text), &arena, 128, &type, &subtype, &params));
+	assert_true(clock() - begun < 10 * CLOCKS_PER_SEC);
+	assert_true(slice_eq_str(mime_param_find(params, "b")->value, "c;d"));
+	assert_true(slice_eq_str(mime_param_find(params, "e")->value, "f"));
+	arena_free(&arena);
+	buf_free(&text);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_table),
 		cmocka_unit_test(test_fields), cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_find), cmocka_unit_test(test_parameters_cost_their_size),
-		cmocka_unit_test(test_vectors) };
+		cmocka_unit_test(test_params_are_linear), cmocka_unit_test(test_vectors) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
