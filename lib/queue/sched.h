@@ -98,6 +98,7 @@ struct sched_site {
 	TAILQ_ENTRY(sched_site) link;   /* in the ring of its class, while a job may start */
 	TAILQ_ENTRY(sched_site) d_link; /* in the direct ring, while a waiter may start */
 	bool in_ring, in_direct_ring, resting;
+	bool pausing;          /* it rests between two jobs, whatever came of the first */
 	uint64_t done, failed; /* jobs since it is known */
 	char key[];
 };

@@ -102,7 +102,7 @@ sched_site_wake(struct sched *s, struct sched_site *site)
 	if (!site->resting)
 		return;
 	heap_clear(&s->rests, &site->rest);
-	site->resting = false;
+	site->resting = site->pausing = false;
 	site->rest_ms = 0;
 	sched_site_update(s, site);
 }
@@ -203,7 +203,7 @@ sched_take(struct sched *s, struct sched_site *site)
 	s->running[site->kind]++;
 	site->running++;
 	if (s->limits.pause_ms[site->kind]) {
-		site->resting = true;
+		site->resting = site->pausing = true;
 		heap_set(&s->rests, &site->rest, s->now + s->limits.pause_ms[site->kind]);
 	}
 	sched_site_update(s, site);
@@ -233,19 +233,24 @@ static void
 failed(struct sched *s, struct sched_site *site, int64_t now)
 {
 	double cohort = site->window;
+	int64_t until;
 
 	site->failed++;
 	site->failures++;
 	site->window = site->window > 2 ? site->window / 2 : 1;
 	site->threshold = site->window;
-	if (site->resting || site->failures < s->limits.failed_cohorts * cohort)
+	if ((site->resting && !site->pausing) || site->failures < s->limits.failed_cohorts * cohort)
 		return;
 	site->rest_ms = site->rest_ms ? site->rest_ms * 2 : s->limits.rest_min_ms;
 	if (site->rest_ms > s->limits.rest_max_ms)
 		site->rest_ms = s->limits.rest_max_ms;
 	site->window = 1;
+	until = now + site->rest_ms;
+	if (site->pausing && site->rest.due > until)
+		until = site->rest.due;
 	site->resting = true;
-	heap_set(&s->rests, &site->rest, now + site->rest_ms);
+	site->pausing = false;
+	heap_set(&s->rests, &site->rest, until);
 }
 
 void
@@ -291,7 +296,7 @@ sched_sites_tick(struct sched *s, int64_t now)
 
 		heap_clear(&s->rests, n);
 		if (site->resting) {
-			site->resting = false;
+			site->resting = site->pausing = false;
 			sched_site_update(s, site);
 		} else if (!site->jobs && !site->running && !site->n_waiters) {
 			site_free(s, site);

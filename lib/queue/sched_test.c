@@ -278,6 +278,56 @@ test_pause(void **state)
 	sched_free(&s);
 }
 
+/* A site that fails faster than its pause is over rests all the same. */
+static void
+test_rest_within_pause(void **state)
+{
+	struct sched_limits l = limits;
+	struct sched *s;
+	struct sched_job *j;
+	struct sched_site *x;
+	int64_t now = 0;
+
+	(void)state;
+	l.pause_ms[SCHED_REMOTE] = 100;
+	l.window_initial[SCHED_REMOTE] = 1;
+	s = sched_new(&l);
+	for (int i = 0; i < 9; i++)
+		add_ready(s, "a", "dead");
+	x = sched_site(s, SCHED_REMOTE, SLICE_LIT("dead"));
+	for (int64_t rest = 1000; rest <= 8000; rest *= 2) {
+		assert_non_null(j = sched_next(s, now));
+		now += 10;
+		sched_release(s, x, OUTCOME_UNREACHED, 10, now);
+		sched_remove(s, j->msg);
+		assert_int_equal(x->rest_ms, rest);
+		assert_int_equal(sched_timer(s), now + rest);
+		assert_null(sched_tick(s, now + rest - 1));
+		assert_null(sched_next(s, now + rest - 1));
+		now += rest;
+		assert_null(sched_tick(s, now));
+	}
+	/* An answer: the pause alone is left. */
+	assert_non_null(j = sched_next(s, now));
+	sched_release(s, x, OUTCOME_OK, 10, now + 10);
+	sched_remove(s, j->msg);
+	assert_int_equal(sched_timer(s), now + 100);
+	/* A pause that is longer than the rest is kept. */
+	l.pause_ms[SCHED_REMOTE] = 60000;
+	sched_set_limits(s, &l);
+	now += 100;
+	assert_null(sched_tick(s, now));
+	assert_non_null(j = sched_next(s, now));
+	for (int i = 0; i < 2; i++) {
+		sched_release(s, x, OUTCOME_UNREACHED, 10, now);
+		if (!i)
+			sched_take(s, x);
+	}
+	assert_true(x->rest_ms > 0);
+	assert_int_equal(sched_timer(s), now + 60000);
+	sched_free(&s);
+}
+
 static void
 test_timers(void **state)
 {
@@ -421,6 +471,7 @@ main(void)
 		cmocka_unit_test(test_direct_soon),
 		cmocka_unit_test(test_direct_classes),
 		cmocka_unit_test(test_pause),
+		cmocka_unit_test(test_rest_within_pause),
 		cmocka_unit_test(test_timers),
 		cmocka_unit_test(test_notice_of_an_expired_message),
 		cmocka_unit_test(test_listing_and_memory),
