@@ -358,6 +358,43 @@ test_maildir_quota(void **state)
 	maildir_close(&m);
 }
 
+/* Sizes in names are the user's to choose: none makes room, and their sum has no end. */
+static void
+test_maildir_quota_of_any_name(void **state)
+{
+	static const struct {
+		const char *names[2];
+		int want;
+	} t[] = {
+		{ { "a,S=-900:2,", "b,S=60" }, 0 },
+		{ { "a,S=-900", "b" }, 0 },
+		{ { "a,S=+90,W=9", "b,S= 90" }, 0 },
+		{ { "a,S=90x", "b,S=" }, 0 },
+		{ { "a,S=-900,W=1", "b,S=100:2,S" }, ERR_LIMIT },
+		{ { "a,S=9223372036854775807", "b,S=9223372036854775807:2,S" }, ERR_LIMIT },
+		{ { "a,S=9223372036854775807", "b,S=9" }, ERR_LIMIT },
+		{ { "a,S=99999999999999999999", "b,S=60" }, 0 },
+		{ { "a,S=99999999999999999999", "b,S=100" }, ERR_LIMIT },
+	};
+	struct content c = inline_content(SLICE_LIT("0123456789\r\n"));
+	struct maildir_mail mail = mail_to(&c, "any");
+	struct maildir m;
+	char command[300];
+	bool repeated;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(t) / sizeof(*t); i++) {
+		snprintf(command, sizeof(command),
+		    "rm -rf any && mkdir -p any/cur && touch 'any/cur/%s' 'any/cur/%s'",
+		    t[i].names[0], t[i].names[1]);
+		assert_int_equal(system(command), 0);
+		maildir_init(&m, "any", SLICE_LIT("h"), 120);
+		if (maildir_deliver(&m, &mail, &repeated) != t[i].want)
+			fail_msg("%s, %s", t[i].names[0], t[i].names[1]);
+		maildir_close(&m);
+	}
+}
+
 static void
 test_maildir_is_file(void **state)
 {
@@ -473,6 +510,7 @@ main(void)
 		cmocka_unit_test(test_maildir_two_attempts),
 		cmocka_unit_test(test_maildir_leftovers),
 		cmocka_unit_test(test_maildir_quota),
+		cmocka_unit_test(test_maildir_quota_of_any_name),
 		cmocka_unit_test(test_maildir_is_file),
 		cmocka_unit_test(test_mbox),
 		cmocka_unit_test(test_mbox_truncates),

@@ -173,16 +173,30 @@ find_in(int dir, const char *base, bool *found_r)
 
 /* --- quota --- */
 
-/* The size that a name tells (",S="), else that of the file. */
+/* The size that a name tells (",S="), else that of the file: never negative. Names are the user's
+ * to choose, and may tell anything. */
 static int64_t
 size_of(int dir, const char *name)
 {
 	const char *s = strstr(name, ",S=");
 	struct stat st;
+	char *end;
+	long long n;
 
-	if (s)
-		return strtoll(s + 3, NULL, 10);
+	if (s && s[3] >= '0' && s[3] <= '9') {
+		errno = 0;
+		n = strtoll(s + 3, &end, 10);
+		if (!errno && (!*end || strchr(",:", *end)))
+			return n;
+	}
 	return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) ? 0 : st.st_size;
+}
+
+/* Of what is not negative. A sum beyond all limits stays there. */
+static int64_t
+add_up(int64_t a, int64_t b)
+{
+	return b > INT64_MAX - a ? INT64_MAX : a + b;
 }
 
 static int64_t
@@ -196,7 +210,7 @@ sum_directory(int at, const char *path)
 		return 0;
 	while ((e = readdir(d)))
 		if (e->d_name[0] != '.')
-			sum += size_of(dirfd(d), e->d_name);
+			sum = add_up(sum, size_of(dirfd(d), e->d_name));
 	closedir(d);
 	return sum;
 }
@@ -216,9 +230,9 @@ sum_all(const struct maildir *m)
 		if (e->d_name[0] != '.' || !strcmp(e->d_name, ".."))
 			continue;
 		snprintf(path, sizeof(path), "%s/new", e->d_name);
-		sum += sum_directory(dirfd(d), path);
+		sum = add_up(sum, sum_directory(dirfd(d), path));
 		snprintf(path, sizeof(path), "%s/cur", e->d_name);
-		sum += sum_directory(dirfd(d), path);
+		sum = add_up(sum, sum_directory(dirfd(d), path));
 	}
 	closedir(d);
 	return sum;
@@ -238,7 +252,7 @@ take_quota(struct maildir *m, uint64_t bytes)
 		m->used = sum_all(m);
 		m->used_at = now;
 	}
-	if (m->used + (int64_t)bytes > m->limit) {
+	if (add_up(m->used, (int64_t)bytes) > m->limit) {
 		m->used_at = 0; /* it may have been emptied by the next message */
 		pthread_mutex_unlock(&m->lock);
 		return ERR_LIMIT;
