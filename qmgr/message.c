@@ -241,6 +241,9 @@ message_judge(struct qmgr *q, struct message *m)
 	event = msg_judge(m->counts, untold);
 	if (m->state == MSG_DIRECT && event == MSG_MIXED && reply_tells_all(m))
 		event = MSG_ONLY_FAILED;
+	/* The rest may wait for long for its sites: what has failed by then is told before. */
+	if (event < 0 && untold && m->state != MSG_DIRECT)
+		event = MSG_DEFERRAL;
 	if (event >= 0)
 		message_event(q, m, (enum msg_event)event);
 	else

@@ -20,10 +20,12 @@ notices(struct qmgr *q)
 void
 notice_schedule(struct qmgr *q, struct message *m)
 {
-	bool due = false;
+	int64_t at = qmgr_now(q);
+	bool due = false, is_new;
 	struct sched_job *sj;
 
-	/* One notice for all that fails at once: wait for what is under way. */
+	/* One notice for all that fails at once: wait for what is under way, and a while for what
+	 * may be soon. */
 	if (!m->sm || m->noticing || m->counts[RCPT_IN_FLIGHT])
 		return;
 	for (size_t i = 0; i < m->env.n_rcpts && !due; i++)
@@ -31,10 +33,17 @@ notice_schedule(struct qmgr *q, struct message *m)
 	if (!due)
 		return;
 	sj = sched_job(q->sched, m->sm, notices(q));
-	if (sj->state == JOB_BUSY && !sj->running)
-		/* A held message may tell what is known of it: the hold is about sending. */
+	is_new = sj->state == JOB_BUSY && !sj->running;
+	if (m->counts[RCPT_TODO] && !m->counts[RCPT_DEFERRED]) {
+		at += q->d->conf->minimal_backoff_time;
+		if (is_new)
+			sched_job_wait(q->sched, sj, at, SLICE_NULL);
+	} else if (is_new || (sj->state == JOB_WAITING && !sj->reason)) {
+		/* A held message may tell what is known of it: the hold is about sending. A notice
+		 * that could not be made has a reason, and waits. */
 		sched_job_ready(q->sched, sj);
-	qmgr_arm(q, qmgr_now(q));
+	}
+	qmgr_arm(q, at);
 }
 
 static void

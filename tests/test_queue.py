@@ -359,6 +359,21 @@ def test_bounce(with_sink):
     assert len(sink.messages) == 1
 
 
+def test_bounce_does_not_wait_for_a_site_that_rests(with_sink):
+    i, sink = with_sink(direct=False, main={"minimal_backoff_time": "2s"})
+    i.set(transport_maps=f"inline:{{ out.test=smtp:[127.0.0.1]:{i.port['sink']}, dead.test=smtp:[127.0.0.1]:{i.port['dns']} }}",
+          relay_domains="out.test, dead.test")
+    i.reload()
+    sink.answers["bad@out.test"] = "550 5.1.1 no such user here"
+    for n in range(30):  # of one sender: they come before what follows
+        send(i, f"x{n}@dead.test", sender="u1@example.test")
+    wait(lambda: "resting" in i.tool("queue", "list", "-d").stdout)
+    send(i, ["bad@out.test", "behind@dead.test"], sender="u1@example.test")
+    content = i.wait_messages("u1@example.test", 1, 20)[0]
+    assert [b["Final-Recipient"] for b in report_of(content)[1][1].get_payload()[1:]] == ["rfc822; bad@out.test"]
+    assert "to=<behind@dead.test>" not in "".join(line for line in i.log().splitlines() if " delivery " in line)
+
+
 @pytest.mark.parametrize("size", [100, 40000, 100000])
 def test_bounce_full(with_sink, size):
     i, sink = with_sink(direct=False)
