@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #define CHILDREN_MAX 1000u /* delivery children, idle ones included */
+#define SNAPSHOT_MS 1000   /* how long what a child has read at its start is believed */
 
 static void
 on_message(void *ctx, struct ipc_chan *ch, struct msg *m)
@@ -83,7 +84,8 @@ static void
 child_close(struct qmgr *q, struct agent *a)
 {
 	TAILQ_REMOVE(&q->agents, a, link);
-	hash_remove(&q->children, &a->node);
+	if (!a->retired)
+		hash_remove(&q->children, &a->node);
 	if (a->chan)
 		ipc_chan_free(&a->chan);
 	free(a->key);
@@ -98,7 +100,7 @@ make_room(struct qmgr *q)
 	if (q->children.count < CHILDREN_MAX)
 		return;
 	TAILQ_FOREACH(a, &q->agents, link)
-		if (a->kind == AGENT_DELIVERY && a->chan && !a->n_jobs &&
+		if (a->kind == AGENT_DELIVERY && a->chan && !a->n_jobs && !a->retired &&
 		    (!oldest || a->idle_since < oldest->idle_since))
 			oldest = a;
 	if (oldest)
@@ -124,7 +126,7 @@ child_start(struct qmgr *q, const struct route *r)
 	a = xcalloc(1, sizeof(*a));
 	a->kind = AGENT_DELIVERY;
 	a->start_id = m.id;
-	a->idle_since = qmgr_now(q);
+	a->started = a->idle_since = qmgr_now(q);
 	TAILQ_INIT(&a->jobs);
 	a->key = slice_dup(r->agent);
 	TAILQ_INSERT_TAIL(&q->agents, a, link);
@@ -132,15 +134,47 @@ child_start(struct qmgr *q, const struct route *r)
 	return a;
 }
 
+/* Whether the child reads at its start what its user or an administrator may change later: the
+ * lists of an alias; .forward, where the mailbox is not below the home (local/target.c). */
+static bool
+is_snapshot(const struct route *r)
+{
+	size_t colon = (size_t)(slice_find(r->mailbox, ':') + 1);
+	struct slice home = r->home, top = slice_sub(r->mailbox, colon, colon + home.n),
+		     rest = slice_sub(r->mailbox, colon + home.n, r->mailbox.n);
+
+	if (slice_has_prefix(r->mailbox, "alias:"))
+		return true;
+	while (rest.n > 1 && rest.p[0] == '/' && rest.p[1] == '/')
+		rest = slice_sub(rest, 1, rest.n);
+	return r->flags & ROUTE_FORWARD && !(slice_eq(top, home) && rest.n > 1 && rest.p[0] == '/');
+}
+
+/* What it has is worked off; agents_idle closes it, this may be called from its own channel. */
+static void
+retire(struct qmgr *q, struct agent *a)
+{
+	hash_remove(&q->children, &a->node);
+	a->retired = true;
+	qmgr_arm(q, qmgr_now(q));
+}
+
 struct agent *
 agent_for(struct qmgr *q, const struct route *r)
 {
 	struct hash_node *n;
+	struct agent *a;
 
 	if (r->kind != ROUTE_LOCAL)
 		return client_for(q, r);
 	n = hash_find(&q->children, r->agent);
-	return n ? HASH_ELEMENT(n, struct agent, node) : child_start(q, r);
+	a = n ? HASH_ELEMENT(n, struct agent, node) : NULL;
+	if (a && a->chan && qmgr_now(q) - a->started >= SNAPSHOT_MS && is_snapshot(r) &&
+	    q->d->peers[ROLE_LOCAL]) {
+		retire(q, a);
+		a = NULL;
+	}
+	return a ? a : child_start(q, r);
 }
 
 void
@@ -159,7 +193,8 @@ agent_remove(struct qmgr *q, struct agent *a, struct job *j)
 	if (--a->n_jobs == 0) {
 		a->idle_since = qmgr_now(q);
 		if (a->kind == AGENT_DELIVERY)
-			qmgr_arm(q, a->idle_since + q->d->conf->local_child_idle_time);
+			qmgr_arm(q, a->retired ? a->idle_since
+					       : a->idle_since + q->d->conf->local_child_idle_time);
 	}
 }
 
@@ -288,7 +323,7 @@ agents_idle(struct qmgr *q, int64_t now)
 		next = TAILQ_NEXT(a, link);
 		if (a->kind != AGENT_DELIVERY || !a->chan || a->n_jobs)
 			continue;
-		if (a->idle_since + limit <= now)
+		if (a->retired || a->idle_since + limit <= now)
 			child_close(q, a);
 		else if (a->idle_since + limit < first)
 			first = a->idle_since + limit;

@@ -156,9 +156,10 @@ struct agent {
 	uint32_t start_id;
 	struct jobs jobs; /* sent, or waiting for the start */
 	unsigned int n_jobs;
-	int64_t idle_since;
+	int64_t started, idle_since;
 	pid_t pid;
 	char *key;
+	bool retired; /* DELIVERY: gets no further job, and is not in the hash */
 };
 
 /* --- clients of receivers --- */

@@ -492,6 +492,38 @@ def test_forward(users, make_instance):
 
 
 @root_only
+def test_a_process_that_cannot_see_changes_ends_though_mail_is_steady(users, make_instance, tmp_path):
+    """The mailbox lies outside of the home: .forward is read at the start; so are the lists of an alias."""
+    a, b, c = users.add(), users.add(), users.add()
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    spool.chmod(0o1777)
+    members = tmp_path / "members"
+    members.write_text(f"{a}@far.test\n")
+    members.chmod(0o644)
+    i = start(make_instance, aliases=f"list: :include:{members}\n", home_mailbox="", mail_spool_directory=spool, local_child_idle_time="1h")
+
+    def steady(to, done, what):
+        def look():
+            send(i, f"{to}@{DOMAIN}")
+            return done()
+        wait(look, 20, what)
+
+    steady(a, lambda: (spool / a).exists(), "the mailbox")
+    users.write(a, ".forward", f"{b}\n")
+    steady(a, lambda: (spool / b).exists(), "the mail of .forward")
+    (users.homes[a] / ".forward").unlink()
+    size = (spool / a).stat().st_size
+    steady(a, lambda: (spool / a).stat().st_size > size, "mail without .forward")
+    send(i, f"list@{DOMAIN}")
+    i.wait_log(r" delivery .*to=<list@")
+    members.write_text(f"{c}\n")
+    steady("list", lambda: (spool / c).exists(), "the mail of the list")
+    assert "status=deferred" not in "".join(x for x in i.log().splitlines() if f"to=<{a}@{DOMAIN}>" in x), "none met a process that leaves"
+    wait(lambda: len(i.pids("local")) <= 5, 20, "the end of those that were replaced: the zygote and one for each are left")
+
+
+@root_only
 def test_forward_loop_ends(users, make_instance):
     a, b = users.add(), users.add()
     i = start(make_instance)
