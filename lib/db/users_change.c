@@ -140,6 +140,8 @@ fill_in(struct users *u, MDB_txn *txn, struct arena *arena, struct user *user)
 	if (!users_name_ok(user->name) || user->sender_count > USERS_SENDERS_MAX)
 		return ERR_SYNTAX;
 	user->name = users_fold(arena, user->name);
+	if (user->name.n > USERS_NAME_MAX)
+		return ERR_SYNTAX;
 	if (user->uid == 0 && (err = draw_uid(u, txn, &user->uid)) != 0)
 		return err;
 	if (user->gid == 0)

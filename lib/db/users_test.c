@@ -309,6 +309,30 @@ test_change(void **state)
 	store_close(&s);
 }
 
+/* With its domain in ASCII a name is longer: one that nothing could read again is refused. */
+static void
+test_name_too_long_in_ascii(void **state)
+{
+	struct store s;
+	char line[512] = "add a@";
+
+	(void)state;
+	store_open(&s);
+	for (int i = 0; i < 30; i++)
+		strcat(line, "\xc3\xbc.");
+	strcat(line, "test x");
+	assert_int_equal(run(&s, line, NULL), 0);
+	assert_int_equal(run(&s, "list", NULL), 0);
+	assert_true(said(&s, "a@xn--tda."));
+	memcpy(line, "add aaaaaaaaaaaa@", 17);
+	for (int i = 0; i < 30; i++)
+		memcpy(line + 17 + 3 * i, "\xc3\xbc.", 3);
+	strcpy(line + 17 + 90, "test x");
+	assert_int_equal(run(&s, line, NULL), 1);
+	assert_true(said(&s, "a name, password, address or directory that cannot be used"));
+	store_close(&s);
+}
+
 /* Between reading a user and writing it, somebody else may have changed it: that change stays. */
 static void
 test_change_meanwhile(void **state)
@@ -476,6 +500,7 @@ main(void)
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_uids_are_never_given_twice),
 		cmocka_unit_test(test_change),
+		cmocka_unit_test(test_name_too_long_in_ascii),
 		cmocka_unit_test(test_change_meanwhile),
 		cmocka_unit_test(test_imported_hashes),
 		cmocka_unit_test(test_sizes),
