@@ -25,7 +25,7 @@ field_named(struct header_scan *h)
 	h->fields++;
 	if (h->count_limit && h->fields > h->count_limit)
 		h->err = ERR_LIMIT;
-	if (h->name_n == HEADER_NAME_KEPT)
+	if (name.n == HEADER_NAME_KEPT) /* there may be more of it */
 		return;
 	if (slice_eq_str(name, "received"))
 		h->received++;

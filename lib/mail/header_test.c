@@ -114,6 +114,12 @@ scans(void **state)
 	assert_int_equal(h.fields, 5);
 	assert_int_equal(h.bytes, 72);
 	assert_false(h.no_header);
+	/* obs-received: blanks before the colon, as many as there are, hide no hop */
+	scan_same(SLICE_LIT("Received                                         : a\r\n"
+			    "Received-and-more-than-32-octets-of-it: b\r\n\r\n"),
+	    &none, &h);
+	assert_int_equal(h.received, 1);
+	assert_int_equal(h.fields, 2);
 	scan_same(SLICE_LIT("hello world\r\nFrom: a\r\n"), &none, &h);
 	assert_true(h.no_header);
 	assert_int_equal(h.seen, 0);
