@@ -156,7 +156,13 @@ def test_maildrop_limits(make_instance):
     i.start()  # it would look again in a minute
     i.wait_messages(U1, 3)
     i.stop()
-    i.tool(U1, program="sendmail", input="Subject: large\n\n" + ("x" * 70 + "\n") * 70000, check=False)
+    large = "Subject: large\n\n" + ("x" * 70 + "\n") * 70
+    done = i.tool(U1, program="sendmail", input=large, check=False)
+    assert done.returncode == 75 and "maildrop_file_limit" in done.stderr
+    folder = i.spool / "maildrop"
+    (folder / ".large").write_text(f"bulkhead-maildrop 1\nsender {U1}\nrecipient {U1}\n\n" + large.replace("\n", "\r\n"), newline="")
+    (folder / ".large").chmod(0o644)
+    (folder / ".large").rename(folder / "large")
     i.start()
     i.wait_log("maildrop-refused .*maildrop_file_limit")
     assert len(i.messages(U1)) == 3
