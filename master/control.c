@@ -190,18 +190,17 @@ static void
 gather(struct client *c)
 {
 	struct master *m = c->m;
-	struct msg req = MSG_INIT(MSG_STATS_REQUEST, 0);
 	struct service *s;
 	struct process *p;
 
-	req.id = c->forwarded = ++m->next_request;
+	c->forwarded = ++m->next_request;
 	c->worker = NULL;
 	c->waiting = 0;
 	TAILQ_FOREACH(s, &m->services, next)
 		TAILQ_FOREACH(p, &s->processes, next) {
 			free(p->stats);
 			p->stats = NULL;
-			if (p->chan && p->ready && !ipc_send(p->chan, &req))
+			if (p->ready && !process_ask_stats(p, c->forwarded))
 				c->waiting++;
 		}
 	if (!c->waiting)

@@ -18,6 +18,7 @@
 
 #define TICKET_KEYS ((size_t)3)
 #define TICKET_KEY ((size_t)80)
+#define STATS_ASKED ((size_t)64) /* of a process at once; the answer to an older one counts not */
 
 struct listener {
 	char
@@ -34,9 +35,11 @@ struct process {
 	pid_t pid;
 	struct ipc_chan *chan;
 	bool ready, stop_sent;
-	int64_t started; /* ms, monotonic */
-	char *report;    /* what it found by trying, or NULL */
-	char *stats;     /* its last answer to `status`, or NULL */
+	int64_t started;            /* ms, monotonic */
+	char *report;               /* what it found by trying, or NULL */
+	char *stats;                /* its last answer to `status`, or NULL */
+	uint32_t owes[STATS_ASKED]; /* the latest questions for counters; 0: answered */
+	size_t asked;
 };
 
 struct service {
@@ -84,7 +87,8 @@ struct master {
 	struct conf_set *set;
 	uint32_t generation;
 	bool unprivileged, stopping, stop_late, upgrading;
-	int ready_fd; /* tells the caller of `master -b` how it went; -1 */
+	int ready_fd;   /* tells the caller of `master -b` how it went; -1 */
+	int upgrade_fd; /* what the former master left, until it is taken over; -1 */
 	TAILQ_HEAD(, service) services;
 	LIST_HEAD(, listener) listeners;
 	LIST_HEAD(, client) clients;
@@ -125,6 +129,8 @@ int64_t backoff_ms(const struct master *m, unsigned failures); /* the pause befo
 int process_start(struct master *m, struct service *s) CHECKED; /* what failed is logged */
 void process_forget(struct process *p);                         /* frees it and its channel */
 void process_send_listeners(struct process *p);                 /* all of its service's */
+/* Asks for its counters. Each question is answered once, by whom it was put to. */
+int process_ask_stats(struct process *p, uint32_t id) CHECKED;
 int role_ids(const struct master *m, enum role role, uid_t *uid_r, gid_t *gid_r) CHECKED;
 
 /* links.c: pairs between a fresh process and every living peer; what one of both says of its end */
@@ -183,6 +189,7 @@ int upgrade_check(
     struct master *m, struct buf *out) CHECKED; /* status: 0 if the new program starts */
 void upgrade_exec(struct master *m);            /* returns only when it failed */
 void upgrade_resume(struct master *m);
+void upgrade_take_keys(struct master *m);
 
 /* notify.c */
 void notify(const char *state);

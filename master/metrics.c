@@ -39,13 +39,12 @@ ready_of(const struct service *s)
 void
 metrics_get(struct master *m, struct ipc_chan *from, uint32_t id)
 {
-	struct msg req = MSG_INIT(MSG_STATS_REQUEST, ++m->next_request);
 	struct msg row = MSG_INIT(MSG_METRICS_SERVICE, id);
 	struct service *s;
 	struct process *p;
 
 	m->metrics.to = from;
-	m->metrics.id = req.id;
+	m->metrics.id = ++m->next_request;
 	m->metrics.reply_id = id;
 	m->metrics.waiting = 0;
 	TAILQ_FOREACH(s, &m->services, next) {
@@ -57,7 +56,7 @@ metrics_get(struct master *m, struct ipc_chan *from, uint32_t id)
 		(void)ipc_send(from, &row);
 		TAILQ_FOREACH(p, &s->processes, next)
 			if (p->chan && p->ready && !ipc_chan_queued(p->chan) &&
-			    !ipc_send(p->chan, &req)) /* one that reads its questions */
+			    !process_ask_stats(p, m->metrics.id)) /* it reads its questions */
 				m->metrics.waiting++;
 	}
 	if (!m->metrics.waiting)

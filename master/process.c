@@ -58,6 +58,30 @@ process_forget(struct process *p)
 	free(p);
 }
 
+/* ---------------------------------------------------------------- counters */
+
+int
+process_ask_stats(struct process *p, uint32_t id)
+{
+	struct msg req = MSG_INIT(MSG_STATS_REQUEST, id);
+	int err = p->chan ? ipc_send(p->chan, &req) : ERR_CLOSED;
+
+	if (!err)
+		p->owes[p->asked++ % STATS_ASKED] = id;
+	return err;
+}
+
+static bool
+owed(struct process *p, uint32_t id)
+{
+	for (size_t i = 0; id && i < STATS_ASKED; i++)
+		if (p->owes[i] == id) {
+			p->owes[i] = 0;
+			return true;
+		}
+	return false;
+}
+
 /* ---------------------------------------------------------------- messages of daemons */
 
 static struct process *
@@ -127,7 +151,7 @@ on_daemon_message(void *ctx, struct ipc_chan *ch, struct msg *msg)
 		metrics_get(m, ch, msg->id);
 		return;
 	case MSG_STATS:
-		if (metrics_stats(m, p, msg))
+		if (!p || !owed(p, msg->id) || metrics_stats(m, p, msg))
 			return;
 		FALLTHROUGH;
 	case MSG_CONTROL_REPLY:

@@ -2,10 +2,12 @@
 import os
 import pathlib
 import re
+import select
 import shutil
 import signal
 import smtplib
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -14,7 +16,9 @@ import time
 import pytest
 
 from instance import BIN, SLOW, wait
-from test_ipc import BY_NAME
+from test_ipc import BY_NAME, encode_with
+from test_ipc import send as send_ipc
+from test_skeleton import steal_socket
 
 ROW = "metrics unix n - y - 1 metrics"
 
@@ -253,3 +257,27 @@ def test_who_asks_and_does_not_read_is_not_heard(make_instance, tmp_path):
     assert out.read_text() == "held"
     send(i)
     i.wait_messages("u1@example.test", 1, 20)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes descriptors of other processes")
+def test_nobody_answers_twice(served):
+    """Who asks all daemons waits a second for each of them, whatever another one says that was taken over."""
+    forger, silent = served.pids("pickup")[0], served.pids("qmgr")[0]
+    tool = [BIN / "bulkhead", "-c", served.etc]
+    with socket.socket(fileno=steal_socket(forger, 3)) as s:
+        for pid in forger, silent:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            ident = 0
+            for words in [*tool, "status"], [*tool, "reload"], ["curl", "-s", url(served)]:
+                began = time.monotonic()
+                asking = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                assert ident or select.select([s], [], [], 30 * SLOW)[0], "no question came"
+                ident = ident + 1 if ident else struct.unpack_from("<HI", s.recv(65536, socket.MSG_PEEK))[1]
+                while asking.poll() is None:
+                    send_ipc(s, encode_with("stats", ident))
+                assert time.monotonic() - began >= 1, (words, asking.stdout.read())
+        finally:
+            for pid in forger, silent:
+                os.kill(pid, signal.SIGCONT)
+    assert "qmgr[qmgr]: no answer" not in served.tool("status").stdout
