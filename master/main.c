@@ -269,6 +269,7 @@ main(int argc, char **argv)
 {
 	static struct master m = { .config_dir = (char *)(uintptr_t) "/etc/bulkhead",
 		.ready_fd = -1,
+		.upgrade_fd = -1,
 		.log_pair = { -1, -1 } };
 	bool background = false;
 
@@ -299,10 +300,11 @@ main(int argc, char **argv)
 		die("start failed: see the lines before");
 	write_pid(&m);
 	services_build(&m);
+	upgrade_take_keys(&m);
 	if (service_by_role(&m, ROLE_LOG))
 		log_init(m.log_pair[1], ROLE_MASTER, LOG_INFO_);
 	security_tell_missing();
-	service_start_missing(&m);
+	services_reap(&m); /* of the former master's, of which no signal tells; and starts all */
 	tls_rotate(&m);
 	loop(&m);
 	return 0;

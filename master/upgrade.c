@@ -1,8 +1,10 @@
 /*
  * Upgrade in place: the new binary is tried with -t, the old daemons are told to finish, and master
  * re-execs itself with the same pid. Listening sockets and the log's socket pass over the exec by
- * descriptor; their names stand in a memfd that UPGRADE_ENV points to. The connections that wait in
- * a listening socket wait for the new acceptor. Old children go on as orphans until their sessions
+ * descriptor; their names, and the ticket keys of each service, stand in a memfd that UPGRADE_ENV
+ * points to, a line each. Who reads it passes over lines that it does not know and does without
+ * those that it misses, so that either side may be the newer one. The connections that wait in a
+ * listening socket wait for the new acceptor. Old children go on as orphans until their sessions
  * end.
  */
 #include "master/master.h"
@@ -11,37 +13,112 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define UPGRADE_ENV "BULKHEAD_UPGRADE_FD"
+#define TRY_MS 10000 /* master does nothing else meanwhile */
+#define READ_SIZE ((size_t)4096)
+
+/* Until the process has ended, or its time is up. */
+static int
+wait_for_end(pid_t pid)
+{
+	struct pollfd ended = { .fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN };
+	int64_t left, end = master_now_ms() + TRY_MS;
+	int n, err = 0;
+
+	if (ended.fd < 0)
+		return err_errno();
+	do {
+		left = end - master_now_ms();
+		n = left > 0 ? poll(&ended, 1, (int)left) : 0;
+	} while (n < 0 && errno == EINTR);
+	if (n <= 0)
+		err = n ? err_errno() : -ETIMEDOUT;
+	close(ended.fd);
+	return err;
+}
 
 static int
 try_new(const char *path)
 {
-	int status;
+	int status, err;
 	pid_t pid = fork();
 
 	if (!pid) {
+		setpgid(0, 0);
 		execl(path, path, "-t", (char *)NULL);
 		_exit(127);
 	}
 	if (pid < 0)
 		return err_errno();
+	err = wait_for_end(pid);
+	if (err && kill(-pid, SIGKILL))
+		(void)kill(pid, SIGKILL);
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR)
 			return err_errno();
+	if (err)
+		return err;
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : ERR_STATE;
 }
 
 static void
-stay_open(int fd)
+stay_open(int fd, bool stay)
 {
-	(void)fcntl(fd, F_SETFD, 0);
+	(void)fcntl(fd, F_SETFD, stay ? 0 : FD_CLOEXEC);
+}
+
+static void
+sockets_stay(struct master *m, bool stay)
+{
+	struct listener *l;
+
+	stay_open(m->log_pair[0], stay);
+	stay_open(m->log_pair[1], stay);
+	LIST_FOREACH(l, &m->listeners, next)
+		if (!l->until)
+			stay_open(l->fd, stay);
+}
+
+/* Ticket keys stand in it: nothing of them is left when it is closed. */
+static void
+wipe_and_close(int fd)
+{
+	static const unsigned char zeros[READ_SIZE];
+	struct stat st;
+
+	if (!fstat(fd, &st))
+		for (off_t at = 0; at < st.st_size; at += (off_t)sizeof(zeros))
+			if (pwrite(fd, zeros, sizeof(zeros), at) < 0)
+				break;
+	close(fd);
+}
+
+static int
+write_keys(int fd, const struct service *s)
+{
+	struct buf line = { 0 };
+	int err;
+
+	/* In one piece: growth would leave copies behind. */
+	(void)buf_reserve(
+	    &line, 2 * sizeof(s->ticket_keys) + strlen(s->program) + strlen(s->name) + 16);
+	buf_addf(&line, "tickets %s ", s->program);
+	for (size_t i = 0; i < s->nkeys * TICKET_KEY; i++)
+		buf_addf(&line, "%02x", s->ticket_keys[i]);
+	buf_addf(&line, " %s\n", s->name);
+	err = io_write_all(fd, buf_slice(&line));
+	buf_wipe(&line);
+	return err;
 }
 
 static int
@@ -49,24 +126,23 @@ write_state(struct master *m)
 {
 	struct buf state = { 0 };
 	struct listener *l;
+	struct service *s;
 	int fd = memfd_create("upgrade", 0), err;
 
 	if (fd < 0)
 		return err_errno();
 	buf_addf(&state, "log %d %d\n", m->log_pair[0], m->log_pair[1]);
-	stay_open(m->log_pair[0]);
-	stay_open(m->log_pair[1]);
-	LIST_FOREACH(l, &m->listeners, next) {
-		if (l->until)
-			continue;
-		buf_addf(&state, "listener %d %d %s\n", l->fd, l->local, l->name);
-		stay_open(l->fd);
-	}
+	LIST_FOREACH(l, &m->listeners, next)
+		if (!l->until)
+			buf_addf(&state, "listener %d %d %s\n", l->fd, l->local, l->name);
 	err = io_write_all(fd, buf_slice(&state));
 	buf_free(&state);
+	TAILQ_FOREACH(s, &m->services, next)
+		if (!err && s->nkeys && !s->obsolete)
+			err = write_keys(fd, s);
 	if (!err)
 		return fd;
-	close(fd); /* half of it would lose listeners */
+	wipe_and_close(fd); /* half of it would lose listeners */
 	return err;
 }
 
@@ -81,14 +157,20 @@ int
 upgrade_check(struct master *m, struct buf *out)
 {
 	char path[4200];
+	int err = try_new(program(m, path));
 
-	if (!try_new(program(m, path)))
+	if (!err)
 		return 0;
-	buf_addf(
-	    out, "%s does not start (-t): a missing library? The running suite goes on.\n", path);
+	if (err == -ETIMEDOUT)
+		buf_addf(out, "%s did not end within %d s (-t). The running suite goes on.\n", path,
+		    TRY_MS / 1000);
+	else
+		buf_addf(out,
+		    "%s does not start (-t): a missing library? The running suite goes on.\n",
+		    path);
 	log_event(LOG_upgrade_refused,
-	    "program=%s reason=\"it does not start (-t)\" remedy=\"install what it needs\"",
-	    log_cstr(path));
+	    "program=%s reason=\"it %s (-t)\" remedy=\"install what it needs\"", log_cstr(path),
+	    err == -ETIMEDOUT ? "did not end in time" : "does not start");
 	return 1;
 }
 
@@ -96,7 +178,7 @@ void
 upgrade_exec(struct master *m)
 {
 	char path[4200], number[16];
-	int fd = write_state(m);
+	int fd = write_state(m), err = fd;
 
 	if (fd >= 0) {
 		log_event(LOG_upgrade, "program=%s", log_cstr(program(m, path)));
@@ -104,11 +186,14 @@ upgrade_exec(struct master *m)
 		services_stop_for_upgrade(m);
 		snprintf(number, sizeof(number), "%d", fd);
 		setenv(UPGRADE_ENV, number, 1);
+		sockets_stay(m, true);
 		execv(path, m->argv);
+		err = err_errno();
+		sockets_stay(m, false);
+		unsetenv(UPGRADE_ENV);
+		wipe_and_close(fd);
 	}
-	log_event(LOG_upgrade_failed, "reason=\"%s\" remedy=\"restart the suite\"",
-	    err_str(fd < 0 ? fd : err_errno()));
-	unsetenv(UPGRADE_ENV);
+	log_event(LOG_upgrade_failed, "reason=\"%s\" remedy=\"restart the suite\"", err_str(err));
 }
 
 static void
@@ -133,7 +218,58 @@ take_line(struct master *m, const char *line)
 		(void)fcntl(b, F_SETFD, FD_CLOEXEC);
 }
 
-/* At start: the state that the former master left, if this is its successor. */
+static int
+hex_digit(unsigned char c)
+{
+	return ascii_is_digit(c) ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* All of them or, of a line that is not as it should be, none. Keys beyond what is kept are the
+ * oldest. */
+static size_t
+hex_keys(struct slice hex, unsigned char out[TICKET_KEYS * TICKET_KEY])
+{
+	size_t n = hex.n / 2 < TICKET_KEYS * TICKET_KEY ? hex.n / 2 : TICKET_KEYS * TICKET_KEY;
+
+	if (hex.n % (2 * TICKET_KEY))
+		return 0;
+	for (size_t i = 0; i < n; i++) {
+		int high = hex_digit(hex.p[2 * i]), low = hex_digit(hex.p[2 * i + 1]);
+		if (high < 0 || low < 0)
+			return 0;
+		out[i] = (unsigned char)(high << 4 | low);
+	}
+	return n / TICKET_KEY;
+}
+
+static void
+take_keys(struct master *m, struct slice line)
+{
+	struct slice what = slice_split(&line, ' '), program = slice_split(&line, ' ');
+	struct slice hex = slice_split(&line, ' ');
+	struct service *s;
+
+	if (!slice_eq_str(what, "tickets"))
+		return;
+	TAILQ_FOREACH(s, &m->services, next)
+		if (slice_eq_str(program, s->program) && slice_eq_str(line, s->name))
+			s->nkeys = hex_keys(hex, s->ticket_keys);
+}
+
+/* Into a buffer of the file's size, so that no growth leaves copies of keys behind. */
+static void
+read_state(int fd, struct buf *state)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) || lseek(fd, 0, SEEK_SET))
+		return;
+	(void)buf_reserve(state, (size_t)st.st_size + READ_SIZE);
+	while (buf_read(state, fd, READ_SIZE) > 0)
+		;
+}
+
+/* At start: the sockets that the former master left, if this is its successor. */
 void
 upgrade_resume(struct master *m)
 {
@@ -145,16 +281,35 @@ upgrade_resume(struct master *m)
 	if (!number || slice_u64(slice_str(number), 1 << 20, &fd))
 		return;
 	unsetenv(UPGRADE_ENV);
-	if (lseek((int)fd, 0, SEEK_SET))
-		return;
-	while (buf_read(&state, (int)fd, 4096) > 0)
-		;
-	close((int)fd);
+	if (fcntl((int)fd, F_GET_SEALS) < 0 || fcntl((int)fd, F_SETFD, FD_CLOEXEC))
+		return; /* no memfd */
+	m->upgrade_fd = (int)fd;
 	m->upgrading = true;
+	read_state(m->upgrade_fd, &state);
 	for (rest = buf_slice(&state); rest.n;) {
-		char *line = slice_dup(slice_split(&rest, '\n'));
-		take_line(m, line);
-		free(line);
+		struct slice line = slice_split(&rest, '\n');
+		if (!slice_has_prefix(line, "tickets ")) {
+			char *text = slice_dup(line);
+			take_line(m, text);
+			free(text);
+		}
 	}
-	buf_free(&state);
+	buf_wipe(&state);
+}
+
+/* When there are services: the keys that the former master drew for them. */
+void
+upgrade_take_keys(struct master *m)
+{
+	struct buf state = { 0 };
+	struct slice rest;
+
+	if (!m->upgrading)
+		return;
+	read_state(m->upgrade_fd, &state);
+	for (rest = buf_slice(&state); rest.n;)
+		take_keys(m, slice_split(&rest, '\n'));
+	buf_wipe(&state);
+	wipe_and_close(m->upgrade_fd);
+	m->upgrade_fd = -1;
 }

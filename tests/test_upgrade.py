@@ -1,12 +1,19 @@
 """Reload, upgrade in place and crash of master under live sessions: nothing that was begun is cut."""
 import imaplib
+import os
+import pathlib
 import poplib
+import shutil
 import smtplib
 import socket
+import sys
 import threading
 import time
 
-from instance import SLOW
+import pytest
+
+from instance import BIN, SLOW, wait
+from test_tls import shake
 
 BODY = b"From: a@sender.example\r\nSubject: one\r\n\r\nbody\r\n"
 
@@ -94,6 +101,92 @@ def around(i, act):
 def test_upgrade_in_place(make_instance):
     i = make_instance()
     around(i, lambda: i.tool("upgrade"))
+
+
+def left_open(i):
+    """The hand-over of an upgrade, if master still has it."""
+    links = [os.readlink(fd) for fd in pathlib.Path(f"/proc/{i.process.pid}/fd").iterdir()]
+    return [link for link in links if link.startswith("/memfd:upgrade")]
+
+
+def test_tls_sessions_resume_over_upgrades(make_instance):
+    i = make_instance()
+    context, ports = i.tls(), ("smtp", "submissions", "imap", "imaps", "pop3s")
+    sessions = {port: shake(i, port, context)[0] for port in ports}
+    for _ in range(2):
+        old = {pid for program in ("smtpd", "submission", "login") for pid in i.pids(program)}
+        i.tool("upgrade")
+        wait(lambda: not old & {pid for pid, _ in i.processes()}, 20, "the end of the old acceptors")
+        i.wait_ready()
+        for port in ports:
+            assert shake(i, port, context, sessions[port])[1], port
+        assert not shake(i, "pop3s", context, sessions["imaps"])[1], "a ticket of another service"
+        assert not left_open(i)
+
+
+FORMER = """
+import os, sys
+fd = os.memfd_create("upgrade", 0)
+os.write(fd, sys.argv[1].encode())
+os.environ["BULKHEAD_UPGRADE_FD"] = str(fd)
+os.set_inheritable(fd, True)
+child = os.fork() or os._exit(0)
+os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("keys", [None, "", "ab" * 80, "ab" * 240, "ab" * 400, "ab" * 79, "AB" * 80, "ab" * 79 + "a/", "x"])
+def test_a_hand_over_of_another_version(make_instance, keys):
+    """An older master hands no keys over, a newer one perhaps more of them, and lines that nobody knows here."""
+    i = make_instance(start=False)
+    name = f"127.0.0.1:{i.port['imaps']}"
+    lines = ["", "future 1 2 three", "tickets", "tickets login", f"tickets nobody {'ab' * 80} {name}"]
+    lines += [] if keys is None else [f"tickets login {keys} {name}"]
+    i.command = [sys.executable, "-c", FORMER, "\n".join([*lines, ""])]
+    i.start()
+    context = i.tls()
+    session, resumed = shake(i, "imaps", context)
+    assert session.has_ticket and not resumed
+    assert shake(i, "imaps", context, session)[1]
+    assert not left_open(i)
+
+
+def test_who_ended_while_masters_changed_is_reaped(make_instance):
+    i = make_instance(start=False)
+    i.command = [sys.executable, "-c", FORMER, ""]
+    i.start()
+    children = pathlib.Path(f"/proc/{i.process.pid}/task/{i.process.pid}/children")
+    wait(lambda: not any("\nState:\tZ" in pathlib.Path(f"/proc/{pid}/status").read_text() for pid in children.read_text().split()), 10,
+         "the end of the zombie")
+
+
+def own_programs(make_instance, tmp_path, script, **more):
+    """An instance that goes on with a script in the place of master at an upgrade."""
+    programs = tmp_path / "bin"
+    shutil.copytree(BIN, programs, symlinks=True)
+    (programs / "master").unlink()
+    (programs / "master").write_text(script)
+    for d in programs / "master", programs, tmp_path:
+        d.chmod(0o755)
+    return make_instance(main={"daemon_directory": programs}, **more)
+
+
+def test_a_new_program_that_hangs_is_refused(make_instance, tmp_path):
+    i = own_programs(make_instance, tmp_path, "#!/bin/sh\nsleep 3000\nexit 0\n")
+    done = i.tool("upgrade", check=False)
+    assert done.returncode == 1 and "master did not end within 10 s (-t)" in done.stdout + done.stderr
+    i.wait_log(r"upgrade-refused .*reason=\"it did not end in time \(-t\)\"")
+    assert i.tool("status").returncode == 0
+    assert not [argv for _, argv in i.processes() if "sleep" in argv]
+
+
+def test_an_upgrade_that_fails_leaves_nothing_open(make_instance, tmp_path):
+    i = own_programs(make_instance, tmp_path, "#!/bin/sh\nrm \"$0\"\n", allow_deaths=True)
+    i.tool("upgrade")
+    i.wait_log(r"upgrade-failed reason=\"(?i:no such file)")
+    assert not left_open(i)
+    i.wait_ready()  # each of them is started anew
 
 
 def test_reload_under_sessions(make_instance):
