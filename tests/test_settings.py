@@ -156,7 +156,7 @@ def test_maildrop_limits(make_instance):
     i.start()  # it would look again in a minute
     i.wait_messages(U1, 3)
     i.stop()
-    large = "Subject: large\n\n" + ("x" * 70 + "\n") * 70
+    large = "Subject: large\n\n" + ("x" * 70 + "\n") * 70000
     done = i.tool(U1, program="sendmail", input=large, check=False)
     assert done.returncode == 75 and "maildrop_file_limit" in done.stderr
     folder = i.spool / "maildrop"
