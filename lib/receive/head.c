@@ -16,24 +16,29 @@ is_dropped(const struct conf_list *names, struct slice name)
 	return false;
 }
 
-/* In place and in one pass: what is kept moves up over what was dropped. */
+/* In place and in one pass: what is kept moves up over what was dropped. Lines that are no field,
+ * as with octets above 127 in the name, are kept, and do not hide those behind them. */
 static void
-drop_fields(struct mail *m, size_t at)
+drop_fields(struct mail *m, size_t at, size_t section)
 {
 	const struct conf_list *names = &m->r->d->conf->message_drop_headers;
 	unsigned char *start = m->content.data + m->content.head, *to = start + at;
-	struct slice rest = slice(to, buf_len(&m->content) - at), left = rest;
+	struct slice all = slice(to, buf_len(&m->content) - at);
+	struct slice rest = slice_sub(all, 0, section);
 	struct header_field field;
 
-	while (names->n && header_next(&rest, &field) == HEADER_FIELD) {
-		if (!is_dropped(names, field.name)) {
-			memmove(to, field.raw.p, field.raw.n);
-			to += field.raw.n;
-		}
-		left = rest;
+	if (!names->n)
+		return;
+	while (rest.n) {
+		bool is_field = header_next(&rest, &field) == HEADER_FIELD;
+		if (is_field && is_dropped(names, field.name))
+			continue;
+		memmove(to, field.raw.p, field.raw.n);
+		to += field.raw.n;
 	}
-	memmove(to, left.p, left.n);
-	buf_truncate(&m->content, (size_t)(to - start) + left.n);
+	all = slice_sub(all, section, all.n);
+	memmove(to, all.p, all.n);
+	buf_truncate(&m->content, (size_t)(to - start) + all.n);
 }
 
 static void
@@ -57,7 +62,7 @@ mail_complete_head(struct mail *m, const struct head *h, bool submitted)
 	struct buf text = { 0 };
 
 	if (submitted && !h->scan->no_header && m->state == MAIL_MEMORY)
-		drop_fields(m, h->at);
+		drop_fields(m, h->at, h->scan->bytes);
 	if (submitted && m->r->d->conf->submission_add_headers)
 		add_fields(m, h, &text);
 	if (h->scan->no_header)
