@@ -292,11 +292,11 @@ def test_a_file_of_large_content_is_used_again(with_sink):
 def test_incoming_is_swept_at_the_start(with_sink):
     i, _ = with_sink(main=PATIENT, allow_deaths=True)
     assert send(i, "u1@example.test", large("x", 100_000, "a"))[0] == 250
-    assert len(incoming(i)) == 1
+    wait(lambda: len(incoming(i)) == 1, what="the file, kept for the next message")
     i.kill_program("qmgr")
     wait(lambda: not incoming(i), what="incoming/, empty,")
     assert send(i, "u1@example.test", large("y", 100_000, "a"))[0] == 250
-    assert len(incoming(i)) == 1
+    wait(lambda: len(incoming(i)) == 1, what="the file, kept for the next message")
     i.stop()
     assert not incoming(i), "a stop leaves none"
 
