@@ -1,16 +1,18 @@
 /*
  * Fuzz target: the small decoders that others build on. The first byte chooses: base64, xtext, IP
- * addresses, queue IDs, mailbox specs. Checked: what
- * is taken comes out the same when it is written and read again.
+ * addresses, queue IDs, mailbox specs, status codes. Checked: what is taken comes out the same when
+ * it is written and read again.
  */
 #include "base/inet.h"
 #include "db/mailbox.h"
 #include "mail/base64.h"
+#include "queue/envelope.h"
 #include "queue/id.h"
 #include "fuzz/must.h"
 #include "smtp/params.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -100,13 +102,30 @@ try_mailbox(struct slice in)
 	buf_free(&spec);
 }
 
+static void
+try_status(struct slice in)
+{
+	struct rcpt_status a = { 0 }, b = { 0 };
+	struct slice rest = in, first = slice_split(&rest, ' ');
+	char code[16];
+
+	rcpt_status_set(&a, first, rest, rest);
+	rcpt_status_enhanced(&a, code);
+	must(!code[0] || first.n >= strlen(code)); /* 05.001.1 is 5.1.1 */
+	for (const char *c = a.text; *c; c++)
+		must((unsigned char)*c >= 32 && *c != 127);
+	rcpt_status_set(&b, slice_str(code), slice_str(a.text), slice_str(a.remote));
+	must(!strcmp(a.text, b.text) && !strcmp(a.remote, b.remote) &&
+	     !memcmp(a.enhanced, b.enhanced, sizeof(a.enhanced)));
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	void (*const tries[])(
-	    struct slice) = { try_base64, try_xtext, try_inet, try_id, try_mailbox };
+	    struct slice) = { try_base64, try_xtext, try_inet, try_id, try_mailbox, try_status };
 
 	if (size)
-		tries[data[0] % 5](slice(data + 1, size - 1));
+		tries[data[0] % 6](slice(data + 1, size - 1));
 	return 0;
 }
