@@ -361,6 +361,7 @@ def test_backslash_before_the_name_of_somebody_else(users, make_instance, tmp_pa
     maildir(users.homes[c], 1)
     wait(lambda: i.tool("queue", "list").stdout == "The queue is empty.\n", 20, "the end of all")
     assert [len(maildir(users.homes[u])) for u in (a, b, c, d)] == [1, 4, 1, 2]
+    i.wait_log(" status=bounced ")
     assert re.findall(r" to=<(\w+)@\S+ status=bounced", i.log()) == ["itself"], "no user has that name"
 
 
