@@ -266,13 +266,16 @@ test_unknown_users_look_like_known_ones(void **state)
 	struct buf out = { 0 };
 	struct sasl_exchange x;
 	static const char *const firsts[] = { "n,,n=nobody,r=abcdefgh", "n,,n=NoBody,r=abcdefgh",
-		"n,,n=nobody@example.test,r=abcdefgh" };
+		"n,,n=nobody@example.test,r=abcdefgh",
+		"n,,n=nobody@b\xc3\xbc"
+		"cher.test,r=abcdefgh",
+		"n,,n=nobody@xn--bcher-kva.test,r=abcdefgh" };
 	struct slice a;
-	char salt[3][128];
+	char salt[5][128];
 	enum sasl_result r;
 
 	(void)state;
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 5; i++) {
 		server(&x, "SCRAM-SHA-256");
 		snprintf(x.local_domain, sizeof(x.local_domain), "example.test");
 		a = scram_first(&x, firsts[i], &r, &out);
@@ -284,6 +287,7 @@ test_unknown_users_look_like_known_ones(void **state)
 	}
 	assert_string_equal(salt[0], salt[1]);
 	assert_string_equal(salt[0], salt[2]);
+	assert_string_equal(salt[3], salt[4]);
 	buf_free(&out);
 }
 

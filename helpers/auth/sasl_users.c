@@ -55,12 +55,11 @@ static void
 fake_of(struct sasl_exchange *x, enum scram_hash hash, struct slice name, char *out)
 {
 	bool whole = slice_find(name, '@') >= 0 || !x->local_domain[0];
-	char *full = arena_printf(
-	    &x->arena, "%.*s%s%s", SLICE_ARG(name), whole ? "" : "@", whole ? "" : x->local_domain);
+	struct slice full = slice_str(arena_printf(&x->arena, "%.*s%s%s", SLICE_ARG(name),
+	    whole ? "" : "@", whole ? "" : x->local_domain));
 
-	for (char *c = full; *c; c++)
-		*c = (char)ascii_lower((unsigned char)*c);
-	scram_fake(hash, slice_str(full), atomic_load(&x->shared->rounds), x->shared->secret, out);
+	scram_fake(hash, users_fold(&x->arena, full), atomic_load(&x->shared->rounds),
+	    x->shared->secret, out);
 }
 
 /* Without a verifier that is there the library takes the user for one who has none. */

@@ -51,6 +51,8 @@ void users_close(struct users **users);
 /* Gives the file and its lock file to another owner, before the jail. */
 int users_chown(struct users *users, const char *path, uint32_t uid, uint32_t gid) CHECKED;
 
+/* The name as users are known by: in lower case, its domain as A-labels; in the arena. */
+struct slice users_fold(struct arena *arena, struct slice name);
 /* The user, with everything in the arena. name in any case. ERR_NOT_FOUND, ERR_CORRUPT,
  * ERR_TEMPORARY. */
 int users_get(

@@ -34,8 +34,6 @@ int users_from_lmdb(int rc);
 int users_begin(struct users *u, bool write, MDB_txn **txn_r) CHECKED;
 /* Commits, or aborts and returns err. */
 int users_finish(MDB_txn *txn, int err) CHECKED;
-/* The name in lower case, its domain as A-labels, in the arena. */
-struct slice users_fold(struct arena *arena, struct slice name);
 int users_read(struct users *u, MDB_txn *txn, struct slice name, struct arena *arena,
     struct user *user_r) CHECKED;
 /* users_record.c: everything of a user but its name. The fields borrow from in. */
