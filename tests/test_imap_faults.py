@@ -199,6 +199,20 @@ def test_each_error(make_instance, tmp_path):
     print(f"errors={len(errors)} messages={model.check()} answers={dict(model.codes)}")
 
 
+def test_a_file_system_without_noreplace(make_instance):
+    """renameat2 takes no flags on NFS, nor on ZFS before 2.2: all commands go on, and new mail becomes old."""
+    i, model, m = prepared(make_instance)
+    s = Strace(session_of(i), "renameat2:error=EINVAL:syscall=getpid")
+    model.round(m)
+    assert model.codes.keys() == {"OK"}
+    ok(m.create("Other"))
+    ok(m.rename("Other", "Another"))
+    model.check()
+    deliver(i, message("new", "x"))
+    faults.wait(lambda: ok(m.noop()) and not list((i.home(USER) / "Maildir/new").iterdir()), 20, "the end of new mail")
+    s.stop()
+
+
 @pytest.mark.skipif(SLOW != 1, reason="the library comes before that of a sanitizer")
 def test_short_writes(make_instance, tmp_path):
     """Half of each write: nobody notices. Half and then an error: NO, and nothing half is there."""

@@ -133,9 +133,10 @@ put_in_place(struct append *a, uint32_t uid, struct buf *records)
 	maildir_unique(a->store, a->size, a->size, base);
 	size_t n = maildir_info(SLICE_NULL, a->flags, a->keywords, info);
 	snprintf(a->cur, sizeof(a->cur), "cur/%s%s", base, info);
-	if (renameat2(f->dirfd, a->tmp, f->dirfd, a->cur, RENAME_NOREPLACE) < 0) {
+	int rc = maildir_rename(f->dirfd, a->tmp, f->dirfd, a->cur);
+	if (rc < 0) {
 		a->cur[0] = '\0';
-		return err_errno();
+		return rc;
 	}
 	struct record r = {
 		.type = RECORD_ASSIGN,
@@ -280,15 +281,13 @@ transfer(struct copy *c, const char *from, const char *to)
 	int rc;
 
 	if (c->move)
-		rc = renameat2(c->from->dirfd, from, c->to->dirfd, to, RENAME_NOREPLACE);
+		rc = maildir_rename(c->from->dirfd, from, c->to->dirfd, to);
 	else
-		rc = linkat(c->from->dirfd, from, c->to->dirfd, to, 0);
-	if (rc == 0)
-		return 0;
-	if (errno == ENOENT)
+		rc = linkat(c->from->dirfd, from, c->to->dirfd, to, 0) ? err_errno() : 0;
+	if (rc == -ENOENT)
 		return ERR_NOT_FOUND;
-	if (errno != EMLINK && errno != EXDEV && errno != EPERM)
-		return err_errno();
+	if (rc != -EMLINK && rc != -EXDEV && rc != -EPERM)
+		return rc;
 	rc = copy_bytes(c, from, to);
 	if (rc == 0 && c->move && unlinkat(c->from->dirfd, from, 0) < 0)
 		rc = err_errno();

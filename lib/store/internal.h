@@ -174,6 +174,8 @@ void maildir_parse(const char *name, size_t len, struct file_name *out);
 size_t maildir_info(struct slice old_info, uint8_t flags, uint64_t keywords, char *out);
 /* A new unique base name, with sizes unless SIZE_UNKNOWN. out has 256 bytes. */
 void maildir_unique(struct store *s, uint64_t size, uint64_t vsize, char *out);
+/* Gives a file another name, but not one that is there: -EEXIST. */
+int maildir_rename(int from_dir, const char *from, int to_dir, const char *to) CHECKED;
 int maildir_make(int rootfd, const char *disk) CHECKED;
 /* cur, new and tmp of a directory that is there, where they are missing. */
 int maildir_complete(int rootfd, const char *disk) CHECKED;

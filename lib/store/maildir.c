@@ -112,6 +112,25 @@ maildir_unique(struct store *s, uint64_t size, uint64_t vsize, char *out)
 }
 
 int
+maildir_rename(int from_dir, const char *from, int to_dir, const char *to)
+{
+	if (!renameat2(from_dir, from, to_dir, to, RENAME_NOREPLACE))
+		return 0;
+	if (errno != EINVAL && errno != ENOSYS)
+		return err_errno();
+	/* A file system without RENAME_NOREPLACE (NFS, ZFS before 2.2): link refuses an old name as
+	 * well. */
+	if (linkat(from_dir, from, to_dir, to, 0))
+		return err_errno();
+	if (unlinkat(from_dir, from, 0)) {
+		int err = err_errno();
+		(void)unlinkat(to_dir, to, 0);
+		return err;
+	}
+	return 0;
+}
+
+int
 maildir_make(int rootfd, const char *disk)
 {
 	if (strcmp(disk, ".") != 0 && mkdirat(rootfd, disk, 0700) < 0)

@@ -175,6 +175,17 @@ rename_open(struct store *s, const char *name, const char *new_name, const char 
 }
 
 static int
+rename_directory(struct store *s, const char *from, const char *to)
+{
+	if (!renameat2(s->rootfd, from, s->rootfd, to, RENAME_NOREPLACE))
+		return 0;
+	if (errno != EINVAL && errno != ENOSYS)
+		return err_errno();
+	/* as in maildir_rename; the place of a directory that is not empty is taken by none */
+	return renameat(s->rootfd, from, s->rootfd, to) ? err_errno() : 0;
+}
+
+static int
 rename_one(struct store *s, const char *name, const char *new_name)
 {
 	struct buf disk = { 0 }, new_disk = { 0 };
@@ -184,8 +195,8 @@ rename_one(struct store *s, const char *name, const char *new_name)
 		rc = name_to_disk(new_name, &new_disk);
 	buf_add_byte(&new_disk, 0);
 	const char *a = (const char *)buf_slice(&disk).p, *b = (const char *)buf_slice(&new_disk).p;
-	if (rc == 0 && renameat2(s->rootfd, a, s->rootfd, b, RENAME_NOREPLACE) < 0)
-		rc = err_errno();
+	if (rc == 0)
+		rc = rename_directory(s, a, b);
 	if (rc == 0) {
 		row_drop(s, a);
 		rename_open(s, name, new_name, b);

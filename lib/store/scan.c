@@ -96,7 +96,7 @@ duplicate(struct scan *s, struct slot *sl, uint8_t dir, const char *name)
 	}
 	maildir_unique(f->store, SIZE_UNKNOWN, SIZE_UNKNOWN, unique);
 	snprintf(old_path, sizeof(old_path), "new/%.250s", unique);
-	if (renameat2(f->dirfd, path, f->dirfd, old_path, RENAME_NOREPLACE) == 0)
+	if (maildir_rename(f->dirfd, path, f->dirfd, old_path) == 0)
 		s->moved = true; /* a message of its own, from the next reading on */
 	f->scan_due = true;
 	return true;
@@ -115,7 +115,7 @@ take(struct scan *s, const char *name, size_t base_len, char *info_r)
 	if (strlen(to) - 4 > 255)
 		return false;
 	/* Another message may have that name: the next reading tells them apart (duplicate). */
-	if (renameat2(s->f->dirfd, from, s->f->dirfd, to, RENAME_NOREPLACE) < 0)
+	if (maildir_rename(s->f->dirfd, from, s->f->dirfd, to) < 0)
 		return false;
 	memmove(info_r, info, strlen(info) + 1);
 	s->moved = true;
