@@ -24,7 +24,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define EXIT_CONFIG 78 /* sysexits.h: the unit does not try that again by itself */
 #define START_MS 30000 /* what `master -b` waits for all daemons */
 #define KILL_AGAIN_MS 2000
 #define STOP_MARGIN_MS 10000 /* after stop_timeout, to end what is left and the log */
@@ -175,7 +174,7 @@ to_background(struct master *m)
 }
 
 static void
-parse_args(struct master *m, int argc, char **argv, bool *background)
+parse_args(struct master *m, int argc, char **argv, bool *background, bool *only_try)
 {
 	int c;
 
@@ -190,7 +189,8 @@ parse_args(struct master *m, int argc, char **argv, bool *background)
 			*background = true;
 			break;
 		case 't':
-			exit(0);
+			*only_try = true;
+			break;
 		default:
 			usage();
 		}
@@ -267,14 +267,18 @@ loop(struct master *m)
 int
 main(int argc, char **argv)
 {
-	static struct master m = { .config_dir = (char *)(uintptr_t) "/etc/bulkhead",
-		.ready_fd = -1,
-		.upgrade_fd = -1,
-		.log_pair = { -1, -1 } };
-	bool background = false;
+	static struct master m = { .ready_fd = -1, .upgrade_fd = -1, .log_pair = { -1, -1 } };
+	bool background = false, only_try = false;
 
 	m.argv = argv;
-	parse_args(&m, argc, argv, &background);
+	parse_args(&m, argc, argv, &background, &only_try);
+	if (only_try) {
+		if (m.config_dir)
+			load_or_die(&m);
+		return 0;
+	}
+	if (!m.config_dir)
+		m.config_dir = (char *)(uintptr_t) "/etc/bulkhead";
 	umask(022);
 	m.unprivileged = geteuid() != 0;
 	TAILQ_INIT(&m.services);

@@ -16,6 +16,7 @@
 
 #include <sys/queue.h>
 
+#define EXIT_CONFIG 78 /* sysexits.h: the unit does not try that again by itself */
 #define TICKET_KEYS ((size_t)3)
 #define TICKET_KEY ((size_t)80)
 #define STATS_ASKED ((size_t)64) /* of a process at once; the answer to an older one counts not */

@@ -1,11 +1,11 @@
 /*
- * Upgrade in place: the new binary is tried with -t, the old daemons are told to finish, and master
- * re-execs itself with the same pid. Listening sockets and the log's socket pass over the exec by
- * descriptor; their names, and the ticket keys of each service, stand in a memfd that UPGRADE_ENV
- * points to, a line each. Who reads it passes over lines that it does not know and does without
- * those that it misses, so that either side may be the newer one. The connections that wait in a
- * listening socket wait for the new acceptor. Old children go on as orphans until their sessions
- * end.
+ * Upgrade in place: the new binary is tried with -t, on the configuration as it is now, the old
+ * daemons are told to finish, and master re-execs itself with the same pid. Listening sockets and
+ * the log's socket pass over the exec by descriptor; their names, and the ticket keys of each
+ * service, stand in a memfd that UPGRADE_ENV points to, a line each. Who reads it passes over lines
+ * that it does not know and does without those that it misses, so that either side may be the newer
+ * one. The connections that wait in a listening socket wait for the new acceptor. Old children go
+ * on as orphans until their sessions end.
  */
 #include "master/master.h"
 
@@ -47,15 +47,16 @@ wait_for_end(pid_t pid)
 	return err;
 }
 
+/* ERR_SYNTAX: it does not take the configuration. */
 static int
-try_new(const char *path)
+try_new(const char *path, const char *config_dir)
 {
 	int status, err;
 	pid_t pid = fork();
 
 	if (!pid) {
 		setpgid(0, 0);
-		execl(path, path, "-t", (char *)NULL);
+		execl(path, path, "-c", config_dir, "-t", (char *)NULL);
 		_exit(127);
 	}
 	if (pid < 0)
@@ -68,6 +69,8 @@ try_new(const char *path)
 			return err_errno();
 	if (err)
 		return err;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_CONFIG)
+		return ERR_SYNTAX;
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : ERR_STATE;
 }
 
@@ -157,20 +160,24 @@ int
 upgrade_check(struct master *m, struct buf *out)
 {
 	char path[4200];
-	int err = try_new(program(m, path));
+	int err = try_new(program(m, path), m->config_dir);
+	const char *remedy = "install what it needs", *why = "does not start";
 
 	if (!err)
 		return 0;
-	if (err == -ETIMEDOUT)
-		buf_addf(out, "%s did not end within %d s (-t). The running suite goes on.\n", path,
-		    TRY_MS / 1000);
-	else
-		buf_addf(out,
-		    "%s does not start (-t): a missing library? The running suite goes on.\n",
-		    path);
-	log_event(LOG_upgrade_refused,
-	    "program=%s reason=\"it %s (-t)\" remedy=\"install what it needs\"", log_cstr(path),
-	    err == -ETIMEDOUT ? "did not end in time" : "does not start");
+	if (err == -ETIMEDOUT) {
+		buf_addf(out, "%s did not end within %d s (-t).", path, TRY_MS / 1000);
+		why = "did not end in time";
+	} else if (err == ERR_SYNTAX) {
+		buf_addf(out, "%s finds errors in the configuration: run bulkhead check.", path);
+		why = "finds errors in the configuration";
+		remedy = "run `bulkhead check`";
+	} else {
+		buf_addf(out, "%s does not start (-t): a missing library?", path);
+	}
+	buf_add_str(out, " The running suite goes on.\n");
+	log_event(LOG_upgrade_refused, "program=%s reason=\"it %s (-t)\" remedy=\"%s\"",
+	    log_cstr(path), why, remedy);
 	return 1;
 }
 

@@ -4,6 +4,7 @@ import os
 import pathlib
 import poplib
 import shutil
+import signal
 import smtplib
 import socket
 import sys
@@ -179,6 +180,16 @@ def test_a_new_program_that_hangs_is_refused(make_instance, tmp_path):
     i.wait_log(r"upgrade-refused .*reason=\"it did not end in time \(-t\)\"")
     assert i.tool("status").returncode == 0
     assert not [argv for _, argv in i.processes() if "sleep" in argv]
+
+
+def test_an_upgrade_to_a_broken_configuration_is_refused(make_instance):
+    i = make_instance()
+    i.set(mesage_size_limit=1)
+    os.kill(i.process.pid, signal.SIGUSR2)
+    i.wait_log(r"upgrade-refused .*reason=\"it finds errors in the configuration \(-t\)\" remedy=\"run `bulkhead check`")
+    done = i.tool("upgrade", check=False)
+    assert done.returncode == 1 and "finds errors in the configuration: run bulkhead check. The running suite goes on." in done.stdout + done.stderr
+    assert i.tool("status").returncode == 0
 
 
 def test_an_upgrade_that_fails_leaves_nothing_open(make_instance, tmp_path):
