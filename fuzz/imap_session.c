@@ -39,8 +39,10 @@ take_output(struct imap_session *s, size_t *total)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	static struct charsets *charsets;
 	struct store store = { .count = MESSAGES };
 	struct imap_session_config config = { .store = &store,
+		.charsets = charsets ? charsets : (charsets = charsets_open()),
 		.max_command = 2000,
 		.watermark = size && data[0] & 1 ? 1 : 4096,
 		.max_append = 5000,

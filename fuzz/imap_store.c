@@ -55,18 +55,36 @@ known(struct slice name)
 	return slice_eq_str(name, "INBOX") || slice_eq_str(name, "Sent");
 }
 
+/* What comes of a folder of that name; some are in trouble. */
+static int
+state_of(struct slice name)
+{
+	static const struct {
+		const char *name;
+		int err;
+	} troubles[] = { { "full", ERR_LIMIT }, { "disk", -ENOSPC }, { "damaged", ERR_CORRUPT },
+		{ "dead", -EIO }, { "odd", ERR_SYNTAX } };
+
+	for (size_t i = 0; i < sizeof(troubles) / sizeof(*troubles); i++)
+		if (slice_eq_str(name, troubles[i].name))
+			return troubles[i].err;
+	return known(name) ? 0 : ERR_NOT_FOUND;
+}
+
 int
 store_exists(struct store *s, struct slice name)
 {
 	(void)s;
-	return known(name) ? 0 : ERR_NOT_FOUND;
+	return state_of(name);
 }
 
 int
 store_create(struct store *s, struct slice name, unsigned special_use)
 {
+	int err = state_of(name);
+
 	(void)s, (void)special_use;
-	return known(name) ? -EEXIST : 0;
+	return !err ? -EEXIST : err == ERR_NOT_FOUND ? 0 : err;
 }
 
 int
@@ -125,8 +143,8 @@ mailbox_open(struct store *s, struct slice name, unsigned flags, struct mailbox 
 {
 	struct mailbox *m;
 
-	if (!known(name))
-		return ERR_NOT_FOUND;
+	if (state_of(name))
+		return state_of(name);
 	m = *out_r = xcalloc(1, sizeof(*m));
 	m->s = s;
 	m->read_only = flags & MAILBOX_READ_ONLY;
@@ -280,6 +298,17 @@ mailbox_sync(struct mailbox *m, unsigned flags, store_event_fn *fn, void *ctx)
 			if (fn)
 				fn(ctx, &e);
 		}
+	if (fn && m->s->news && m->seen_count) {
+		struct store_event events[] = {
+			{ .type = EVENT_KEYWORDS },
+			{ .type = EVENT_FLAGS, .seq = 1, .uid = m->uids[0] },
+			{ .type = EVENT_EXISTS, .seq = m->seen_count },
+		};
+
+		m->s->news = false;
+		for (size_t i = 0; i < 3; i++)
+			fn(ctx, &events[i]);
+	}
 	if (!fn)
 		for (uint32_t i = 0; i < m->s->count; i++)
 			m->uids[m->seen_count++] = m->s->messages[i].uid;
@@ -409,8 +438,8 @@ append_begin(struct store *s, struct slice folder, const struct append_info *inf
     uint64_t size_hint, struct append **out_r)
 {
 	(void)info, (void)size_hint;
-	if (!known(folder))
-		return ERR_NOT_FOUND;
+	if (state_of(folder))
+		return state_of(folder);
 	*out_r = xcalloc(1, sizeof(**out_r));
 	(*out_r)->s = s;
 	s->open++;
@@ -427,6 +456,7 @@ append_write(struct append *a, struct slice bytes)
 int
 append_finish(struct append **list, size_t n, struct copy_result *out_r)
 {
+	list[0]->s->news = true;
 	for (size_t i = 0; i < n; i++)
 		append_free(&list[i]);
 	out_r->uidvalidity = 1;

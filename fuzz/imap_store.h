@@ -13,6 +13,7 @@ struct store {
 	char keywords[4][32];
 	unsigned keyword_count;
 	int open;
+	bool news; /* others changed a folder meanwhile */
 };
 
 extern struct slice imap_store_texts[MESSAGES]; /* by UID - 1 */

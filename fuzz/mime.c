@@ -1,6 +1,7 @@
 /*
  * The MIME parser and the decoders: fed in portions that the first byte chooses, the tree must come
- * out the same as in one piece, lie within the message, and every decoder must take every part.
+ * out the same as in one piece, lie within the message, every decoder must take every part, and
+ * what comes of a charset must be UTF-8.
  */
 #include "mail/decode.h"
 #include "mail/envelope.h"
@@ -36,8 +37,22 @@ same(const struct mime_part *a, const struct mime_part *b)
 }
 
 static void
+check_utf8(struct slice s)
+{
+	while (s.n) {
+		uint32_t code;
+		unsigned n = utf8_next(s, &code);
+
+		if (!n)
+			abort();
+		s = slice_sub(s, n, s.n);
+	}
+}
+
+static void
 decode(const struct mime_part *p, struct slice in)
 {
+	static struct charsets *charsets;
 	struct transfer_decoder d;
 	struct buf out = { 0 }, text = { 0 }, folded = { 0 };
 	const struct mime_param *charset = mime_param_find(p->params, "charset");
@@ -47,19 +62,17 @@ decode(const struct mime_part *p, struct slice in)
 	transfer_decode(&d, slice_sub(body, 0, body.n / 2), &out);
 	transfer_decode(&d, slice_sub(body, body.n / 2, body.n), &out);
 	transfer_decode_end(&d, &out);
-	(void)charset_decode(NULL, charset ? charset->value : SLICE_NULL, buf_slice(&out), &text);
+	if (!charsets)
+		charsets = charsets_open();
+	(void)charset_decode(
+	    charsets, charset ? charset->value : SLICE_NULL, buf_slice(&out), &text);
+	check_utf8(buf_slice(&text));
 	casemap_fold(buf_slice(&text), &folded);
-	for (struct slice rest = buf_slice(&folded); rest.n;) {
-		uint32_t code;
-		unsigned n = utf8_next(rest, &code);
-
-		if (!n)
-			abort(); /* what is folded is well-formed */
-		rest = slice_sub(rest, n, rest.n);
-	}
+	check_utf8(buf_slice(&folded));
 	buf_clear(&text);
-	(void)decode_param(NULL, p->disposition_params, "filename", &text);
-	decode_header(NULL, p->header, &text);
+	(void)decode_param(charsets, p->disposition_params, "filename", &text);
+	decode_header(charsets, p->header, &text);
+	check_utf8(buf_slice(&text));
 	buf_free(&out);
 	buf_free(&text);
 	buf_free(&folded);

@@ -264,12 +264,16 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		.hop_limit = 5,
 		.header_size_limit = 500,
 		.header_section_limit = 1000,
-		.header_count_limit = 20 };
+		.header_count_limit = 20,
+		.chunk_limit = 20 };
+	static const struct slice forbidden[] = { { (const unsigned char *)"GET", 3 } };
 	struct run r = { 0 };
 	size_t step;
 
 	if (size < 3)
 		return 0;
+	p.forbidden = forbidden;
+	p.forbidden_n = 1;
 	p.service = data[0] % 3;
 	p.strict_pipelining = data[0] & 4;
 	p.auth_needs_tls = data[0] & 8;

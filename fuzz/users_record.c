@@ -1,10 +1,14 @@
 /*
- * Fuzz target: the user store. The first byte chooses: a record from the file, or a name as a
- * client claims it. Checked: a record that is taken has one encoding; a name that is folded is a
- * name, and folded already.
+ * Fuzz target: the user store. The first byte chooses: a record from the file, a name as a client
+ * claims it, a verifier, or a password. Checked: a record that is taken has one encoding; a name
+ * that is folded is a name, and folded already; rounds lie within the bounds; what a password is
+ * prepared to is text without control characters.
  */
+#include "db/scram.h"
 #include "db/users_private.h"
 #include "fuzz/must.h"
+
+#include <unistr.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -37,10 +41,36 @@ name(struct slice in)
 	arena_free(&arena);
 }
 
+static void
+verifier(struct slice in)
+{
+	char text[SCRAM_VERIFIER_MAX];
+
+	if (!slice_copy(in, text, sizeof(text)))
+		must(scram_rounds(text) <= SCRAM_ROUNDS_MAX);
+}
+
+static void
+password(struct slice in)
+{
+	struct buf out = { 0 };
+
+	if (!scram_prepare(in, &out)) {
+		struct slice s = buf_slice(&out);
+
+		must(s.n && !u8_check(s.p, s.n));
+		for (size_t i = 0; i < s.n; i++)
+			must(s.p[i] >= ' ' && s.p[i] != 127);
+	}
+	buf_free(&out);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	void (*const tries[])(struct slice) = { record, name, verifier, password };
+
 	if (size)
-		(data[0] % 2 ? name : record)(slice(data + 1, size - 1));
+		tries[data[0] % 4](slice(data + 1, size - 1));
 	return 0;
 }

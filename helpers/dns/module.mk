@@ -1,3 +1,5 @@
 $(eval $(call program,dns,helpers/dns,daemon dns mail conf ipc ev base,-lcares))
 $(eval $(call fuzz,dns_files,dns mail conf base,-lcrypto))
 $(O)/fuzz/dns_files: $(call objects,helpers/dns/servers.c helpers/dns/hosts.c)
+$(eval $(call fuzz,dns_lookup,dns mail conf ipc ev base,-lcrypto))
+$(O)/fuzz/dns_lookup: $(call objects,$(addprefix helpers/dns/,lookup.c lookup_client.c lookup_mx.c lookup_records.c))

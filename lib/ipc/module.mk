@@ -1,1 +1,2 @@
 $(eval $(call lib,ipc,ev base,))
+$(eval $(call fuzz,ipc_chan,ipc ev base))
