@@ -4,6 +4,7 @@
  * a command. The program runs from the zygote, outside of this root, as the same user, with the
  * message on its standard input and facts about it in its environment.
  */
+#include "local/exits.h"
 #include "local/job.h"
 #include "local/program.h"
 
@@ -16,60 +17,12 @@
 
 enum { WORDS_LIMIT = 127 };
 
-/* --- what an exit code means (sysexits.h) --- */
-
-#define CANNOT_RUN                                                                                 \
-	"the program cannot be run: install it, or correct the alias or .forward that names it"
-
-static const struct {
-	unsigned code;
-	enum result_status status;
-	const char *enhanced, *text;
-} exits[] = {
-	{ 64, RESULT_FAILED, "5.3.0", "command line usage error" },
-	{ 65, RESULT_FAILED, "5.6.0", "data format error" },
-	{ 66, RESULT_FAILED, "5.3.0", "cannot open input" },
-	{ 67, RESULT_FAILED, "5.1.1", "user unknown" },
-	{ 68, RESULT_FAILED, "5.1.2", "host name unknown" },
-	{ 69, RESULT_FAILED, "5.3.0", "service unavailable" },
-	{ 70, RESULT_FAILED, "5.3.0", "internal software error" },
-	{ 71, RESULT_DEFERRED, "4.3.0", "system resource problem" },
-	{ 72, RESULT_FAILED, "5.3.0", "critical file of the system is missing" },
-	{ 73, RESULT_FAILED, "5.2.0", "cannot create the output file" },
-	{ 74, RESULT_FAILED, "5.3.0", "input/output error" },
-	{ 75, RESULT_DEFERRED, "4.3.0", "temporary failure" },
-	{ 76, RESULT_FAILED, "5.5.0", "remote error in protocol" },
-	{ 77, RESULT_FAILED, "5.7.0", "permission denied" },
-	{ 78, RESULT_FAILED, "5.3.5", "local configuration error" },
-	{ 126, RESULT_DEFERRED, "4.3.0", CANNOT_RUN },
-	{ 127, RESULT_DEFERRED, "4.3.0", CANNOT_RUN },
-};
-
-/* A status code that the program printed first, if its class fits. */
-static const char *
-printed_code(struct job *j, const char **output, enum result_status *status)
-{
-	struct slice s = slice_str(*output), word = slice_split(&s, ' ');
-	unsigned dots = 0;
-
-	for (size_t i = 0; i < word.n; i++) {
-		dots += word.p[i] == '.';
-		if (word.p[i] != '.' && !ascii_is_digit(word.p[i]))
-			return NULL;
-	}
-	if (dots != 2 || word.n < 5 || word.n > 11 || (word.p[0] != '4' && word.p[0] != '5') ||
-	    word.p[1] != '.')
-		return NULL;
-	*status = word.p[0] == '4' ? RESULT_DEFERRED : RESULT_FAILED;
-	*output += word.n;
-	return arena_printf(&j->arena, "%.*s", SLICE_ARG(word));
-}
-
 static void
 judge(struct job *j, const struct child_program *p, struct outcome *o)
 {
 	const char *what = "command failed", *enhanced = "5.3.0", *output = p->output, *printed;
 	enum result_status status = RESULT_FAILED;
+	const struct exit_meaning *known;
 
 	if (p->kind == PROGRAM_EXITED && !p->status) {
 		outcome_set(o, RESULT_DONE, "2.0.0",
@@ -88,13 +41,13 @@ judge(struct job *j, const struct child_program *p, struct outcome *o)
 		what = "command was not started";
 	} else {
 		what = arena_printf(&j->arena, "command ended with status %u", p->status);
-		for (size_t i = 0; i < sizeof(exits) / sizeof(exits[0]); i++)
-			if (exits[i].code == p->status) {
-				status = exits[i].status;
-				enhanced = exits[i].enhanced;
-				what = exits[i].text;
-			}
-		printed = printed_code(j, &output, &status);
+		known = exit_meaning(p->status);
+		if (known) {
+			status = known->status;
+			enhanced = known->enhanced;
+			what = known->text;
+		}
+		printed = exit_printed(&output, &status, &j->arena);
 		if (printed)
 			enhanced = printed;
 	}

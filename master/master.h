@@ -3,8 +3,8 @@
  * from the network and reads no mail. A file each: services (which there are, back-off, end),
  * process (start, what it says), links (pairs between services), listen (sockets), snapshot
  * (configuration), tls (certificates, ticket keys), control (the control socket), metrics (counters
- * for the metrics daemon), security (what /proc shows), upgrade (re-exec in place), notify
- * (systemd).
+ * for the metrics daemon), security (what /proc shows), upgrade (re-exec in place), handover (what
+ * it leaves to the next one), notify (systemd).
  */
 #ifndef MASTER_MASTER_H
 #define MASTER_MASTER_H
@@ -191,6 +191,15 @@ int upgrade_check(
 void upgrade_exec(struct master *m);            /* returns only when it failed */
 void upgrade_resume(struct master *m);
 void upgrade_take_keys(struct master *m);
+
+/* handover.c */
+/* A memfd that tells of m's sockets and ticket keys, or a negative error. */
+int handover_write(const struct master *m) CHECKED;
+/* Wipes it first: keys stand in it. */
+void handover_close(int fd);
+/* What such a file says: the sockets, at the start; the keys, once there are services. */
+void handover_take_sockets(struct master *m, struct slice state);
+void handover_take_keys(struct master *m, struct slice state);
 
 /* notify.c */
 void notify(const char *state);

@@ -92,63 +92,6 @@ sockets_stay(struct master *m, bool stay)
 			stay_open(l->fd, stay);
 }
 
-/* Ticket keys stand in it: nothing of them is left when it is closed. */
-static void
-wipe_and_close(int fd)
-{
-	static const unsigned char zeros[READ_SIZE];
-	struct stat st;
-
-	if (!fstat(fd, &st))
-		for (off_t at = 0; at < st.st_size; at += (off_t)sizeof(zeros))
-			if (pwrite(fd, zeros, sizeof(zeros), at) < 0)
-				break;
-	close(fd);
-}
-
-static int
-write_keys(int fd, const struct service *s)
-{
-	struct buf line = { 0 };
-	int err;
-
-	/* In one piece: growth would leave copies behind. */
-	(void)buf_reserve(
-	    &line, 2 * sizeof(s->ticket_keys) + strlen(s->program) + strlen(s->name) + 16);
-	buf_addf(&line, "tickets %s ", s->program);
-	for (size_t i = 0; i < s->nkeys * TICKET_KEY; i++)
-		buf_addf(&line, "%02x", s->ticket_keys[i]);
-	buf_addf(&line, " %s\n", s->name);
-	err = io_write_all(fd, buf_slice(&line));
-	buf_wipe(&line);
-	return err;
-}
-
-static int
-write_state(struct master *m)
-{
-	struct buf state = { 0 };
-	struct listener *l;
-	struct service *s;
-	int fd = memfd_create("upgrade", 0), err;
-
-	if (fd < 0)
-		return err_errno();
-	buf_addf(&state, "log %d %d\n", m->log_pair[0], m->log_pair[1]);
-	LIST_FOREACH(l, &m->listeners, next)
-		if (!l->until)
-			buf_addf(&state, "listener %d %d %s\n", l->fd, l->local, l->name);
-	err = io_write_all(fd, buf_slice(&state));
-	buf_free(&state);
-	TAILQ_FOREACH(s, &m->services, next)
-		if (!err && s->nkeys && !s->obsolete)
-			err = write_keys(fd, s);
-	if (!err)
-		return fd;
-	wipe_and_close(fd); /* half of it would lose listeners */
-	return err;
-}
-
 static const char *
 program(struct master *m, char path[4200])
 {
@@ -185,7 +128,7 @@ void
 upgrade_exec(struct master *m)
 {
 	char path[4200], number[16];
-	int fd = write_state(m), err = fd;
+	int fd = handover_write(m), err = fd;
 
 	if (fd >= 0) {
 		log_event(LOG_upgrade, "program=%s", log_cstr(program(m, path)));
@@ -198,69 +141,9 @@ upgrade_exec(struct master *m)
 		err = err_errno();
 		sockets_stay(m, false);
 		unsetenv(UPGRADE_ENV);
-		wipe_and_close(fd);
+		handover_close(fd);
 	}
 	log_event(LOG_upgrade_failed, "reason=\"%s\" remedy=\"restart the suite\"", err_str(err));
-}
-
-static void
-take_line(struct master *m, const char *line)
-{
-	int a, b, at = 0;
-
-	if (sscanf(line, "log %d %d", &a, &b) == 2) {
-		m->log_pair[0] = a;
-		m->log_pair[1] = b;
-	} else if (sscanf(line, "listener %d %d %n", &a, &b, &at) == 2 && at) {
-		struct listener *l = xcalloc(1, sizeof(*l));
-		l->fd = a;
-		l->local = b;
-		snprintf(l->name, sizeof(l->name), "%s", line + at);
-		LIST_INSERT_HEAD(&m->listeners, l, next);
-	} else {
-		return;
-	}
-	(void)fcntl(a, F_SETFD, FD_CLOEXEC);
-	if (!at)
-		(void)fcntl(b, F_SETFD, FD_CLOEXEC);
-}
-
-static int
-hex_digit(unsigned char c)
-{
-	return ascii_is_digit(c) ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* All of them or, of a line that is not as it should be, none. Keys beyond what is kept are the
- * oldest. */
-static size_t
-hex_keys(struct slice hex, unsigned char out[TICKET_KEYS * TICKET_KEY])
-{
-	size_t n = hex.n / 2 < TICKET_KEYS * TICKET_KEY ? hex.n / 2 : TICKET_KEYS * TICKET_KEY;
-
-	if (hex.n % (2 * TICKET_KEY))
-		return 0;
-	for (size_t i = 0; i < n; i++) {
-		int high = hex_digit(hex.p[2 * i]), low = hex_digit(hex.p[2 * i + 1]);
-		if (high < 0 || low < 0)
-			return 0;
-		out[i] = (unsigned char)(high << 4 | low);
-	}
-	return n / TICKET_KEY;
-}
-
-static void
-take_keys(struct master *m, struct slice line)
-{
-	struct slice what = slice_split(&line, ' '), program = slice_split(&line, ' ');
-	struct slice hex = slice_split(&line, ' ');
-	struct service *s;
-
-	if (!slice_eq_str(what, "tickets"))
-		return;
-	TAILQ_FOREACH(s, &m->services, next)
-		if (slice_eq_str(program, s->program) && slice_eq_str(line, s->name))
-			s->nkeys = hex_keys(hex, s->ticket_keys);
 }
 
 /* Into a buffer of the file's size, so that no growth leaves copies of keys behind. */
@@ -282,7 +165,6 @@ upgrade_resume(struct master *m)
 {
 	const char *number = getenv(UPGRADE_ENV);
 	struct buf state = { 0 };
-	struct slice rest;
 	uint64_t fd;
 
 	if (!number || slice_u64(slice_str(number), 1 << 20, &fd))
@@ -293,14 +175,7 @@ upgrade_resume(struct master *m)
 	m->upgrade_fd = (int)fd;
 	m->upgrading = true;
 	read_state(m->upgrade_fd, &state);
-	for (rest = buf_slice(&state); rest.n;) {
-		struct slice line = slice_split(&rest, '\n');
-		if (!slice_has_prefix(line, "tickets ")) {
-			char *text = slice_dup(line);
-			take_line(m, text);
-			free(text);
-		}
-	}
+	handover_take_sockets(m, buf_slice(&state));
 	buf_wipe(&state);
 }
 
@@ -309,14 +184,12 @@ void
 upgrade_take_keys(struct master *m)
 {
 	struct buf state = { 0 };
-	struct slice rest;
 
 	if (!m->upgrading)
 		return;
 	read_state(m->upgrade_fd, &state);
-	for (rest = buf_slice(&state); rest.n;)
-		take_keys(m, slice_split(&rest, '\n'));
+	handover_take_keys(m, buf_slice(&state));
 	buf_wipe(&state);
-	wipe_and_close(m->upgrade_fd);
+	handover_close(m->upgrade_fd);
 	m->upgrade_fd = -1;
 }

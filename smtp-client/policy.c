@@ -1,16 +1,11 @@
 /*
  * Which TLS a destination gets: smtp_tls_policy_maps, else smtp_tls_security_level. Runs in
  * smtp-client: the contexts are made before the jail, since certificates and authorities are files.
- * Levels are ordered as conf has them, so that the stricter of two is the larger.
  */
 #include "sender.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-
-static const char *const level_names[] = { "none", "may", "encrypt", "dane", "dane-only",
-	"fingerprint", "verify", "secure" };
-enum { LEVEL_COUNT = sizeof(level_names) / sizeof(*level_names) };
 
 bool
 policy_requires_tls(int level)
@@ -50,8 +45,15 @@ read_pem(const char *path, struct buf *out)
 int
 policy_tls_init(struct sender *s)
 {
-	static const enum tls_level levels[KIND_COUNT] = { TLS_OPPORTUNISTIC, TLS_ENCRYPT,
-		TLS_VERIFY, TLS_FINGERPRINT };
+	static const struct {
+		enum tls_level level;
+		const char *name;
+	} kinds[KIND_COUNT] = {
+		[KIND_MAY] = { TLS_OPPORTUNISTIC, "may" },
+		[KIND_ENCRYPT] = { TLS_ENCRYPT, "encrypt" },
+		[KIND_VERIFY] = { TLS_VERIFY, "verify" },
+		[KIND_FINGERPRINT] = { TLS_FINGERPRINT, "fingerprint" },
+	};
 	const struct conf *conf = s->d->conf;
 	enum tls_version minimum = conf->tls_minimum_version == CONF_TLS_VERSION_TLS1_3
 				       ? TLS_VERSION_1_3
@@ -63,7 +65,7 @@ policy_tls_init(struct sender *s)
 	if (!err && strcmp(conf->smtp_tls_cert_file, conf->smtp_tls_key_file) != 0)
 		err = read_pem(conf->smtp_tls_key_file, &key);
 	for (int k = 0; !err && k < KIND_COUNT; k++) {
-		struct tls_client_opts o = { .level = levels[k],
+		struct tls_client_opts o = { .level = kinds[k].level,
 			/* may takes what there is: better than the clear */
 			.min_version = k == KIND_MAY ? TLS_VERSION_DEFAULT : minimum,
 			.ciphers =
@@ -77,45 +79,12 @@ policy_tls_init(struct sender *s)
 		if (!tls_client_new(&o, &s->tls[k], why, sizeof(why)))
 			continue;
 		log_event(LOG_smtp_tls_level,
-		    "level=%s reason=%s remedy=\"mail that needs this level waits\"",
-		    k == KIND_VERIFY ? "verify" : level_names[k], log_cstr(why));
+		    "level=%s reason=%s remedy=\"mail that needs this level waits\"", kinds[k].name,
+		    log_cstr(why));
 	}
 	buf_wipe(&cert);
 	buf_wipe(&key);
 	return err;
-}
-
-/* "encrypt", "secure match=a:b match=c", "fingerprint match=AA:BB...|CC:DD...": the level and the
- * words behind it. NULL, or what is wrong with it: an entry that is half understood would send mail
- * with less than its admin wants. */
-static const char *
-parse_policy(struct policy *p, struct slice value, struct arena *a)
-{
-	struct slice word = slice_split(&value, ' ');
-	int level = 0;
-
-	while (level < LEVEL_COUNT && !slice_caseeq_str(word, level_names[level]))
-		level++;
-	if (level == LEVEL_COUNT)
-		return "does not begin with a TLS level";
-	if (level == CONF_TLS_LEVEL_DANE || level == CONF_TLS_LEVEL_DANE_ONLY)
-		return "wants DANE, which is not there yet; use encrypt, verify or secure";
-	p->level = level;
-	p->match = SLICE_NULL;
-	p->separator = level == CONF_TLS_LEVEL_FINGERPRINT ? '|' : ':';
-	while (value.n) {
-		word = slice_split(&value, ' ');
-		if (!word.n)
-			continue;
-		if (!slice_has_caseprefix(word, "match="))
-			return "has an attribute other than match=";
-		word = slice_sub(word, 6, word.n);
-		p->match = slice_str(arena_printf(a, "%.*s%s%.*s", SLICE_ARG(p->match),
-		    p->match.n ? (char[]){ p->separator, 0 } : "", SLICE_ARG(word)));
-	}
-	if (level == CONF_TLS_LEVEL_FINGERPRINT && !p->match.n)
-		return "names no fingerprint; add match= and the SHA-256 of the certificate";
-	return NULL;
 }
 
 static void ask_next(struct job *j);
@@ -148,7 +117,7 @@ on_value(void *ctx, struct msg *m)
 		return;
 	}
 	if (m->map_value.status == 0) {
-		wrong = parse_policy(&j->policy, slice_trim(m->map_value.value, true), &j->arena);
+		wrong = policy_entry(&j->policy, slice_trim(m->map_value.value, true), &j->arena);
 		if (!wrong) {
 			job_route(j);
 			return;

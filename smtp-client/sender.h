@@ -207,6 +207,10 @@ int policy_tls_init(struct sender *s);
 /* The context and the peer's names for a connection; NULL: not available. */
 struct tls_ctx *policy_context(struct sender *s, int level);
 bool policy_requires_tls(int level);
+/* policy_entry.c */
+/* An entry of the map: NULL, and p has its level and names (in a), or what is wrong with it: one
+ * that is half understood would send mail with less than its admin wants. */
+const char *policy_entry(struct policy *p, struct slice value, struct arena *a);
 
 /* route.c */
 /* Finds the candidates of the job, then calls job_attempt. */

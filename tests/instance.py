@@ -201,11 +201,27 @@ class Instance:
         self.stderr = open(self.folder / "stderr", "ab")
         env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0:" + os.environ.get("ASAN_OPTIONS", ""),
                "TSAN_OPTIONS": TSAN + os.environ.get("TSAN_OPTIONS", "")}
+        said = self.log_size()
         self.process = subprocess.Popen([*self.command, BIN / "master", "-c", self.etc, "-F"], stdout=self.stderr, stderr=self.stderr,
                                         stdin=subprocess.DEVNULL, env=env, start_new_session=True)
         if wait:
+            self.wait_started(said)
             self.wait_ready()
         return self
+
+    def log_size(self):
+        return self.log_file.stat().st_size if self.log_file.exists() else 0
+
+    def wait_started(self, said):
+        """Until the log says so behind that offset: cheaper than to ask again and again. wait_ready has the last word."""
+        end = time.monotonic() + 2 * SLOW
+        while self.process.poll() is None and time.monotonic() < end:
+            if self.log_size() > said:
+                with open(self.log_file, "rb") as f:
+                    f.seek(said)
+                    if re.search(rb"\bstarted\b|cannot run", f.read()):
+                        return
+            time.sleep(0.01)
 
     def wait_ready(self, seconds=20):
         """Until every daemon is ready and every port answers."""

@@ -83,6 +83,19 @@ def test_names_that_a_certificate_must_have(to_sink, tmp_path):  # noqa: F811
             assert outcome(i, f"x{n}@far.test") == status, (level, main)
 
 
+def test_levels_that_cannot_be_reached_are_named(make_instance, tmp_path):
+    pair = certificate(tmp_path, "me")
+    both = tmp_path / "both.pem"
+    both.write_text(pair[1].read_text() + pair[0].read_text())
+    both.chmod(0o600)
+    i = make_instance(main={"smtp_tls_cert_file": both}, allow_deaths=True)
+    i.log_file.write_text("")
+    both.write_text("damaged while it is in use\n")
+    i.kill_program("smtp-client")
+    for level in ("may", "encrypt", "verify", "fingerprint"):
+        i.wait_log(rf"smtp-tls-level.* level={level} reason=", 20)
+
+
 @pytest.mark.parametrize("level,main,status", [("encrypt", {}, "sent"), ("encrypt", {"tls_ciphers": AES256}, "deferred"),
                                                ("encrypt", {"tls_minimum_version": "tls1.3"}, "deferred"),
                                                ("may", {"tls_minimum_version": "tls1.3", "tls_ciphers": AES256}, "sent")],

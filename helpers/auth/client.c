@@ -4,6 +4,7 @@
  * use a password at the destination that it names, but not read it (SCRAM), and PLAIN is used only
  * where it says that TLS is on.
  */
+#include "helpers/auth/mechanisms.h"
 #include "helpers/auth/peer.h"
 
 #include "tls/openssl.h"
@@ -146,28 +147,6 @@ find_password(struct auth *a, const struct msg_sasl_client_start *s, struct buf 
 	return err;
 }
 
-/* The names that smtp_sasl_mechanism_filter allows and that libsasl2 can do without a channel
- * binding. */
-static char *
-filter(const struct conf *conf, struct slice announced)
-{
-	struct buf b = { 0 };
-	char *names;
-
-	while (announced.n) {
-		struct slice name = slice_split(&announced, ' ');
-		bool wanted = conf->smtp_sasl_mechanism_filter.n == 0;
-		for (size_t i = 0; i < conf->smtp_sasl_mechanism_filter.n; i++)
-			if (slice_caseeq_str(name, conf->smtp_sasl_mechanism_filter.v[i]))
-				wanted = true;
-		if (wanted && name.n && !slice_has_casesuffix(name, "-PLUS"))
-			buf_addf(&b, "%s%.*s", buf_len(&b) ? " " : "", SLICE_ARG(name));
-	}
-	names = slice_dup(buf_slice(&b));
-	buf_free(&b);
-	return names;
-}
-
 static struct login *
 login_new(struct auth *a, const struct msg_sasl_client_start *s, struct slice credentials)
 {
@@ -179,7 +158,7 @@ login_new(struct auth *a, const struct msg_sasl_client_start *s, struct slice cr
 	l->user = slice_dup(user);
 	l->password = slice_dup(credentials);
 	l->host = slice_dup(s->host);
-	l->mechanisms = filter(a->d->conf, s->mechanisms);
+	l->mechanisms = mechanisms_usable(&a->d->conf->smtp_sasl_mechanism_filter, s->mechanisms);
 	l->x =
 	    (struct sasl_exchange){ .shared = &a->sasl, .client = true, .ssf = s->tls ? 256 : 0 };
 	l->x.login = l->user;

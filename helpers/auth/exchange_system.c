@@ -5,6 +5,7 @@
  * with the end of that helper, or with the exchange.
  */
 #include "helpers/auth/exchange.h"
+#include "helpers/auth/mechanisms.h"
 
 static int
 wait_for(struct exchange *e, enum role role, struct msg *m)
@@ -42,12 +43,11 @@ void
 exchange_ask_pam(struct exchange *e)
 {
 	struct msg m = MSG_INIT(MSG_PAM_CHECK, 0);
-	struct slice response = buf_slice(&e->in), authzid = slice_split(&response, 0);
 
 	/* PAM's answer is about the name that authenticates; libsasl2 did not get to compare the
 	 * other one. */
-	if (strcmp(e->x.mechanism, "PLAIN") == 0 && authzid.n &&
-	    !slice_eq_str(authzid, e->x.claimed)) {
+	if (strcmp(e->x.mechanism, "PLAIN") == 0 &&
+	    mechanisms_plain_acts_as_other(buf_slice(&e->in), e->x.claimed)) {
 		exchange_refuse(e, "asks to act as another user");
 		return;
 	}
