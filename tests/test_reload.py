@@ -1,6 +1,8 @@
 """A reload that changes where a service listens, or takes a service away and brings it back: no client finds the port closed, no
 session is cut, and the log names no trouble."""
+import os
 import pathlib
+import re
 import smtplib
 import socket
 import threading
@@ -48,6 +50,10 @@ def parent(pid):
     return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+def acceptors(i):
+    return [pid for pid in i.pids("smtpd") if parent(pid) == i.process.pid]
+
+
 ROWS = {"row": ("127.0.0.1:{}", "{}", {"inet_interfaces": "all"}, {"inet_interfaces": "all"}),
         "parameter": ("{}", "{}", {"inet_interfaces": "127.0.0.1"}, {"inet_interfaces": "all"})}
 
@@ -65,7 +71,7 @@ def test_from_one_address_to_all_and_back(make_instance, how):
     i.write()
     i.start()
     wait(lambda: not refused("127.0.0.1", port), 20, "the port")
-    (pid,) = (p for p in i.pids("smtpd") if parent(p) == i.process.pid)
+    (pid,) = acceptors(i)
     session = smtplib.SMTP("127.0.0.1", port, timeout=30 * SLOW)
     session.ehlo("c")
     assert session.mail("a@far.test")[0] == 250
@@ -95,6 +101,33 @@ def test_from_one_address_to_all_and_back(make_instance, how):
     assert "listen-failed" not in i.log() + (i.folder / "stderr").read_text()
     with pytest.raises(OSError):
         socket.create_server(("127.0.0.1", port))
+
+
+def heard_of(pid):
+    """The descriptors that its loop hears of, and those of them that it has."""
+    fds = {int(fd.name): os.readlink(fd) for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir()}
+    (loop,) = (fd for fd, what in fds.items() if what == "anon_inode:[eventpoll]")
+    heard = {int(n) for n in re.findall(r"^tfd: +(\d+)", pathlib.Path(f"/proc/{pid}/fdinfo/{loop}").read_text(), re.M)}
+    return heard, heard & fds.keys()
+
+
+def test_an_address_that_stays_is_watched_once(make_instance):
+    """The loop does not hear of a descriptor that was closed, but whose socket lives on."""
+    i = make_instance(start=False, main={"inet_interfaces": "127.0.0.1"})
+    port = i.port["smtp"]
+    i.services = [f"{port} inet n - y - - smtpd"]
+    i.write()
+    i.start()
+    wait(lambda: not refused("127.0.0.1", port), 20, "the port")
+    (pid,) = acceptors(i)
+    before = len(heard_of(pid)[0])
+    for more in ("127.0.0.1, 127.0.0.2", "127.0.0.3, 127.0.0.1", "127.0.0.1"):
+        i.set(inet_interfaces=more)
+        i.reload()
+        assert greeted("127.0.0.1", port)
+    # five seconds for handshakes with what is gone
+    wait(lambda: len(heard_of(pid)[1]) <= before, 20, "the end of the former sockets")
+    wait(lambda: len(heard_of(pid)[0]) <= before, 3, "the end of what the loop hears of them")
 
 
 def test_taken_away_and_brought_back(make_instance):

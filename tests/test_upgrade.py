@@ -14,6 +14,7 @@ import time
 import pytest
 
 from instance import BIN, SLOW, wait
+from test_reload import acceptors, greeted, heard_of, refused
 from test_tls import shake
 
 BODY = b"From: a@sender.example\r\nSubject: one\r\n\r\nbody\r\n"
@@ -102,6 +103,28 @@ def around(i, act):
 def test_upgrade_in_place(make_instance):
     i = make_instance()
     around(i, lambda: i.tool("upgrade"))
+
+
+def test_an_old_acceptor_hears_of_no_new_client(make_instance):
+    """It has closed the listening socket, which lives on with its successor."""
+    i = make_instance(start=False)
+    i.services = [f"127.0.0.1:{i.port['smtp']} inet n - y - - smtpd"]
+    i.write()
+    i.start()
+    wait(lambda: not refused("127.0.0.1", i.port["smtp"]), 20, "the port")
+    session = smtplib.SMTP("127.0.0.1", i.port["smtp"], timeout=30 * SLOW)
+    session.ehlo("c"), session.mail("a@far.test"), session.rcpt("u1@example.test")
+    (old,) = acceptors(i)
+    i.tool("upgrade")
+    wait(lambda: len(acceptors(i)) == 2, 20, "the successor")
+    assert greeted("127.0.0.1", i.port["smtp"])
+
+    def is_deaf():
+        heard, has = heard_of(old)
+        return heard == has
+
+    wait(is_deaf, 5, "the end of what it hears of closed sockets")
+    assert session.data(b"Subject: 1\r\n\r\nx\r\n")[0] == 250
 
 
 def left_open(i):

@@ -207,11 +207,8 @@ on_connection(evutil_socket_t sock, short what, void *arg)
 static void
 drop_listeners(struct metrics *m)
 {
-	while (m->nlisteners) {
-		struct event *e = m->listeners[--m->nlisteners];
-		close(event_get_fd(e));
-		event_free(e);
-	}
+	while (m->nlisteners)
+		ev_close_shared(m->listeners[--m->nlisteners]);
 }
 
 static void

@@ -203,8 +203,7 @@ close_former(void *arg)
 		struct listener *l = &a->former[i];
 		for (int n = 0; n < WAITING_MAX && accept_one(l); n++)
 			;
-		event_free(l->event);
-		close(l->fd);
+		ev_close_shared(l->event);
 	}
 	a->nformer = 0;
 	ev_timer_clear(&a->former_end);
@@ -304,10 +303,8 @@ static void
 close_listeners(struct acceptor_state *a)
 {
 	close_former(a);
-	for (size_t i = 0; i < a->nlisteners; i++) {
-		event_free(a->listeners[i].event);
-		close(a->listeners[i].fd);
-	}
+	for (size_t i = 0; i < a->nlisteners; i++)
+		ev_close_shared(a->listeners[i].event);
 	a->nlisteners = 0;
 	ev_timer_clear(&a->resume);
 }

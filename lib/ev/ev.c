@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 /* A descriptor that the kernel had no room for is never heard of again: its client would wait for
  * ever, or a link of this daemon would be dead and look alive. What cannot be watched at all
@@ -128,6 +129,27 @@ ev_timer_free(struct ev_timer *t)
 	if (t->event)
 		event_free(t->event);
 	t->event = NULL;
+}
+
+static void
+close_now(evutil_socket_t none, short what, void *arg)
+{
+	(void)none;
+	(void)what;
+	ev_turn();
+	close((int)(intptr_t)arg);
+}
+
+void
+ev_close_shared(struct event *e)
+{
+	static const struct timeval soon = { 0, 1 };
+	struct event_base *base = event_get_base(e);
+	int fd = event_get_fd(e);
+
+	event_free(e);
+	if (event_base_once(base, -1, EV_TIMEOUT, close_now, (void *)(intptr_t)fd, &soon))
+		die("out of memory for a timer");
 }
 
 int

@@ -50,6 +50,11 @@ void ev_timer_clear(struct ev_timer *t);
 /* Disarms and frees what ev_timer_set allocated. */
 void ev_timer_free(struct ev_timer *t);
 
+/* Frees the event and closes its descriptor, whose socket another process has too. The kernel would
+ * go on telling of that: the loop has to have forgotten the descriptor before it goes, and does so
+ * at its next wait. */
+void ev_close_shared(struct event *e);
+
 /* Sets O_NONBLOCK and FD_CLOEXEC. */
 int ev_nonblock(int fd) CHECKED;
 
