@@ -150,8 +150,8 @@ try_handover(struct slice in)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	void (*const tries[])(struct slice) = { try_policy, try_nexthop, try_printed, try_mechanisms,
-		try_handover };
+	void (*const tries[])(
+	    struct slice) = { try_policy, try_nexthop, try_printed, try_mechanisms, try_handover };
 
 	if (size)
 		tries[data[0] % 5](slice(data + 1, size - 1));
