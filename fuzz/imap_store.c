@@ -1,4 +1,5 @@
-/* The functions of store/store.h over a store in memory: imap_store.h. */
+/* The functions of store/store.h over a store in memory: imap_store.h. Folders of some names are in
+ * trouble, and messages that begin with "!size", "!open" or "!read". */
 #include "fuzz/imap_store.h"
 
 #include <errno.h>
@@ -327,6 +328,8 @@ mailbox_size(struct mailbox *m, uint32_t uid, uint64_t *out_r)
 {
 	if (!message(m, uid))
 		return ERR_NOT_FOUND;
+	if (slice_has_prefix(imap_store_texts[uid - 1], "!size"))
+		return -EIO;
 	*out_r = imap_store_texts[uid - 1].n;
 	return 0;
 }
@@ -349,6 +352,8 @@ content_open(struct mailbox *m, uint32_t uid, struct content **out_r)
 {
 	if (!message(m, uid))
 		return ERR_NOT_FOUND;
+	if (slice_has_prefix(imap_store_texts[uid - 1], "!open"))
+		return -EIO;
 	*out_r = xcalloc(1, sizeof(**out_r));
 	(*out_r)->text = imap_store_texts[uid - 1];
 	return 0;
@@ -365,6 +370,8 @@ content_read(struct content *c, uint64_t offset, void *out, size_t n)
 {
 	struct slice s = slice_sub(c->text, (size_t)offset, c->text.n);
 
+	if (offset > 5 && slice_has_prefix(c->text, "!read"))
+		return ERR_CORRUPT;
 	n = n > 29 ? 29 : n;
 	n = n > s.n ? s.n : n;
 	if (n)

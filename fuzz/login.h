@@ -20,6 +20,11 @@ fuzz_login(struct login *l, struct slice in)
 		unsigned char answer = n < in.n ? in.p[n] : 0;
 
 		in = slice_sub(in, n, in.n);
+		if (a.want == LOGIN_DONE && answer == 'X') { /* no session can be had */
+			login_unavailable(l, (enum login_failure)(turns % 5));
+			a.want = LOGIN_MORE;
+			continue;
+		}
 		if (a.want == LOGIN_CLOSE || a.want == LOGIN_DONE ||
 		    (a.want == LOGIN_MORE && !in.n))
 			break;
@@ -29,7 +34,7 @@ fuzz_login(struct login *l, struct slice in)
 			if (answer % 3 == 0)
 				login_challenge(l, a.data);
 			else if (answer % 3 == 1)
-				login_auth_failed(l, answer % 4);
+				login_auth_failed(l, (enum login_failure)(answer % 5));
 			else
 				login_auth_ok(l, a.data, answer & 64);
 		}

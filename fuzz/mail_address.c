@@ -64,6 +64,20 @@ try_header(struct slice s)
 	buf_free(&out);
 }
 
+static void
+try_date(struct slice s)
+{
+	char text[DATE_BUF_SIZE];
+	int64_t t, again;
+	int zone, same;
+
+	if (date_parse(s, &t, &zone) || t > (int64_t)9000 * 366 * 86400)
+		return;
+	date_format(t, zone, text);
+	if (date_parse(slice_str(text), &again, &same) || again != t || same != zone)
+		abort();
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -71,14 +85,13 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct address a;
 	struct smtp_param p;
 	struct buf out;
-	int64_t t;
 
 	try_address(s, 0);
 	try_address(s, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN);
 	(void)!address_parse_path(&path, ADDRESS_UTF8, &a);
 	try_list(s);
 	try_header(s);
-	(void)!date_parse(s, &t, NULL);
+	try_date(s);
 	while (!smtp_param_next(&s, true, &p))
 		(void)dsn_orcpt_valid(p.value);
 	buf_init(&out, 0);

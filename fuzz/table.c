@@ -1,6 +1,6 @@
 /*
- * Fuzzes the text of tables. The first byte chooses the type. A
- * table that loads is asked for each of its own words.
+ * Fuzzes the text of tables. The first byte chooses the type. A table that loads is asked for each
+ * of its own words, and for all that it has; one that does not says why.
  */
 #include "db/db.h"
 #include "db/type.h"
@@ -12,7 +12,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	const struct db_type *types[] = { &db_hash, &db_cidr, &db_regexp, &db_pcre, &db_inline };
+	const struct db_type *types[] = { &db_hash, &db_cidr, &db_regexp, &db_pcre, &db_inline,
+		&db_static, &db_unix };
 	const struct db_type *type;
 	struct db_source src = { .spec = "fuzz" };
 	struct buf why = { 0 }, value = { 0 };
@@ -21,7 +22,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size < 2)
 		return 0;
-	type = types[(data[0] & 15) % 5];
+	type = types[(data[0] & 15) % 7];
 	src.flags = data[0] >> 4 & (DB_ALIASES | DB_NO_EXPAND);
 	src.text = src.name = rest = slice(data + 1, size - 1);
 	if (!type->load(&src, &state, &why)) {
