@@ -287,10 +287,7 @@ load_failed(struct qmgr *q, struct message *m, int err)
 static void
 message_loaded(struct qmgr *q, struct message *m)
 {
-	if (m->expired) {
-		m->expired = false;
-		message_event(q, m, MSG_EXPIRED);
-	}
+	message_overdue(q, m);
 	if (m->state != MSG_DONE)
 		control_loaded(q, m);
 	if (m->state != MSG_DONE && m->n_starts)

@@ -46,16 +46,19 @@ qmgr_arm(struct qmgr *q, int64_t at)
 	ev_timer_set(q->d->base, &q->timer, q->timer_at - now, on_timer, q);
 }
 
+/* What sched_tick hands back: its life is over, or its sender has to hear that it waits. */
 static void
-expire(struct qmgr *q, struct sched_msg *sm)
+overdue(struct qmgr *q, struct sched_msg *sm, int64_t now)
 {
 	struct message *m = message_need(q, sm->id);
 
 	message_pin(q, m);
-	if (m->loading)
+	if (now >= sm->expires)
 		m->expired = true;
 	else
-		message_event(q, m, MSG_EXPIRED);
+		m->late = true;
+	if (!m->loading)
+		message_overdue(q, m);
 	message_unpin(q, m);
 }
 
@@ -92,7 +95,7 @@ on_timer(void *ctx)
 	pool_collect(q->pool);
 	deliver_timeouts(q, now);
 	while (budget-- > 0 && (sm = sched_tick(q->sched, now)))
-		expire(q, sm);
+		overdue(q, sm, now);
 	agents_idle(q, now);
 	incoming_tidy(q);
 	if (!TAILQ_EMPTY(&q->lists))
@@ -261,7 +264,8 @@ qmgr_limits(const struct conf *conf)
 		    (unsigned int)conf->default_destination_concurrency_failed_cohort_limit,
 		.rest_min_ms = conf->minimal_backoff_time,
 		.rest_max_ms = conf->maximal_backoff_time,
-		.deadline_ms = conf->direct_delivery_deadline };
+		.deadline_ms = conf->direct_delivery_deadline,
+		.late_ms = conf->delay_warning_time };
 
 	set(&l.window_max[SCHED_LOCAL], &l.window_initial[SCHED_LOCAL],
 	    conf->local_destination_concurrency_limit, conf);

@@ -208,7 +208,7 @@ message_due_notices(const struct qmgr *q, const struct message *m, size_t i)
 		due = wanted & NOTIFY_FAILURE;
 	else if (s->state == RCPT_DONE)
 		due = wanted & NOTIFY_SUCCESS;
-	else if (conf->delay_warning_time > 0 && s->state == RCPT_DEFERRED &&
+	else if (conf->delay_warning_time > 0 && s->state != RCPT_IN_FLIGHT &&
 		 qmgr_now(q) - m->arrived >= conf->delay_warning_time)
 		due = wanted & NOTIFY_DELAY;
 	return due & ~s->notices;
@@ -248,6 +248,20 @@ message_judge(struct qmgr *q, struct message *m)
 		message_event(q, m, (enum msg_event)event);
 	else
 		message_flush(q, m);
+}
+
+void
+message_overdue(struct qmgr *q, struct message *m)
+{
+	bool expired = m->expired, late = m->late;
+
+	m->expired = m->late = false;
+	if (late && m->sm) {
+		m->sm->late = true;
+		message_judge(q, m);
+	}
+	if (expired)
+		message_event(q, m, MSG_EXPIRED);
 }
 
 static void

@@ -10,6 +10,9 @@
 
 #define NOTICE_BYTES 8000u /* of recipients in one notice: as RCPT_BYTES of job.c */
 #define RETRY_MS 10000
+/* RFC 3463: X.4.5, mail system congestion. */
+#define UNTRIED_CODE "4.4.5"
+#define UNTRIED_TEXT "not tried yet: its destination is busy, or did not answer to other mail"
 
 static struct sched_site *
 notices(struct qmgr *q)
@@ -98,6 +101,10 @@ add_rcpts(struct qmgr *q, struct message *m, unsigned int bit, struct buf *out)
 			continue;
 		rcpt_status_enhanced(r->status, code);
 		item.enhanced = slice_str(code);
+		if (r->status->state == RCPT_TODO && !item.text.n) {
+			item.enhanced = SLICE_LIT(UNTRIED_CODE);
+			item.text = SLICE_LIT(UNTRIED_TEXT);
+		}
 		item_bounce_rcpt_add(out, &item);
 		m->rcpts[i].told = true;
 		n++;

@@ -112,7 +112,7 @@ struct message {
 		struct sched_site *site;
 	} * starts;
 	size_t n_starts;
-	bool expired;                 /* to be told when it is loaded */
+	bool expired, late;           /* to be told when it is loaded */
 	bool want_unlink, want_aside; /* aside: into corrupt/ */
 	int commit_err;
 	unsigned int refuse_code; /* why it was not sealed */
@@ -296,6 +296,8 @@ void message_answered(struct qmgr *q, struct message *m, int err);
 unsigned int message_due_notices(const struct qmgr *q, const struct message *m, size_t i);
 int64_t message_expires(
     const struct qmgr *q, int64_t arrived, unsigned int flags, bool null_sender);
+/* It has expired or is late, and is loaded. */
+void message_overdue(struct qmgr *q, struct message *m);
 void message_evict(struct qmgr *q);
 /* The in-memory form of a waiting message; loads it if need be and then goes on with what waits. */
 struct message *message_need(struct qmgr *q, queue_id id);

@@ -16,7 +16,7 @@ import pytest
 from faults import Strace, Traffic, explain
 from instance import SLOW, queue_files, wait
 from load import body_of, digest, load, offered, replies
-from sink import NextHop
+from sink import HANG, NextHop
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -426,6 +426,46 @@ def test_delay_notice_then_expiry(with_sink):
     assert failed["Status"] == "5.4.7" and "busy" in failed["Diagnostic-Code"]
     wait_empty(i)
     assert len(i.messages("u1@example.test")) == 2
+
+
+def test_delay_notice_without_an_attempt(with_sink):
+    """One message has the only slot of its destination and does not end; the one behind it is late all the same."""
+    i, sink = with_sink(direct=False, main={"delay_warning_time": "2s", "minimal_backoff_time": "1s",
+                                            "maximal_backoff_time": "1s", "smtp_destination_concurrency_limit": "1"})
+    sink.answers["first@out.test"] = HANG
+    first = queue_id(send(i, "first@out.test", sender="u2@example.test"))
+    wait(lambda: "RCPT TO:<first@out.test>" in " ".join(sink.commands), 20, "the first message at the sink")
+    second = queue_id(send(i, ["second@out.test", "third@out.test"], sender="u1@example.test"))
+    m, parts = report_of(i.wait_messages("u1@example.test", 1, 30)[0])
+    blocks = parts[1].get_payload()[1:]
+    assert [(b["Final-Recipient"], b["Action"], b["Status"]) for b in blocks] == [
+        (f"rfc822; {name}@out.test", "delayed", "4.4.5") for name in ("second", "third")]
+    assert "not tried yet" in blocks[0]["Diagnostic-Code"] and not blocks[0]["Last-Attempt-Date"]
+    assert not i.messages("u2@example.test"), "the first is under way"
+    # A restart knows that it has been told.
+    sink.answers, sink.usual = {}, "450 4.2.1 busy"
+    i.stop()
+    i.start()
+    i.wait_log(rf"qid={second} .*status=deferred", 20, 4)
+    assert len(i.messages("u1@example.test")) == 1
+    for name in (first, second):
+        i.tool("queue", "delete", name)
+    wait_empty(i)
+
+
+def test_delay_notice_behind_a_dead_destination(with_sink):
+    """One attempt a rest is made, whatever waits: each sender hears of the delay."""
+    i, _ = with_sink(direct=False, start=False, main={"delay_warning_time": "2s", "minimal_backoff_time": "1s",
+                                                      "maximal_backoff_time": "1h"})
+    i.set(transport_maps=f"inline:{{ out.test=smtp:[127.0.0.1]:{i.port['dns']} }}")  # nobody listens there
+    i.start()
+    names = [queue_id(send(i, f"r{n}@out.test", sender="u1@example.test")) for n in range(12)]
+    told = i.wait_messages("u1@example.test", len(names), 40)
+    to = {b["Final-Recipient"] for c in told for b in report_of(c)[1][1].get_payload()[1:]}
+    assert to == {f"rfc822; r{n}@out.test" for n in range(12)} and len(told) == len(names)
+    for name in names:
+        i.tool("queue", "delete", name)
+    wait_empty(i)
 
 
 def test_a_held_message_expires(with_sink):

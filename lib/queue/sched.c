@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #define REARM_MS 60000
+#define KBYTES_MAX ((1u << 30) - 1)
 
 struct sched *
 sched_new(const struct sched_limits *l)
@@ -92,7 +93,8 @@ sched_add(struct sched *s, queue_id id, struct slice sender, uint64_t size, int6
 	b = bucket(s, id);
 	*m = (struct sched_msg){ .next = s->by_id[b], .id = id, .expires = expires };
 	m->sender = text_hold(&s->senders, sender);
-	m->kbytes = (size + 1023) / 1024 < INT32_MAX ? (size + 1023) / 1024 : INT32_MAX;
+	size = (size + 1023) / 1024;
+	m->kbytes = size < KBYTES_MAX ? (uint32_t)size : KBYTES_MAX;
 	s->by_id[b] = m;
 	return m;
 }
@@ -158,6 +160,26 @@ expires(const struct sched_job *j)
 	return j->site->kind != SCHED_NOTICE;
 }
 
+/* When its message has to be told of, if the job is READY from now on. */
+static int64_t
+late_at(const struct sched *s, const struct sched_job *j)
+{
+	int64_t at = ((int64_t)j->msg->arrived + 1) * 1000 + s->limits.late_ms;
+	int64_t soonest = s->now + s->limits.rest_min_ms;
+
+	if (!s->limits.late_ms || j->msg->late || !expires(j))
+		return INT64_MAX;
+	return at > soonest ? at : soonest;
+}
+
+static void
+set_timer(struct sched *s, struct sched_job *j, int64_t due)
+{
+	bool first = due < j->msg->expires || !expires(j);
+
+	heap_set(&s->timers, &j->timer, first ? due : j->msg->expires);
+}
+
 /* The one place where a job changes its state. */
 static void
 job_set(struct sched *s, struct sched_job *j, enum sched_state state, int64_t due)
@@ -172,15 +194,27 @@ job_set(struct sched *s, struct sched_job *j, enum sched_state state, int64_t du
 	if (state == JOB_READY) {
 		flow_add(s, j);
 		j->site->ready++;
+		due = late_at(s, j);
 	} else if (state != JOB_BUSY) {
 		j->site->waiting++;
 	}
 	if (state == JOB_BUSY)
 		heap_clear(&s->timers, &j->timer);
 	else
-		heap_set(&s->timers, &j->timer,
-		    due < j->msg->expires || !expires(j) ? due : j->msg->expires);
+		set_timer(s, j, due);
 	sched_site_update(s, j->site);
+}
+
+void
+sched_set_timers(struct sched *s)
+{
+	struct sched_msg *m;
+	size_t cursor = 0;
+
+	while ((m = sched_each(s, &cursor)))
+		for (struct sched_job *j = m->jobs; j; j = j->sibling)
+			if (j->state == JOB_READY && expires(j))
+				set_timer(s, j, late_at(s, j));
 }
 
 struct sched_job *
@@ -301,6 +335,16 @@ sched_next(struct sched *s, int64_t now)
 	return NULL;
 }
 
+/* What the caller does not end or change comes again. */
+static void
+rearm(struct sched *s, struct sched_msg *m, int64_t now)
+{
+	for (struct sched_job *j = m->jobs; j; j = j->sibling)
+		if (expires(j) &&
+		    (now >= m->expires ? j->state != JOB_BUSY : j->state == JOB_READY))
+			heap_set(&s->timers, &j->timer, now + REARM_MS);
+}
+
 struct sched_msg *
 sched_tick(struct sched *s, int64_t now)
 {
@@ -311,12 +355,17 @@ sched_tick(struct sched *s, int64_t now)
 		struct sched_job *j = HEAP_ELEMENT(n, struct sched_job, timer);
 
 		if (expires(j) && now >= j->msg->expires) {
-			for (struct sched_job *k = j->msg->jobs; k; k = k->sibling)
-				if (k->state != JOB_BUSY && expires(k))
-					heap_set(&s->timers, &k->timer, now + REARM_MS);
+			rearm(s, j->msg, now);
 			return j->msg;
 		}
-		sched_job_ready(s, j);
+		if (j->state != JOB_READY) {
+			sched_job_ready(s, j);
+		} else if (j->msg->late) {
+			heap_set(&s->timers, n, j->msg->expires);
+		} else {
+			rearm(s, j->msg, now);
+			return j->msg;
+		}
 	}
 	return NULL;
 }

@@ -33,6 +33,7 @@ struct sched_limits {
 	unsigned int failed_cohorts; /* windows of failures in a row after which a site rests */
 	int64_t rest_min_ms, rest_max_ms; /* how long it rests, doubled each time */
 	int64_t deadline_ms;              /* of the direct way */
+	int64_t late_ms; /* what waits for a slot at that age is late; 0: nothing is */
 };
 
 /* A text that many share: a sender or a reason. */
@@ -58,8 +59,8 @@ struct sched_job {
 	struct sched_job *sibling;   /* of the same message */
 	struct sched_text *reason;   /* of the last deferral, or NULL */
 	TAILQ_ENTRY(sched_job) link; /* in its flow, while READY */
-	struct heap_node timer;      /* next attempt or expiry, whichever is first (of a notice: the
-					attempt) */
+	struct heap_node timer;      /* next attempt, lateness or expiry, whichever is first (of a
+					notice: the attempt) */
 	uint16_t rcpts, running;
 	uint8_t state; /* enum sched_state */
 };
@@ -71,7 +72,8 @@ struct sched_msg {
 	struct sched_job *jobs;
 	int64_t expires;
 	uint32_t arrived; /* seconds of the same clock */
-	uint32_t kbytes : 31, held : 1;
+	uint32_t kbytes : 30, held : 1;
+	uint32_t late : 1; /* the caller has seen that it is */
 };
 
 struct sched_flow;
@@ -168,8 +170,10 @@ void sched_job_flush(struct sched *s, struct sched_job *j);
 
 /* The next job to start: BUSY now, running one more, a slot of its site taken. NULL: none may. */
 struct sched_job *sched_next(struct sched *s, int64_t now);
-/* Moves what is due to READY and hands a message past its expiry back, one a call, until NULL. The
- * caller fails its open recipients and removes or re-arms it: its timers are set a minute ahead. */
+/* Moves what is due to READY and hands messages back, one a call, until NULL: one past its expiry,
+ * of which the caller fails the open recipients; and one that is late and has been READY for
+ * rest_min_ms (sooner it would be tried), which the caller marks. Their timers are set a minute
+ * ahead. */
 struct sched_msg *sched_tick(struct sched *s, int64_t now);
 /* When sched_tick has to be called next; INT64_MAX: never. */
 int64_t sched_timer(const struct sched *s);

@@ -29,6 +29,8 @@ struct sched {
 
 /* Puts the site into the ring of its class or takes it out; arms the timer of an unused one. */
 void sched_site_update(struct sched *s, struct sched_site *site);
+/* Of the jobs that are READY, by the limits. */
+void sched_set_timers(struct sched *s);
 void sched_sites_tick(struct sched *s, int64_t now);
 void sched_sites_free(struct sched *s);
 

@@ -62,7 +62,11 @@ sched_site(struct sched *s, enum sched_class kind, struct slice key)
 void
 sched_set_limits(struct sched *s, const struct sched_limits *l)
 {
+	bool moved = l->late_ms != s->limits.late_ms;
+
 	s->limits = *l;
+	if (moved)
+		sched_set_timers(s);
 	for (struct sched_site *x = NULL; (x = sched_each_site(s, x));) {
 		if (!learns(x->kind))
 			x->window = l->class_max[x->kind];

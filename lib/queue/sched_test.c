@@ -375,6 +375,52 @@ test_timers(void **state)
 	sched_free(&s);
 }
 
+/* What waits for a slot of a busy or resting site is late at a time; what is about to be tried is
+ * not. */
+static void
+test_late(void **state)
+{
+	struct sched_limits l = limits;
+	struct sched *s;
+	struct sched_job *j, *k;
+
+	(void)state;
+	l.late_ms = 10000;
+	s = sched_new(&l);
+	j = add_ready(s, "a", "x");
+	k = sched_job(s, j->msg, sched_site(s, SCHED_REMOTE, SLICE_LIT("y")));
+	j->msg->expires = 500000;
+	sched_job_ready(s, k);
+	assert_int_equal(sched_timer(s), 11000); /* arrived counts seconds */
+	assert_null(sched_tick(s, 10999));
+	/* One call for both sites, again until the caller has seen it. */
+	assert_ptr_equal(sched_tick(s, 11000), j->msg);
+	assert_null(sched_tick(s, 11000));
+	assert_ptr_equal(sched_tick(s, 71000), j->msg);
+	j->msg->late = true;
+	assert_null(sched_tick(s, 131000));
+	assert_int_equal(sched_timer(s), 500000);
+	/* Due again, it has a while to be tried; waiting and held, it is not late. */
+	j->msg->late = false;
+	sched_job_remove(s, k);
+	sched_job_wait(s, j, 200000, SLICE_NULL);
+	assert_null(sched_tick(s, 200000));
+	assert_int_equal(sched_timer(s), 201000);
+	sched_hold(s, j->msg);
+	assert_int_equal(sched_timer(s), 500000);
+	sched_unhold(s, j->msg, 200000);
+	assert_null(sched_tick(s, 200000));
+	/* A reload sets another time, or none. */
+	l.late_ms = 300000;
+	sched_set_limits(s, &l);
+	assert_int_equal(sched_timer(s), 301000);
+	l.late_ms = 0;
+	sched_set_limits(s, &l);
+	assert_int_equal(sched_timer(s), 500000);
+	assert_ptr_equal(sched_tick(s, 500000), j->msg);
+	sched_free(&s);
+}
+
 /* A notice that could not be made is tried again, however old its message is. */
 static void
 test_notice_of_an_expired_message(void **state)
@@ -473,6 +519,7 @@ main(void)
 		cmocka_unit_test(test_pause),
 		cmocka_unit_test(test_rest_within_pause),
 		cmocka_unit_test(test_timers),
+		cmocka_unit_test(test_late),
 		cmocka_unit_test(test_notice_of_an_expired_message),
 		cmocka_unit_test(test_listing_and_memory),
 		cmocka_unit_test(test_backoff),
