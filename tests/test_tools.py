@@ -1,14 +1,19 @@
 """bulkhead(8) on configurations that no daemon runs with: conf, check, map, newaliases, trace, user."""
 import os
+import pty
 import re
 import shutil
+import signal
 import stat
 import subprocess
+import termios
 
 import pytest
 
-from instance import BIN, DAEMONS, ROOT, Instance
+from instance import BIN, DAEMONS, ROOT, SLOW, Instance, wait
 from test_check import certificate
+
+needs_setsid = pytest.mark.skipif(not shutil.which("setsid"), reason="setsid is not installed")
 
 
 @pytest.fixture
@@ -264,6 +269,62 @@ def test_users_while_down(idle):
     idle.tool("user", "del", "alice@example.test")
     assert "alice" not in idle.tool("user", "list").stdout
     assert idle.tool("user", "add", "bob", input="", check=False).returncode == 64
+
+
+@pytest.fixture
+def at_terminal(idle):
+    """at_terminal() gives `user add` that asks for a password, both ends of its terminal, and what it has shown."""
+    leader, terminal = pty.openpty()
+    started = []
+
+    def make():
+        p = subprocess.Popen(["setsid", "-c", BIN / "bulkhead", "-c", idle.etc, "user", "add", "carol@example.test"],
+                             stdin=terminal, stdout=terminal, stderr=terminal)
+        started.append(p)
+        return p, leader, terminal, bytearray()
+
+    yield make
+    for p in started:
+        p.kill()
+        p.wait()
+    os.close(leader), os.close(terminal)
+
+
+def echoes(terminal):
+    return bool(termios.tcgetattr(terminal)[3] & termios.ECHO)
+
+
+def await_prompt(leader, terminal, shown, text):
+    while not shown.endswith(text):
+        shown += os.read(leader, 1000)
+    wait(lambda: not echoes(terminal), 20, "the terminal without echo")
+
+
+@needs_setsid
+@pytest.mark.parametrize("sent", ["^C", signal.SIGTERM, signal.SIGHUP], ids=str)
+def test_the_terminal_echoes_after_a_signal(at_terminal, sent):
+    p, leader, terminal, shown = at_terminal()
+    await_prompt(leader, terminal, shown, b"password: ")
+    if sent == "^C":
+        os.write(leader, b"\x03")
+    else:
+        p.send_signal(sent)
+    assert p.wait(20 * SLOW) == -(signal.SIGINT if sent == "^C" else sent)
+    assert echoes(terminal)
+
+
+@needs_setsid
+def test_a_password_is_typed_unseen(idle, at_terminal):
+    p, leader, terminal, shown = at_terminal()
+    await_prompt(leader, terminal, shown, b"password: ")
+    os.write(leader, b"\x1a")  # it is alone on its terminal: nobody could let it go on, so the kernel does not stop it
+    await_prompt(leader, terminal, shown, b"password: \r\npassword: ")
+    os.write(leader, b"secret\n")
+    await_prompt(leader, terminal, shown, b"once more: ")
+    os.write(leader, b"secret\n")
+    assert p.wait(20 * SLOW) == 0 and echoes(terminal)
+    assert b"secret" not in shown + os.read(leader, 1000)
+    idle.tool("user", "check", "carol@example.test", input="secret\n")
 
 
 # --- without the suite ---

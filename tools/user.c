@@ -7,8 +7,11 @@
 #include "tools/tool.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
@@ -38,21 +41,53 @@ read_line(char out[PASSWORD_MAX])
 	return n > 0;
 }
 
+/* Waits for a line or a signal, which stays pending. False: a signal. */
+static bool
+await_line(int signals)
+{
+	struct pollfd p[2] = { { .fd = signals, .events = POLLIN },
+		{ .fd = STDIN_FILENO, .events = POLLIN } };
+
+	while (poll(p, 2, -1) < 0 && errno == EINTR)
+		;
+	return !p[0].revents;
+}
+
+/* What ends or stops the program while there is no echo comes when there is one again; after a stop
+ * the question is asked anew. */
 static bool
 ask(const char *prompt, char out[PASSWORD_MAX])
 {
+	static const int held[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP };
 	struct termios old, quiet;
-	bool ok;
+	sigset_t hold, usual;
+	bool ok = false, there;
+	int signals;
 
 	if (tcgetattr(STDIN_FILENO, &old))
 		return read_line(out);
+	sigemptyset(&hold);
+	for (size_t i = 0; i < sizeof(held) / sizeof(held[0]); i++)
+		sigaddset(&hold, held[i]);
+	signals = signalfd(-1, &hold, SFD_CLOEXEC);
+	if (signals < 0) {
+		tool_say("no descriptor: %s", err_str(err_errno()));
+		return false;
+	}
 	quiet = old;
 	quiet.c_lflag &= ~(tcflag_t)ECHO;
-	fprintf(stderr, "%s: ", prompt);
-	(void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &quiet);
-	ok = read_line(out);
-	(void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &old);
-	fputc('\n', stderr);
+	do {
+		sigprocmask(SIG_BLOCK, &hold, &usual);
+		fprintf(stderr, "%s: ", prompt);
+		(void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &quiet);
+		there = await_line(signals);
+		if (there)
+			ok = read_line(out);
+		(void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &old);
+		fputc('\n', stderr);
+		sigprocmask(SIG_SETMASK, &usual, NULL);
+	} while (!there);
+	close(signals);
 	return ok;
 }
 
