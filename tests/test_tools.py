@@ -364,6 +364,22 @@ def test_trace(idle):
     assert done.returncode == 66 and "/nowhere: No such file or directory" in done.stderr
 
 
+@pytest.mark.parametrize("times, shown", [
+    (["2026-11-30T23:59:59.900000Z", "2026-12-01T00:00:00.000000Z", "2027-01-01T00:00:00.000000Z"], ["+0", "+100", "+2678400100"]),
+    # of a syslog daemon, when summer time ends
+    (["2026-10-25T02:59:59.000000+02:00", "2026-10-25T02:00:00.500000+01:00", "2026-10-24T20:00:01.000000-05:00"],
+     ["+0", "+1500", "+2000"]),
+    (["Nov 30 23:59:59", "Dec  1 00:00:00", "Jan  1 00:00:00"], ["Nov", "Dec", "Jan"]),
+    (["Oct 31 23:59:59", "2026-10-31T23:59:59.500000Z", "Nov  1 00:00:00"], ["Oct", "2026-10-31T23:59:59.500000Z", "Nov"]),
+], ids=["utc", "offsets", "syslog", "mixed"])
+def test_trace_over_the_end_of_a_month_or_year(idle, times, shown):
+    idle.log_file.write_text("".join(f"{at} mx bulkhead/qmgr[8]: event{n} qid=QQ\n" for n, at in enumerate(times)))
+    out = idle.tool("trace", "QQ").stdout.splitlines()
+    assert out[0] == f"message QQ, first seen {times[0]}"
+    assert [line.split()[0] for line in out[1:]] == shown
+    assert [re.search(r"event(\d)", line)[1] for line in out[1:]] == ["0", "1", "2"]
+
+
 def test_pages_are_clean():
     """The generated pages of main.cf(5) and bulkhead-log(5), which `make lint` does not see."""
     for page in ("gen/conf/main.cf.5", "gen/daemon/bulkhead-log.5"):

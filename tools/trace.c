@@ -18,6 +18,7 @@
 
 struct event {
 	const char *time, *role, *name, *text;
+	int64_t at;    /* the time in microseconds; -1: it says no year */
 	size_t number; /* in the order of the log */
 };
 
@@ -47,7 +48,10 @@ keep(struct trace *t, struct slice s)
 static struct event
 event_of(struct trace *t, const struct slice f[4])
 {
-	return (struct event){ keep(t, f[0]), keep(t, f[1]), keep(t, f[2]), keep(t, f[3]), 0 };
+	return (struct event){ .time = keep(t, f[0]),
+		.role = keep(t, f[1]),
+		.name = keep(t, f[2]),
+		.text = keep(t, f[3]) };
 }
 
 static bool
@@ -119,28 +123,53 @@ read_log(struct trace *t, const char *path, void (*each)(struct trace *, const s
 	return 0;
 }
 
-/* Milliseconds of an ISO time, or -1. */
+/* Microseconds of an ISO time in UTC, or with an offset as a syslog daemon writes it; or -1. */
 static int64_t
-time_ms(const char *time)
+time_us(const char *time)
 {
 	struct tm tm = { 0 };
-	unsigned us = 0;
+	unsigned us = 0, hours = 0, minutes = 0;
+	const char *zone;
+	int64_t offset;
 
 	if (sscanf(time, "%4d-%2d-%2dT%2d:%2d:%2d.%6u", &tm.tm_year, &tm.tm_mon, &tm.tm_mday,
 		&tm.tm_hour, &tm.tm_min, &tm.tm_sec, &us) < 6)
 		return -1;
 	tm.tm_year -= 1900;
 	tm.tm_mon--;
-	return (int64_t)timegm(&tm) * 1000 + us / 1000;
+	zone = strpbrk(strchr(time, 'T'), "+-");
+	if (zone)
+		(void)sscanf(zone + 1, "%2u:%2u", &hours, &minutes);
+	offset = ((int64_t)hours * 60 + minutes) * 60;
+	if (zone && *zone == '-')
+		offset = -offset;
+	return ((int64_t)timegm(&tm) - offset) * 1000000 + us;
 }
 
 static int
 by_time(const void *a, const void *b)
 {
 	const struct event *x = a, *y = b;
-	int c = strcmp(x->time, y->time);
 
-	return c ? c : x->number < y->number ? -1 : x->number > y->number;
+	if (x->at != y->at)
+		return x->at < y->at ? -1 : 1;
+	return x->number < y->number ? -1 : x->number > y->number;
+}
+
+/* By time, and at the same moment as the log has them; by the log alone where times have no year,
+ * as those of syslog: the end of one, or of a month, would turn them round. */
+static void
+sort(struct trace *t)
+{
+	bool dated = true;
+
+	for (size_t i = 0; i < t->n; i++) {
+		t->events[i].number = i;
+		t->events[i].at = time_us(t->events[i].time);
+		dated = dated && t->events[i].at >= 0;
+	}
+	if (dated)
+		qsort(t->events, t->n, sizeof(t->events[0]), by_time);
 }
 
 /* One event: its own words; the ids that all lines share are left out. */
@@ -173,20 +202,17 @@ print_text(const char *text)
 static void
 print_all(struct trace *t)
 {
-	int64_t first, now;
 	const struct event *e;
+	int64_t first;
 	size_t i;
 
-	for (i = 0; i < t->n; i++)
-		t->events[i].number = i;
-	qsort(t->events, t->n, sizeof(t->events[0]), by_time);
-	first = time_ms(t->events[0].time);
+	sort(t);
+	first = t->events[0].at;
 	printf("message %s, first seen %s\n", t->id, t->events[0].time);
 	for (i = 0; i < t->n; i++) {
 		e = &t->events[i];
-		now = time_ms(e->time);
-		if (first >= 0 && now >= 0)
-			printf("%+9lld ms  ", (long long)(now - first));
+		if (first >= 0 && e->at >= 0)
+			printf("%+9lld ms  ", (long long)(e->at / 1000 - first / 1000));
 		else
 			printf("%-12s  ", e->time);
 		printf("%-16s %-18s ", e->role, e->name);
