@@ -182,6 +182,13 @@ drop_references(struct users *u, MDB_txn *txn, const struct user *user)
 	return uid_note(u, txn, user, false);
 }
 
+/* Not all of a domain. */
+static bool
+gets_mail(struct slice sender)
+{
+	return sender.n && sender.p[0] != '@';
+}
+
 static int
 put(struct users *u, MDB_txn *txn, const struct user *user, unsigned flags)
 {
@@ -194,7 +201,7 @@ put(struct users *u, MDB_txn *txn, const struct user *user, unsigned flags)
 	err = users_from_lmdb(mdb_put(txn, u->names, &key, &data, flags));
 	/* The first to claim an address gets its mail; others may still send as it. */
 	for (size_t i = 0; !err && i < user->sender_count; i++) {
-		if (user->senders[i].n == 0 || user->senders[i].p[0] == '@')
+		if (!gets_mail(user->senders[i]))
 			continue;
 		key = users_val(user->senders[i]);
 		data = users_val(user->name);
@@ -206,6 +213,71 @@ put(struct users *u, MDB_txn *txn, const struct user *user, unsigned flags)
 	if (!err)
 		err = uid_note(u, txn, user, true);
 	return err ? err : bump(u, txn);
+}
+
+static bool
+has_sender(const struct user *user, struct slice sender)
+{
+	for (size_t i = 0; i < user->sender_count; i++)
+		if (slice_eq(user->senders[i], sender))
+			return true;
+	return false;
+}
+
+/* Gives user those addresses of old that nobody gets mail for. */
+static int
+claim(struct users *u, MDB_txn *txn, const struct user *old, const struct user *user)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < old->sender_count; i++) {
+		MDB_val key = users_val(old->senders[i]), data = users_val(user->name);
+
+		if (!gets_mail(old->senders[i]) || !has_sender(user, old->senders[i]))
+			continue;
+		err = users_from_lmdb(mdb_put(txn, u->addresses, &key, &data, MDB_NOOVERWRITE));
+		if (err == ERR_STATE)
+			err = 0;
+	}
+	return err;
+}
+
+static bool
+is_free(struct users *u, MDB_txn *txn, struct slice address)
+{
+	MDB_val key = users_val(address), data;
+
+	return gets_mail(address) && mdb_get(txn, u->addresses, &key, &data) == MDB_NOTFOUND;
+}
+
+/* Of the addresses that a user gave up, the first by name of those who have it too gets the mail.
+ * A record that cannot be read claims nothing. */
+static int
+hand_over(struct users *u, MDB_txn *txn, const struct user *old)
+{
+	struct arena arena = { 0 };
+	MDB_cursor *walk;
+	MDB_val key, data;
+	bool any = false;
+	int err;
+
+	for (size_t i = 0; !any && i < old->sender_count; i++)
+		any = is_free(u, txn, old->senders[i]);
+	if (!any)
+		return 0;
+	err = users_from_lmdb(mdb_cursor_open(txn, u->names, &walk));
+	if (err)
+		return err;
+	while (!err && (err = users_from_lmdb(mdb_cursor_get(walk, &key, &data, MDB_NEXT))) == 0) {
+		struct user user = { .name = arena_dup(&arena, users_from_val(key)) };
+
+		if (users_record_decode(arena_dup(&arena, users_from_val(data)), &user) == 0)
+			err = claim(u, txn, old, &user);
+		arena_reset(&arena);
+	}
+	mdb_cursor_close(walk);
+	arena_free(&arena);
+	return err == ERR_NOT_FOUND ? 0 : err;
 }
 
 int
@@ -262,6 +334,8 @@ users_replace(struct users *u, struct arena *arena, const struct user *seen, str
 		err = fill_in(u, txn, arena, user);
 	if (!err)
 		err = put(u, txn, user, 0);
+	if (!err)
+		err = hand_over(u, txn, &old);
 	return users_finish(txn, err);
 }
 
@@ -283,6 +357,8 @@ users_remove(struct users *u, struct slice name)
 		key = users_val(old.name);
 		err = users_from_lmdb(mdb_del(txn, u->names, &key, NULL));
 	}
+	if (!err)
+		err = hand_over(u, txn, &old);
 	if (!err)
 		err = bump(u, txn);
 	err = users_finish(txn, err);

@@ -297,8 +297,8 @@ test_change(void **state)
 	assert_int_equal(users_find_address(s.users, SLICE_LIT("one@e.org"), &s.arena, &user), 0);
 	assert_true(slice_eq_str(user.name, "a"));
 	assert_int_equal(run(&s, "change a sender=two@e.org disabled=yes", NULL), 0);
-	assert_int_equal(
-	    users_find_address(s.users, SLICE_LIT("one@e.org"), &s.arena, &user), ERR_NOT_FOUND);
+	assert_int_equal(users_find_address(s.users, SLICE_LIT("one@e.org"), &s.arena, &user), 0);
+	assert_true(slice_eq_str(user.name, "b")); /* who has it too */
 	assert_int_equal(users_find_address(s.users, SLICE_LIT("two@e.org"), &s.arena, &user), 0);
 	assert_int_equal(user.flags, USER_DISABLED);
 	assert_int_equal(users_check(&user, SLICE_LIT("x")), 0);
@@ -306,6 +306,47 @@ test_change(void **state)
 	assert_int_equal(
 	    users_find_address(s.users, SLICE_LIT("two@e.org"), &s.arena, &user), ERR_NOT_FOUND);
 	assert_int_equal(run(&s, "change nobody disabled=no", NULL), 1);
+	store_close(&s);
+}
+
+static void
+expect_holder(struct store *s, const char *address, const char *name)
+{
+	struct user user;
+	int err = users_find_address(s->users, slice_str(address), &s->arena, &user);
+
+	assert_int_equal(err, name ? 0 : ERR_NOT_FOUND);
+	assert_true(!name || slice_eq_str(user.name, name));
+}
+
+/* The first to claim an address gets its mail, until it gives it up or is removed: then the next
+ * one by name. */
+static void
+test_holders(void **state)
+{
+	struct store s;
+
+	(void)state;
+	store_open(&s);
+	assert_int_equal(run(&s, "add c x sender=one@e.org sender=@e.org", NULL), 0);
+	assert_int_equal(
+	    run(&s, "add b x sender=@e.org sender=one@e.org sender=two@e.org", NULL), 0);
+	assert_int_equal(run(&s, "add a x sender=two@e.org", NULL), 0);
+	expect_holder(&s, "one@e.org", "c");
+	expect_holder(&s, "two@e.org", "b");
+	/* A new password gives nothing up. */
+	assert_int_equal(run(&s, "passwd b y", NULL), 0);
+	expect_holder(&s, "two@e.org", "b");
+	assert_int_equal(run(&s, "del c", NULL), 0);
+	expect_holder(&s, "one@e.org", "b");
+	assert_int_equal(run(&s, "change b sender=one@e.org", NULL), 0);
+	expect_holder(&s, "one@e.org", "b");
+	expect_holder(&s, "two@e.org", "a");
+	expect_holder(&s, "@e.org", NULL);
+	assert_int_equal(run(&s, "del b", NULL), 0);
+	expect_holder(&s, "one@e.org", NULL);
+	assert_int_equal(run(&s, "del a", NULL), 0);
+	expect_holder(&s, "two@e.org", NULL);
 	store_close(&s);
 }
 
@@ -500,6 +541,7 @@ main(void)
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_uids_are_never_given_twice),
 		cmocka_unit_test(test_change),
+		cmocka_unit_test(test_holders),
 		cmocka_unit_test(test_name_too_long_in_ascii),
 		cmocka_unit_test(test_change_meanwhile),
 		cmocka_unit_test(test_imported_hashes),
