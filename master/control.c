@@ -389,13 +389,16 @@ control_daemon_gone(struct master *m, struct process *p)
 {
 	struct client *c;
 
-	LIST_FOREACH(c, &m->clients, next)
+	LIST_FOREACH(c, &m->clients, next) {
 		if (c->forwarded && c->worker == p) {
 			c->forwarded = 0;
 			c->worker = NULL;
 			answer(c, 75,
 			    SLICE_LIT("the daemon died while it worked on this: see the log\n"));
+		} else if (c->waiting && process_owed(p, c->forwarded) && !--c->waiting) {
+			gathered(c);
 		}
+	}
 }
 
 void

@@ -132,6 +132,8 @@ void process_forget(struct process *p);                         /* frees it and 
 void process_send_listeners(struct process *p);                 /* all of its service's */
 /* Asks for its counters. Each question is answered once, by whom it was put to. */
 int process_ask_stats(struct process *p, uint32_t id) CHECKED;
+/* It was asked that and has not answered; from now on it owes no answer. */
+bool process_owed(struct process *p, uint32_t id);
 int role_ids(const struct master *m, enum role role, uid_t *uid_r, gid_t *gid_r) CHECKED;
 
 /* links.c: pairs between a fresh process and every living peer; what one of both says of its end */

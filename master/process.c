@@ -48,11 +48,11 @@ void
 process_forget(struct process *p)
 {
 	links_forget_process(p->service->m, p);
-	control_daemon_gone(p->service->m, p);
 	metrics_gone(p->service->m, p);
 	ipc_chan_free(&p->chan);
 	TAILQ_REMOVE(&p->service->processes, p, next);
 	p->service->nprocesses--;
+	control_daemon_gone(p->service->m, p); /* who is answered now sees that it is gone */
 	free(p->report);
 	free(p->stats);
 	free(p);
@@ -71,8 +71,8 @@ process_ask_stats(struct process *p, uint32_t id)
 	return err;
 }
 
-static bool
-owed(struct process *p, uint32_t id)
+bool
+process_owed(struct process *p, uint32_t id)
 {
 	for (size_t i = 0; id && i < STATS_ASKED; i++)
 		if (p->owes[i] == id) {
@@ -151,7 +151,7 @@ on_daemon_message(void *ctx, struct ipc_chan *ch, struct msg *msg)
 		metrics_get(m, ch, msg->id);
 		return;
 	case MSG_STATS:
-		if (!p || !owed(p, msg->id) || metrics_stats(m, p, msg))
+		if (!p || !process_owed(p, msg->id) || metrics_stats(m, p, msg))
 			return;
 		FALLTHROUGH;
 	case MSG_CONTROL_REPLY:
