@@ -194,15 +194,31 @@ def test_bad_commands(box):
 
 
 def test_two_sessions_at_once(box):
-    deliver(box, message("1"), message("2"))
+    """The maildrop is not locked: each sees what was there when it began, and both may delete the same message."""
+    deliver(box, *(message(str(n)) for n in range(1, 5)))
     a, b = pop(box), pop(box)
-    a.dele(1)
-    a.quit()
-    assert b.stat()[0] == 2  # its numbers stand
-    with pytest.raises(poplib.error_proto):
-        b.retr(1)
-    assert b"Subject: 2" in b.retr(2)[1]
-    b.quit()
+    ids = b.uidl()[1]
+    assert a.uidl()[1] == ids
+    a.dele(1), a.dele(2)
+    b.dele(2), b.dele(3)
+    assert a.stat()[0] == b.stat()[0] == 2 and b"Subject: 2" not in b.top(4, 0)[1]
+    assert a.quit().startswith(b"+OK")
+    deliver(box, message("5"))
+    b.rset()
+    assert b.stat()[0] == 4  # its numbers stand
+    assert b.uidl()[1] == ids and len(b.list()[1]) == 4
+    for n in (1, 2):
+        with pytest.raises(poplib.error_proto, match="gone"):
+            b.retr(n)
+        with pytest.raises(poplib.error_proto, match="gone"):
+            b.top(n, 0)
+    assert b"Subject: 4" in b.retr(4)[1]
+    b.dele(2), b.dele(3)
+    assert b.quit().startswith(b"+OK")
+    left = pop(box)
+    assert left.uidl()[1][0].split()[1] == ids[3].split()[1]
+    assert [b"Subject: %d" % s in left.retr(n)[1] for n, s in ((1, 4), (2, 5))] == [True, True]
+    left.quit()
 
 
 def test_wrong_user_sees_nothing_of_others(box):
