@@ -58,15 +58,14 @@ op_size(void *drop, uint32_t i, uint64_t *out_r)
 	return mailbox_size(d->m, mailbox_uid(d->m, i + 1), out_r);
 }
 
-static int
+static void
 op_uidl(void *drop, uint32_t i, struct buf *out)
 {
 	struct drop *d = drop;
 	uint32_t uid = mailbox_uid(d->m, i + 1);
 
-	if (mailbox_pop3_uidl(d->m, uid, out) == 0)
-		return 0;
-	return buf_addf(out, "%08x%08x", uid, mailbox_uidvalidity(d->m));
+	if (mailbox_pop3_uidl(d->m, uid, out) < 0)
+		buf_addf(out, "%08x%08x", uid, mailbox_uidvalidity(d->m));
 }
 
 static int

@@ -60,11 +60,52 @@ over_the_store(void **state)
 	assert_int_equal(system(cmd), 0);
 }
 
+/* Messages that somebody else removes, with ids of Dovecot or of our own: each keeps its id, which
+ * nothing else has, and what QUIT has to remove is gone already. */
+static void
+vanished_messages_keep_their_ids(void **state)
+{
+	char root[] = "/tmp/bh-pop3-XXXXXX", cmd[700], before[600];
+	struct store *s;
+	struct drop *d;
+
+	(void)state;
+	assert_non_null(mkdtemp(root));
+	snprintf(cmd, sizeof(cmd),
+	    "cd %s && mkdir new cur tmp && printf 'a: b\n\n' | tee new/1.a new/2.b new/3.c "
+	    ">new/4.d && printf '3 V5 N5 G0123456789abcdef0123456789abcdef\n1 Pold-one :1.a\n2 "
+	    "Pold-two :2.b\n3 :3.c\n4 :4.d\n' >dovecot-uidlist",
+	    root);
+	assert_int_equal(system(cmd), 0);
+	assert_int_equal(store_open(root, NULL, &s), 0);
+	assert_int_equal(drop_open(s, &d), 0);
+	struct pop3_engine *e = pop3_engine_new(&drop_ops, d, &limits);
+	snprintf(before, sizeof(before), "%s", say(e, "UIDL\r\n", 99));
+	assert_string_equal(before, "+OK 4 messages\r\n1 old-one\r\n2 old-two\r\n"
+				    "3 0000000300000005\r\n4 0000000400000005\r\n.\r\n");
+	snprintf(cmd, sizeof(cmd), "cd %s && rm -f */1.a* */2.b* */3.c*", root);
+	assert_int_equal(system(cmd), 0);
+	for (int i = 0; i < 3; i++) {
+		snprintf(cmd, sizeof(cmd), "RETR %d\r\n", i + 1);
+		assert_true(slice_has_prefix(slice_str(say(e, cmd, 99)), "-ERR "));
+	}
+	assert_string_equal(say(e, "UIDL\r\n", 99), before);
+	assert_string_equal(say(e, "UIDL 3\r\n", 99), "+OK 3 0000000300000005\r\n");
+	say(e, "DELE 1\r\nDELE 3\r\n", 99);
+	assert_string_equal(say(e, "QUIT\r\n", 99), "+OK Good bye\r\n");
+	pop3_engine_free(&e);
+	drop_free(&d);
+	store_free(&s);
+	snprintf(cmd, sizeof(cmd), "rm -rf %s", root);
+	assert_int_equal(system(cmd), 0);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(over_the_store),
+		cmocka_unit_test(vanished_messages_keep_their_ids),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

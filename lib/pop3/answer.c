@@ -18,8 +18,7 @@ step_list(struct pop3_engine *e)
 			continue;
 		if (e->task == TASK_UIDL) {
 			buf_addf(&e->out, "%u ", i + 1);
-			if (e->ops->uidl(e->drop, i, &e->out) < 0)
-				buf_add_str(&e->out, "gone");
+			e->ops->uidl(e->drop, i, &e->out);
 			buf_add_str(&e->out, "\r\n");
 		} else {
 			if (e->ops->size(e->drop, i, &size) < 0)

@@ -192,7 +192,6 @@ cmd_list(struct pop3_engine *e, struct slice args)
 static void
 cmd_uidl(struct pop3_engine *e, struct slice args)
 {
-	struct buf id = { 0 };
 	uint32_t i;
 
 	if (!args.n) {
@@ -201,11 +200,9 @@ cmd_uidl(struct pop3_engine *e, struct slice args)
 	}
 	if (!get_message(e, args, &i))
 		return;
-	if (e->ops->uidl(e->drop, i, &id) < 0)
-		bad(e, "The message is gone");
-	else
-		buf_addf(&e->out, "+OK %u %.*s\r\n", i + 1, SLICE_ARG(buf_slice(&id)));
-	buf_free(&id);
+	buf_addf(&e->out, "+OK %u ", i + 1);
+	e->ops->uidl(e->drop, i, &e->out);
+	pop3_put(e, "");
 }
 
 static bool

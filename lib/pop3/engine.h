@@ -26,7 +26,8 @@ struct pop3_drop_ops {
 	uint32_t (*count)(void *drop);
 	/* Octets with CRLF line ends. Any error: the message is not there any more. */
 	int (*size)(void *drop, uint32_t i, uint64_t *out_r);
-	int (*uidl)(void *drop, uint32_t i, struct buf *out);
+	/* The same for the whole session, whether the message is there still or not. */
+	void (*uidl)(void *drop, uint32_t i, struct buf *out);
 	int (*open)(void *drop, uint32_t i, void **content_r);
 	ptrdiff_t (*read)(void *content, uint64_t offset, void *out, size_t n);
 	void (*close)(void *content);

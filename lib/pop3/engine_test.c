@@ -43,11 +43,11 @@ mem_size(void *drop, uint32_t i, uint64_t *out_r)
 	return 0;
 }
 
-static int
+static void
 mem_uidl(void *drop, uint32_t i, struct buf *out)
 {
 	(void)drop;
-	return buf_addf(out, "id%u", i + 1);
+	buf_addf(out, "id%u", i + 1);
 }
 
 static int
