@@ -454,7 +454,16 @@ job_content(struct job *j, struct slice *piece_r)
 	return 1;
 }
 
-/* DESIGN.md 4: without qmgr a job is given up before its end of data, and finished after it. */
+/* The server can have the whole message: no byte of its end is still here. */
+static bool
+end_is_sent(const struct conn *c)
+{
+	return c->state == CONN_OPEN && client_waiting(c->client) == CLIENT_CMD_FINAL &&
+	       !buf_len(client_output(c->client));
+}
+
+/* DESIGN.md 4: without qmgr a job is given up before its end of data, and finished after it. What
+ * waits in our own buffer never goes: the next qmgr sends the message anew. */
 void
 job_forget_qmgr(struct sender *s, struct ipc_chan *ch)
 {
@@ -467,8 +476,7 @@ job_forget_qmgr(struct sender *s, struct ipc_chan *ch)
 		j->ch = NULL;
 		if (!j->conn) {
 			job_free(j);
-		} else if (j->conn->state != CONN_OPEN ||
-			   client_waiting(j->conn->client) != CLIENT_CMD_FINAL) {
+		} else if (!end_is_sent(j->conn)) {
 			struct conn *c = j->conn;
 
 			conn_free(&c);

@@ -147,6 +147,43 @@ await_server(struct world *w)
 	}
 }
 
+/* qmgr dies while the end of data waits in our own buffer, because the server does not read: it
+ * never goes, or the message would arrive now and again from the next qmgr. */
+static void
+test_qmgr_dies_before_the_end_is_sent(void **state)
+{
+	struct world *w = world_new("");
+	struct sender *s = w->d.ctx;
+	int small = 1, turns = DEADLINE_MS;
+	struct conn *c;
+
+	(void)state;
+	while (buf_len(&w->content) < 40000)
+		buf_add_str(&w->content, "a line of a content that no small buffer takes\r\n");
+	setsockopt(w->server.listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+	START(w, GROUP, "C:MAIL", "C:RCPT", "C:DATA", "P", "S:250 ok", "S:250 ok", "S:354 go", "P",
+	    "N");
+	submit(w, (struct job_opts){ 0 });
+	await_server(w);
+	c = TAILQ_FIRST(&s->conns);
+	setsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+	sem_post(&w->server.go);
+	await_server(w);
+	while (client_waiting(c->client) != CLIENT_CMD_FINAL) {
+		assert_true(turns-- > 0);
+		idle(w, 1);
+	}
+	assert_true(buf_len(client_output(c->client)) > 0);
+	ipc_chan_free(&w->qmgr);
+	while (w->own_qmgr)
+		event_base_loop(w->d.base, EVLOOP_ONCE);
+	assert_int_equal(s->njobs, 0);
+	assert_int_equal(s->nconns, 0);
+	sem_post(&w->server.go);
+	server_join(&w->server);
+	world_free(w);
+}
+
 /* qmgr dies while the end of data waits for its reply; its successor, whose jobs have the same
  * numbers, hears nothing of it. */
 static void
@@ -225,6 +262,7 @@ main(void)
 		cmocka_unit_test(test_one_reply_too_many),
 		cmocka_unit_test(test_source_address),
 		cmocka_unit_test(test_qmgr_dies),
+		cmocka_unit_test(test_qmgr_dies_before_the_end_is_sent),
 		cmocka_unit_test(test_qmgr_has_a_successor),
 		cmocka_unit_test(test_dns_has_a_successor),
 	};

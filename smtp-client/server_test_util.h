@@ -3,7 +3,8 @@
  *
  * - S:line, the server says it; C:prefix, a line that begins so must come
  *
- * - D, content up to the lone dot; E, everything up to the end of the connection
+ * - D, content up to the lone dot; E, everything up to the end of the connection; N, the same, and
+ * there must be no lone dot
  *
  * - T, the TLS handshake; G, garbage in its place
  *
@@ -180,6 +181,12 @@ server_step(struct server *v, const char *step)
 		while (server_read(v))
 			;
 		return true;
+	case 'N':
+		while (server_read(v))
+			;
+		return slice_search(buf_slice(&v->in), SLICE_LIT("\r\n.\r\n")) < 0
+			   ? true
+			   : server_fail(v, step, "the end of data");
 	case 'T':
 		return server_tls(v);
 	case 'G':
