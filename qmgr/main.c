@@ -214,6 +214,7 @@ reload(struct daemon *d, const struct conf *old)
 	sched_set_limits(q->sched, &limits);
 	route_changed(q);
 	deliver_pump(q);
+	qmgr_arm(q, qmgr_now(q)); /* times that got shorter */
 }
 
 static void

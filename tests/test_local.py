@@ -642,6 +642,18 @@ def test_children_end_when_idle(users, make_instance):
     maildir(users.homes[a], 2)
 
 
+def test_a_reload_shortens_the_life_of_idle_children(make_instance):
+    i = start(make_instance, local_child_idle_time="1h")
+    send(i, "u1@example.test")
+    i.wait_messages("u1@example.test")
+    assert len(i.pids("local")) == 2
+    i.set(local_child_idle_time="1s")
+    i.reload()
+    wait(lambda: len(i.pids("local")) == 1, 20, "the end of the child")
+    send(i, "u1@example.test")
+    i.wait_messages("u1@example.test", 2)
+
+
 def test_many_messages_at_once(make_instance):
     """Parallel jobs of one user: each arrives once."""
     i = make_instance(main={"local_destination_concurrency_limit": "8", "smtpd_client_connection_count_limit": "0"})
