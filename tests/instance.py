@@ -23,6 +23,8 @@ BIN = pathlib.Path(os.environ.get("BIN", ROOT / "build/rel/bin"))
 PORT_NAMES = ("smtp", "submission", "submissions", "imap", "imaps", "pop3", "pop3s", "lmtp", "sink", "dns")
 FIRST_PORT, BLOCKS = 21000, 700
 FIRST_UID, UIDS_A_BLOCK = 700000, 1000
+# Front ends that few tests speak to: their first client starts them, since each costs some CPU at every start.
+ON_DEMAND = ("submissions", "imaps", "pop3", "pop3s", "lmtp")
 DAEMONS = ("qmgr", "pickup", "smtp-client", "local", "bounce", "maps", "nss", "dns", "auth", "broker", "imapd", "pop3d",
            "log")
 # What ends a process that broke its jail runs within the call, whose signal is no interruption of anything.
@@ -82,14 +84,16 @@ def queue_files(i):
 
 class Instance:
     def __init__(self, folder, main=None, users=None, services=None, aliases="", allow_deaths=False,
-                 direct=True, override=None):
+                 direct=True, override=None, all_running=False):
         """main: parameters added to main.cf. services: replaces the rows of the front ends. override: per front end,
-        {"smtp": {"smtpd_timeout": "1s"}}. aliases: text of the instance's aliases file."""
+        {"smtp": {"smtpd_timeout": "1s"}}. aliases: text of the instance's aliases file. all_running: none of the front ends
+        waits for its first client."""
         self.folder = pathlib.Path(folder)
         self.main = dict(main or {})
         self.users = dict(users if users is not None else {"u1@example.test": "pass1"})
         self.services, self.aliases, self.override = services, aliases, override or {}
         self.extra_rows = []  # of master.cf
+        self.on_demand = () if all_running else ON_DEMAND
         self.command = []  # a program and its arguments that starts master
         self.allow_deaths = allow_deaths
         self.faults = False  # the test sends signals that a sanitizer takes for a crash
@@ -150,6 +154,8 @@ class Instance:
         out = []
         for name, program, options in rows:
             out.append(f"127.0.0.1:{self.port[name]} inet n - y - - {program}")
+            if name in self.on_demand:
+                options = {**options, "service_on_demand": "yes"}
             for key, value in {**options, **self.override.get(name, {})}.items():
                 out.append(f"    -o {{ {key} = {value} }}")
         out.append("submit unix n - y - - submission")
@@ -240,7 +246,7 @@ class Instance:
         else:
             raise AssertionError(f"not ready after {seconds} s\n{done and done.stdout}{self.tail()}")
         for name in PORT_NAMES[:8]:
-            if self.services is None:
+            if self.services is None and name not in self.on_demand:
                 socket.create_connection(("127.0.0.1", self.port[name]), 5).close()
 
     def stop(self):

@@ -279,7 +279,7 @@ def try_peer(r, role, count):
 
 @pytest.fixture(scope="module")
 def instance_at_work(tmp_path_factory):
-    i = Instance(tmp_path_factory.mktemp("ipc") / "i", allow_deaths=True,
+    i = Instance(tmp_path_factory.mktemp("ipc") / "i", allow_deaths=True, all_running=True,
                  main={"local_child_idle_time": "1h", "imap_session_idle_time": "1h", "auth_system_users": "yes",
                        "smtpd_client_connection_rate_limit": "0", "service_throttle_time": "1s"})
     i.extra_rows = ["pam unix n - n - 1 pam"]

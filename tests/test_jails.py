@@ -48,7 +48,7 @@ class World:
     """An instance at work: two users with sessions of each kind, deliveries, a started program."""
 
     def __init__(self, folder):
-        self.i = Instance(folder, users={"u1@example.test": "pass1", "u2@example.test": "pass2"}, allow_deaths=True,
+        self.i = Instance(folder, users={"u1@example.test": "pass1", "u2@example.test": "pass2"}, allow_deaths=True, all_running=True,
                           main={"auth_system_users": "yes", "virtual_alias_maps": "inline:{prog@example.test=prog@localhost}",
                                 "smtpd_timeout": "600s", "command_time_limit": "600s", "local_child_idle_time": "1h",
                                 "imap_session_idle_time": "1h", "process_idle_limit": "1h"},

@@ -64,7 +64,7 @@ def test_sessions_per_process(make_instance, main, processes):
 
 @pytest.mark.parametrize("limit,processes", [("100", 1), ("1", 2)])
 def test_sessions_of_lmtp(make_instance, limit, processes):
-    i = make_instance(main={"lmtp_sessions_per_process": limit})
+    i = make_instance(main={"lmtp_sessions_per_process": limit}, all_running=True)
     clients = [smtplib.LMTP("127.0.0.1", i.port["lmtp"]) for _ in range(2)]
     lines = i.wait_log(rf"\]: smtp-connect .*service=127.0.0.1:{i.port['lmtp']}$", count=3)[1:]  # the first is of the start
     assert len({re.search(r"-child\[(\d+)\]", line)[1] for line in lines}) == processes, lines

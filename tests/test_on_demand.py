@@ -37,7 +37,7 @@ def login(i):
 
 @pytest.fixture
 def waiting(make_instance):
-    i = make_instance(override=ON_DEMAND)
+    i = make_instance(override=ON_DEMAND, all_running=True)
     wait_state(i, "waiting")  # the fixture has knocked
     assert not pids(i)
     return i

@@ -616,7 +616,7 @@ def test_a_file_that_goes_while_it_is_read(with_sink, verb):
         file.write_bytes(b"damaged" * 20)
         i.faults = True
     read = "openat:delay_enter" if verb == "delete" else "pread64:delay_exit"
-    calls = Strace(i.pids("qmgr")[0], f"{read}={3000000 * SLOW}", f"fsync:delay_enter={6000000 * SLOW}")
+    calls = Strace(i.pids("qmgr")[0], f"{read}={1500000 * SLOW}", f"fsync:delay_enter={3000000 * SLOW}")
     try:
         i.tool("queue", "flush")
         assert i.tool("queue", verb, name).stdout == "1 message\n"

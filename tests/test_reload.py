@@ -154,6 +154,7 @@ def test_taken_away_and_brought_back(make_instance):
 
 
 @pytest.mark.skipif(SLOW == 1, reason="AddressSanitizer sees it; a minute is the shortest life of ticket keys")
+@pytest.mark.skipif(SLOW == 1, reason="takes a minute, and a sanitizer sees more")
 def test_ticket_keys_change_while_a_service_ends(make_instance):
     """A service that was taken away still has a transaction when master draws new keys."""
     i = make_instance(main={"tls_session_lifetime": "1s"})

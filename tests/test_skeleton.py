@@ -190,7 +190,7 @@ def test_reload_refuses_a_bad_configuration(instance):
 
 
 def test_graceful_stop_leaves_nothing(make_instance):
-    i = make_instance()
+    i = make_instance(all_running=True)
     assert len(i.processes()) >= len(DAEMONS)
     i.stop()  # asserts that no process is left and none died
     assert not (i.run / "control").exists()

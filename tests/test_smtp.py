@@ -411,7 +411,7 @@ def test_lmtp(shared):
 
 def test_connection_limit(make_instance):
     i = make_instance(main={"mynetworks": "[::1]/128", "smtpd_client_connection_count_limit": "3"})
-    i.wait_log(r"smtpd-child.*smtp-disconnect", count=2)  # of the harness, which asked smtp and lmtp: they count too
+    i.wait_log(r"smtpd-child.*smtp-disconnect", count=1)  # of the harness, which asked: it counts too
     open_ones = [Wire(i.port["smtp"]) for _ in range(3)]
     assert Wire(i.port["smtp"], greet=False).rest().startswith(b"421 4.7.0 ")
     open_ones[0].close()
@@ -694,7 +694,7 @@ def test_pickup_tells_what_waits_and_what_never_goes(make_instance):
     for p in drop.iterdir():
         p.chmod(0o644)
     i.start()
-    wait(lambda: len(list(drop.glob("small-*"))) + len(list(drop.glob("0-*"))) == 48)
+    wait(lambda: len(list(drop.glob("small-*"))) + len(list(drop.glob("0-*"))) <= 48)
     said = i.wait_log("maildrop-limit")
     assert len(said) == 1
     (drop / ".0").write_bytes(head + (b"y" * 98 + b"\r\n") * 2000)

@@ -88,7 +88,7 @@ def test_levels_that_cannot_be_reached_are_named(make_instance, tmp_path):
     both = tmp_path / "both.pem"
     both.write_text(pair[1].read_text() + pair[0].read_text())
     both.chmod(0o600)
-    i = make_instance(main={"smtp_tls_cert_file": both}, allow_deaths=True)
+    i = make_instance(main={"smtp_tls_cert_file": both, "smtp_tls_policy_maps": "inline:{a.test=none}"}, allow_deaths=True)
     i.log_file.write_text("")
     both.write_text("damaged while it is in use\n")
     i.kill_program("smtp-client")
@@ -172,7 +172,7 @@ def test_life_of_sessions(make_instance):
 
 @pytest.mark.parametrize("level,lines", [("1", 3), ("0", 0)])
 def test_lines_about_handshakes(to_sink, tmp_path, level, lines):  # noqa: F811
-    i = to_sink({"smtpd_tls_loglevel": level, "smtp_tls_loglevel": level, "smtp_tls_security_level": "may"})
+    i = to_sink({"smtpd_tls_loglevel": level, "smtp_tls_loglevel": level, "smtp_tls_security_level": "may"}, all_running=True)
     pair = certificate(tmp_path, "sink.test")
     with Sink(i.port["sink"], features=OFFERS, tls=pair) as sink:
         with smtplib.SMTP("localhost", i.port["smtp"], timeout=20 * SLOW) as c:

@@ -257,7 +257,7 @@ def test_a_table_breaks_while_the_suite_runs(make_instance):
 
 
 def test_certificates_that_expire_or_do_not_fit(make_instance):
-    i = make_instance(start=False, main=PATIENT)
+    i = make_instance(start=False, main=PATIENT, all_running=True)
     certificate(i.etc, "old.pem", "old.key", -1)
     certificate(i.etc, "other.pem", "other.key", 90)
     i.set(smtpd_tls_cert_file=i.etc / "old.pem", smtpd_tls_key_file=i.etc / "old.key")

@@ -101,7 +101,7 @@ def around(i, act):
 
 
 def test_upgrade_in_place(make_instance):
-    i = make_instance()
+    i = make_instance(all_running=True)
     around(i, lambda: i.tool("upgrade"))
 
 
@@ -224,7 +224,7 @@ def test_an_upgrade_that_fails_leaves_nothing_open(make_instance, tmp_path):
 
 
 def test_reload_under_sessions(make_instance):
-    i = make_instance()
+    i = make_instance(all_running=True)
     around(i, i.reload)
 
 
@@ -239,7 +239,7 @@ def test_new_settings_after_reload(make_instance):
 
 def test_master_killed(make_instance):
     """kill -9 of master: the daemons see it, end what they have, and a new master starts at once."""
-    i = make_instance(allow_deaths=True)
+    i = make_instance(allow_deaths=True, all_running=True)
     i.process.kill()
     i.process.wait()
     end = time.monotonic() + 10 * SLOW
