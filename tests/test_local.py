@@ -643,10 +643,11 @@ def test_children_end_when_idle(users, make_instance):
 
 
 def test_a_reload_shortens_the_life_of_idle_children(make_instance):
-    i = start(make_instance, local_child_idle_time="1h")
+    i = start(make_instance, local_child_idle_time="1h", direct_delivery="no")
     send(i, "u1@example.test")
     i.wait_messages("u1@example.test")
     assert len(i.pids("local")) == 2
+    time.sleep(1)  # by then qmgr has nothing left to wake up for
     i.set(local_child_idle_time="1s")
     i.reload()
     wait(lambda: len(i.pids("local")) == 1, 20, "the end of the child")
