@@ -12,6 +12,7 @@ import itertools
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -134,6 +135,7 @@ class Instance:
             "smtpd_peername_lookup": "no",
             "queue_minfree": "1M",
             "default_privs": "nobody",
+            "smtp_tls_CAfile": self.etc / "authority.pem",  # those of the system take long to read
         }
         if os.geteuid() == 0:
             values["uid_base"] = self.uid_base
@@ -173,6 +175,7 @@ class Instance:
         rows = self.services if self.services is not None else self.front_ends()
         rows = list(rows) + [f"{d} unix n - y - 1 {d}" for d in DAEMONS] + self.extra_rows
         (self.etc / "master.cf").write_text("\n".join(rows) + "\n")
+        shutil.copy(ROOT / "tests/authority.pem", self.etc)
         if not (self.etc / "aliases").exists():
             (self.etc / "aliases").write_text(self.aliases or "postmaster: root\nroot: u1@example.test\n")
 

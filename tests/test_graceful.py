@@ -182,7 +182,7 @@ class Load:
 def loaded(with_sink):  # noqa: F811
     """loaded(direct=...) gives an instance under load, and the load."""
     def make(**options):
-        i, sink = with_sink(users={U1: "p", U2: "p"}, main={"minimal_backoff_time": "1s", "imap_session_idle_time": "1s"}, **options)
+        i, sink = with_sink(all_running=True, users={U1: "p", U2: "p"}, main={"minimal_backoff_time": "1s", "imap_session_idle_time": "1s"}, **options)
         return i, Load(i, sink)
 
     return make
