@@ -49,7 +49,8 @@ try_nexthop(struct slice in)
 		must(in.p[host.n] == ':');
 	(void)conf_nexthop_is_path(in);
 	if (conf_nexthop_ok(in))
-		must(host.n && slice_find(host, ' ') < 0 && slice_find(host, '\n') < 0);
+		must(host.n && slice_find(host, ' ') < 0 && slice_find(host, '\n') < 0 &&
+		     slice_find(host, 0) < 0);
 }
 
 static void
@@ -86,8 +87,9 @@ try_mechanisms(struct slice in)
 		name = slice_split(&rest, ' ');
 		must(slice_caseeq_str(name, names[0]) || slice_caseeq_str(name, names[1]));
 	}
-	must(!mechanisms_plain_acts_as_other(SLICE_NULL, who));
-	(void)mechanisms_plain_acts_as_other(first, who);
+	rest = first;
+	name = slice_split(&rest, 0);
+	must(mechanisms_plain_acts_as_other(first, who) == (name.n && !slice_eq_str(name, who)));
 	free(usable);
 	free(some);
 	free(who);
@@ -118,8 +120,8 @@ written(const struct master *m)
 	return text;
 }
 
-/* Descriptors of a hostile hand-over could be those of this process: only their numbers are
- * looked at. */
+/* The numbers may be those of descriptors of this process: no more is done to them than to close
+ * them at an exec. */
 static void
 try_handover(struct slice in)
 {

@@ -8,6 +8,7 @@
  */
 #include "fuzz/must.h"
 #include "helpers/dns/lookup.h"
+#include "ipc/ignore_test_util.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -136,23 +137,6 @@ hear(int fd, unsigned kind, unsigned type)
 
 /* --- the daemon --- */
 
-static void
-on_message(void *ctx, struct ipc_chan *ch, struct msg *m)
-{
-	(void)ctx;
-	(void)ch;
-	(void)m;
-}
-
-static void
-on_closed(void *ctx, struct ipc_chan *ch, int err, const char *why)
-{
-	(void)ctx;
-	(void)ch;
-	(void)err;
-	(void)why;
-}
-
 static struct world {
 	struct daemon d;
 	struct dnsd dnsd;
@@ -166,7 +150,6 @@ begin(struct world *w)
 {
 	static const enum role peers[4] = { ROLE_SMTPD_CHILD, ROLE_SMTP_CLIENT, ROLE_QMGR,
 		ROLE_SMTP_CLIENT };
-	static const struct ipc_ops ops = { on_message, on_closed };
 	static struct conf_raw *raw; /* kept: the configuration refers to it */
 	struct conf_problems problems = { 0 };
 	int fds[2];
@@ -179,7 +162,7 @@ begin(struct world *w)
 	w->d.io = ipc_io_new(w->d.base, ROLE_DNS);
 	for (int i = 0; i < 4; i++) {
 		must(!ipc_pair(fds));
-		w->chans[i] = ipc_chan_new(w->d.io, fds[0], peers[i], &ops, NULL);
+		w->chans[i] = ipc_chan_new(w->d.io, fds[0], peers[i], &ignore_ops, NULL);
 		w->fds[i] = fds[1];
 	}
 	w->dnsd.d = &w->d;

@@ -1,15 +1,11 @@
 /*
  * Upgrade in place: the new binary is tried with -t, on the configuration as it is now, the old
  * daemons are told to finish, and master re-execs itself with the same pid. Listening sockets and
- * the log's socket pass over the exec by descriptor; their names, and the ticket keys of each
- * service, stand in a memfd that UPGRADE_ENV points to, a line each. Who reads it passes over lines
- * that it does not know and does without those that it misses, so that either side may be the newer
- * one. The connections that wait in a listening socket wait for the new acceptor. Old children go
- * on as orphans until their sessions end.
+ * the log's socket pass over the exec by descriptor; what they are stands in a memfd (handover.c)
+ * that UPGRADE_ENV points to. The connections that wait in a listening socket wait for the new
+ * acceptor. Old children go on as orphans until their sessions end.
  */
 #include "master/master.h"
-
-#include "base/io.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +13,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>

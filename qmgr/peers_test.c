@@ -1,6 +1,7 @@
 /* Unit tests of two processes of one role, as an upgrade has them for a while: what was given to
  * one comes back when that one ends, and only then; neither can answer for the other. */
 #include "qmgr/deliver.h"
+#include "ipc/ignore_test_util.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,27 +18,8 @@ struct world {
 };
 
 static void
-on_message(void *ctx, struct ipc_chan *ch, struct msg *m)
-{
-	(void)ctx;
-	(void)ch;
-	(void)m;
-}
-
-static void
-on_closed(void *ctx, struct ipc_chan *ch, int err, const char *why)
-{
-	(void)ctx;
-	(void)ch;
-	(void)err;
-	(void)why;
-}
-
-static void
 world_open(struct world *w, enum role peer)
 {
-	static const struct ipc_ops ops = { on_message, on_closed };
-
 	*w = (struct world){ .d = { .role = ROLE_QMGR } };
 	w->d.base = event_base_new();
 	w->d.io = ipc_io_new(w->d.base, ROLE_QMGR);
@@ -51,7 +33,7 @@ world_open(struct world *w, enum role peer)
 		int fds[2];
 
 		assert_int_equal(ipc_pair(fds), 0);
-		w->ours[i] = ipc_chan_new(w->d.io, fds[0], peer, &ops, w);
+		w->ours[i] = ipc_chan_new(w->d.io, fds[0], peer, &ignore_ops, w);
 		w->theirs[i] = fds[1];
 	}
 }

@@ -1,6 +1,7 @@
 /* Unit tests of requests that cannot be answered now: what is said, and what the log says. */
 #include "helpers/maps/maps.h"
 #include "helpers/maps/resolve_test_util.h"
+#include "ipc/ignore_test_util.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,18 +17,6 @@ struct asker {
 	int peer, log, stderr_before;
 	char rules[32];
 };
-
-static void
-on_message(void *ctx, struct ipc_chan *ch, struct msg *m)
-{
-	(void)ctx, (void)ch, (void)m;
-}
-
-static void
-on_closed(void *ctx, struct ipc_chan *ch, int err, const char *why)
-{
-	(void)ctx, (void)ch, (void)err, (void)why;
-}
 
 /* The code of the answer; 0: it waits for a user. */
 static unsigned
@@ -67,7 +56,6 @@ logged(struct asker *k, const char *text)
 static void
 begin(struct asker *k)
 {
-	static const struct ipc_ops chan_ops = { on_message, on_closed };
 	int fd, fds[2];
 
 	strcpy(k->rules, "/tmp/requests_test.XXXXXX");
@@ -84,7 +72,7 @@ begin(struct asker *k)
 	k->d.base = event_base_new();
 	k->d.conf = k->world.conf;
 	k->d.io = ipc_io_new(k->d.base, ROLE_MAPS);
-	k->chan = ipc_chan_new(k->d.io, fds[0], ROLE_SMTPD_CHILD, &chan_ops, NULL);
+	k->chan = ipc_chan_new(k->d.io, fds[0], ROLE_SMTPD_CHILD, &ignore_ops, NULL);
 	k->maps.d = &k->d;
 	k->maps.tables = tables_open(k->d.conf);
 	requests_init(&k->maps);

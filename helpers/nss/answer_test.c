@@ -1,5 +1,6 @@
 /* Unit tests of the answer about a user: whatever the system says, there is exactly one. */
 #include "helpers/nss/answer.h"
+#include "ipc/ignore_test_util.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,28 +8,10 @@
 #include <cmocka.h>
 #include <unistd.h>
 
-static void
-nothing(void *ctx, struct ipc_chan *ch, struct msg *m)
-{
-	(void)ctx;
-	(void)ch;
-	(void)m;
-}
-
-static void
-gone(void *ctx, struct ipc_chan *ch, int err, const char *why)
-{
-	(void)ctx;
-	(void)ch;
-	(void)err;
-	(void)why;
-}
-
 /* What who asked receives. */
 static struct msg
 answered(struct buf *buf, const char *name, const struct lookup *l)
 {
-	static const struct ipc_ops ops = { nothing, gone };
 	struct event_base *base = event_base_new();
 	struct ipc_io *io = ipc_io_new(base, ROLE_NSS);
 	struct msg m;
@@ -36,7 +19,7 @@ answered(struct buf *buf, const char *name, const struct lookup *l)
 	int fds[2];
 
 	assert_int_equal(ipc_pair(fds), 0);
-	ch = ipc_chan_new(io, fds[0], ROLE_MAPS, &ops, NULL);
+	ch = ipc_chan_new(io, fds[0], ROLE_MAPS, &ignore_ops, NULL);
 	answer_send(ch, 7, slice_str(name), l);
 	answer_send(NULL, 8, slice_str(name), l);
 	ipc_chan_free(&ch);

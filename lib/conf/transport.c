@@ -84,7 +84,7 @@ conf_nexthop_ok(struct slice nexthop)
 			return true;
 	}
 	for (size_t i = 0; i < host.n; i++)
-		if (!ascii_is_alnum(host.p[i]) && host.p[i] < 128 && !strchr("-_.", host.p[i]))
+		if (!ascii_is_alnum(host.p[i]) && host.p[i] < 128 && !memchr("-_.", host.p[i], 3))
 			return false;
 	return host.n > 0;
 }
