@@ -141,9 +141,11 @@ run(const struct content *c, struct slice prelude, enum content_form form, int f
     struct content_sizes *sizes_r)
 {
 	struct writer w = { .form = form, .at_start = true };
+	uint64_t at = 0, all = c->size + prelude.n;
 	struct buf in = { 0 };
-	uint64_t at = 0;
 	int err = 0;
+
+	(void)buf_reserve(&w.out, all < PIECE ? (size_t)all : PIECE); /* mostly all that it needs */
 
 	convert(&w, prelude);
 	w.as_is = c->binary;

@@ -24,7 +24,6 @@ client_free(struct client *c, const char *why)
 {
 	struct service *s = c->s;
 	struct daemon *d = s->d;
-	uint64_t token = c->token;
 	const char *limit = NULL;
 	const char *ended = c->engine ? login_ended(c->engine, &limit) : NULL;
 
@@ -34,19 +33,19 @@ client_free(struct client *c, const char *why)
 	    c->address, s->protocol->name,
 	    c->state == CLIENT_PUMP || c->session.readable ? "session" : "login",
 	    ended ? ended : why, limit ? " limit=" : "", limit ? limit : "");
+	TAILQ_REMOVE(&s->clients, c, next);
 	ask_forget(c);
 	ev_timer_free(&c->timer);
 	if (c->engine)
 		login_free(&c->engine);
 	tls_conn_free(&c->tls);
+	acceptor_session_end(d, c->token); /* before the client sees it and comes back */
 	watch_close(&c->net);
 	watch_close(&c->session);
 	buf_wipe(&c->in);
 	buf_wipe(&c->out);
-	TAILQ_REMOVE(&s->clients, c, next);
 	daemon_conf_unref(c->conf);
 	free(c);
-	acceptor_session_end(d, token);
 }
 
 static void

@@ -8,8 +8,13 @@
 #include "qmgr/deliver.h"
 #include "queue/advice.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+/* Milliseconds as seconds; what a clock that was set back makes negative is none. */
+#define MS "%" PRId64 ".%03d"
+#define MS_ARG(ms) ((ms) > 0 ? (int64_t)(ms) / 1000 : 0), ((ms) > 0 ? (int)((ms) % 1000) : 0)
 
 #define EXPANSION_BYTES (16u << 20) /* of the addresses that a recipient may expand to */
 
@@ -18,26 +23,22 @@ result_log(const struct qmgr *q, const struct message *m, size_t i, const char *
     const struct job *j, uint32_t connect_ms, uint32_t transfer_ms)
 {
 	const struct rcpt_status *s = m->env.rcpts[i].status;
-	double now = (double)qmgr_now(q), in_queue = 0, total;
+	int64_t now = qmgr_now(q), total = now - m->arrived, before = total - (now - m->born_ms);
+	int64_t in_queue = j ? j->started - m->born_ms : 0;
 	char code[16];
 	const char *advice;
 
 	rcpt_status_enhanced(s, code);
 	advice = advice_for(code, s->text);
-	total = (now - (double)m->arrived) / 1e3;
-	if (j)
-		in_queue = ((double)j->started - (double)m->born_ms) / 1e3;
 	log_event(LOG_delivery,
-	    "qid=%s from=<%s> to=<%s> status=%s dsn=%s site=%s relay=%s delay=%.3f "
-	    "delays=%.3f/%.3f/%.3f/%.3f way=%s text=%s%s%s",
+	    "qid=%s from=<%s> to=<%s> status=%s dsn=%s site=%s relay=%s delay=" MS " "
+	    "delays=" MS "/" MS "/" MS "/" MS " way=%s text=%s%s%s",
 	    m->name, m->env.sender.n ? log_value(m->env.sender) : "",
 	    log_value(m->env.rcpts[i].address), status, code[0] ? code : "-",
 	    j ? log_cstr(j->site->key + 1) : "-", s->remote[0] ? log_cstr(s->remote) : "-",
-	    total > 0 ? total : 0,
-	    total - (now - (double)m->born_ms) / 1e3 > 0 ? total - (now - (double)m->born_ms) / 1e3
-							 : 0,
-	    in_queue, connect_ms / 1e3, transfer_ms / 1e3, j && j->direct ? "direct" : "queue",
-	    log_cstr(s->text), *advice ? " remedy=" : "", *advice ? log_cstr(advice) : "");
+	    MS_ARG(total), MS_ARG(before), MS_ARG(in_queue), MS_ARG(connect_ms),
+	    MS_ARG(transfer_ms), j && j->direct ? "direct" : "queue", log_cstr(s->text),
+	    *advice ? " remedy=" : "", *advice ? log_cstr(advice) : "");
 }
 
 void

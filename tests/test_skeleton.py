@@ -11,7 +11,7 @@ import socket
 
 import pytest
 
-from instance import DAEMONS, SLOW
+from instance import DAEMONS, SLOW, wait
 
 ROLES = pathlib.Path(__file__).parent.parent / "lib/daemon/roles.def"
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's instance has one uid and no chroot")
@@ -209,3 +209,29 @@ def test_a_service_has_so_many_addresses(make_instance):
         smtplib.SMTP("127.0.0.33", i.port["sink"], timeout=20 * SLOW)
     said = [line for line in ((i.folder / "stderr").read_text() + i.log()).splitlines() if " listen-failed " in line]
     assert len(said) == 1 and "address=127.0.0.33" in said[0] and "a row of their own" in said[0]
+
+
+def test_ended_sessions_are_counted_at_once(make_instance):
+    """Who is at its limit and comes back the moment its session has ended is not refused, more often than there is room for ends
+    without a message; status counts who is there."""
+    i = make_instance(main={"smtpd_client_connection_count_limit": "2", "mynetworks": "192.0.2.0/24"})
+
+    def sessions():
+        return int(re.search(rf"^smtpd\[127.0.0.1:{i.port['smtp']}\]: .* sessions=(\d+)", i.tool("status").stdout, re.M)[1])
+
+    with socket.create_connection(("127.0.0.1", i.port["smtp"]), 10) as held:
+        assert held.recv(100).startswith(b"220 ")
+        for n in range(300):
+            with socket.create_connection(("127.0.0.1", i.port["smtp"]), 10) as c:
+                got = c.recv(100)
+                assert got.startswith(b"220 "), (n, got)
+                c.sendall(b"QUIT\r\n")
+                assert c.recv(100).startswith(b"221 ")
+                while c.recv(100):
+                    pass
+        wait(lambda: sessions() == 1, 10, "the count of sessions")
+        with socket.create_connection(("127.0.0.1", i.port["smtp"]), 10) as second, \
+                socket.create_connection(("127.0.0.1", i.port["smtp"]), 10) as third:
+            assert second.recv(100).startswith(b"220 ")
+            assert third.recv(100).startswith(b"421 4.7.0 ")
+    wait(lambda: sessions() == 0, 10, "the end of all sessions")

@@ -20,22 +20,32 @@ role_name(uint8_t role)
 static void
 add_clean(struct buf *out, struct slice s)
 {
+	size_t from = 0;
+
 	for (size_t i = 0; i < s.n; i++)
-		if (s.p[i] < ' ' || s.p[i] == 127)
+		if (s.p[i] < ' ' || s.p[i] == 127) {
+			buf_add(out, slice_sub(s, from, i));
 			buf_addf(out, "\\x%02x", s.p[i]);
-		else
-			buf_add_byte(out, s.p[i]);
+			from = i + 1;
+		}
+	buf_add(out, slice_sub(s, from, s.n));
 }
 
+/* Most records are of the second of the one before. */
 static void
 format_time(uint64_t us, char out[40])
 {
-	time_t t = (time_t)(us / 1000000);
-	struct tm tm;
-	char date[32];
+	static uint64_t second = UINT64_MAX;
+	static char date[32];
 
-	gmtime_r(&t, &tm);
-	strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &tm);
+	if (second != us / 1000000) {
+		time_t t = (time_t)(us / 1000000);
+		struct tm tm;
+
+		second = us / 1000000;
+		gmtime_r(&t, &tm);
+		strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &tm);
+	}
 	snprintf(out, 40, "%s.%06uZ", date, (unsigned)(us % 1000000));
 }
 

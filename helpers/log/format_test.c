@@ -8,12 +8,12 @@
 #include <cmocka.h>
 
 static void
-check(void (*format)(struct buf *, const struct log_line *), const char *text, const char *want)
+check_at(uint64_t time, void (*format)(struct buf *, const struct log_line *), const char *text,
+    const char *want)
 {
-	struct item_log_record r = { .time = 1764100000000001,
-		.level = 2,
-		.event = SLICE_LIT("child-died"),
-		.text = slice_str(text) };
+	struct item_log_record r = {
+		.time = time, .level = 2, .event = SLICE_LIT("child-died"), .text = slice_str(text)
+	};
 	struct log_line l = {
 		.record = &r, .role = ROLE_MASTER, .pid = 7, .host = "mx", .name = "bulkhead"
 	};
@@ -23,6 +23,12 @@ check(void (*format)(struct buf *, const struct log_line *), const char *text, c
 	if (!slice_eq_str(buf_slice(&out), want))
 		fail_msg("got %.*s\nwant %s", SLICE_ARG(buf_slice(&out)), want);
 	buf_free(&out);
+}
+
+static void
+check(void (*format)(struct buf *, const struct log_line *), const char *text, const char *want)
+{
+	check_at(1764100000000001, format, text, want);
 }
 
 #define HEAD                                                                                       \
@@ -38,6 +44,23 @@ test_text(void **state)
 	    "y\"\n");
 	check(format_syslog, "a=\n\t\177",
 	    "bulkhead/master[7]: warning: child-died a=\\x0a\\x09\\x7f");
+	check(format_syslog,
+	    "a=\x01"
+	    "b\x02",
+	    "bulkhead/master[7]: warning: child-died a=\\x01"
+	    "b\\x02");
+}
+
+/* The date of a second is kept for those that follow. */
+static void
+test_time(void **state)
+{
+#define LINE " mx bulkhead/master[7]: warning: child-died \n"
+	(void)state;
+	check_at(1764100000999999, format_text, "", "2025-11-25T19:46:40.999999Z" LINE);
+	check_at(1764100001000000, format_text, "", "2025-11-25T19:46:41.000000Z" LINE);
+	check_at(1764100000000000, format_text, "", "2025-11-25T19:46:40.000000Z" LINE);
+	check_at(0, format_text, "", "1970-01-01T00:00:00.000000Z" LINE);
 }
 
 static void
@@ -61,6 +84,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_text),
+		cmocka_unit_test(test_time),
 		cmocka_unit_test(test_json),
 	};
 

@@ -27,8 +27,9 @@ block_new(struct arena *a, size_t n)
 	return b;
 }
 
-void *
-arena_alloc(struct arena *a, size_t n)
+/* Holds whatever was there before. */
+static void *
+take(struct arena *a, size_t n)
 {
 	struct arena_block *b = a->blocks;
 	void *p;
@@ -41,38 +42,48 @@ arena_alloc(struct arena *a, size_t n)
 	p = b->data + b->used;
 	b->used += n;
 	a->used += n;
-	return memset(p, 0, n);
+	return p;
+}
+
+void *
+arena_alloc(struct arena *a, size_t n)
+{
+	return memset(take(a, n), 0, n);
 }
 
 struct slice
 arena_dup(struct arena *a, struct slice s)
 {
-	unsigned char *p = arena_alloc(a, s.n + 1);
+	unsigned char *p = take(a, s.n + 1);
 
 	if (s.n)
 		memcpy(p, s.p, s.n);
+	p[s.n] = '\0';
 	return slice(p, s.n);
 }
 
 char *
 arena_strdup(struct arena *a, const char *s)
 {
-	return memcpy(arena_alloc(a, strlen(s) + 1), s, strlen(s));
+	return (char *)(uintptr_t)arena_dup(a, slice_str(s)).p;
 }
 
 char *
 arena_printf(struct arena *a, const char *fmt, ...)
 {
-	va_list ap;
+	FILLED_LATER char text[512]; /* longer ones are printed twice */
 	char *p;
+	va_list ap;
 	int n;
 
 	va_start(ap, fmt);
-	n = vsnprintf(NULL, 0, fmt, ap);
+	n = vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	if (n < 0)
 		die("bad format: %s", fmt);
-	p = arena_alloc(a, (size_t)n + 1);
+	if ((size_t)n < sizeof(text))
+		return arena_strdup(a, text);
+	p = take(a, (size_t)n + 1);
 	va_start(ap, fmt);
 	vsnprintf(p, (size_t)n + 1, fmt, ap);
 	va_end(ap);

@@ -4,6 +4,7 @@
  */
 #include "base/buf.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,7 +63,7 @@ make_room(struct buf *b, size_t n)
 	size_t len = buf_len(b), size = b->size ? b->size : SIZE_MIN;
 
 	if (b->size - b->tail >= n && b->data)
-		return;
+		return; /* and no more than the limit */
 	if (b->head >= len && b->size - len >= n &&
 	    b->data) { /* cheap move: no more than was consumed */
 		memmove(b->data, b->data + b->head, len);
@@ -83,21 +84,26 @@ make_room(struct buf *b, size_t n)
 	b->size = size;
 }
 
-unsigned char *
-buf_reserve(struct buf *b, size_t n)
+/* Bytes that the limit lets in. */
+static size_t
+allowed(const struct buf *b)
 {
-	if (b->limit && n > b->limit - (buf_len(b) < b->limit ? buf_len(b) : b->limit)) {
+	size_t len = buf_len(b);
+
+	if (!b->limit)
+		return SIZE_MAX;
+	return len < b->limit ? b->limit - len : 0;
+}
+
+unsigned char *
+buf_make_room(struct buf *b, size_t n)
+{
+	if (n > allowed(b)) {
 		b->err = ERR_LIMIT;
 		return NULL;
 	}
 	make_room(b, n);
 	return b->data + b->tail;
-}
-
-void
-buf_commit(struct buf *b, size_t n)
-{
-	b->tail += n;
 }
 
 int
@@ -119,28 +125,28 @@ buf_add_str(struct buf *b, const char *s)
 	return buf_add(b, slice_str(s));
 }
 
-int
-buf_add_byte(struct buf *b, unsigned char c)
-{
-	return buf_add(b, slice(&c, 1));
-}
-
+/* Printed into the room that there is, and once more only where that is too small. */
 int
 buf_addv(struct buf *b, const char *fmt, va_list ap)
 {
+	size_t room = b->size - b->tail, most = allowed(b);
 	va_list again;
 	unsigned char *p;
 	int n;
 
+	if (room > most)
+		room = most;
 	va_copy(again, ap);
-	n = vsnprintf(NULL, 0, fmt, again);
+	n = vsnprintf(room ? (char *)b->data + b->tail : NULL, room, fmt, again);
 	va_end(again);
 	if (n < 0)
 		return b->err = ERR_SYNTAX;
-	p = buf_reserve(b, (size_t)n + 1);
-	if (!p)
-		return ERR_LIMIT;
-	vsnprintf((char *)p, (size_t)n + 1, fmt, ap);
+	if ((size_t)n >= room) {
+		p = buf_reserve(b, (size_t)n + 1);
+		if (!p)
+			return ERR_LIMIT;
+		vsnprintf((char *)p, (size_t)n + 1, fmt, ap);
+	}
 	buf_commit(b, (size_t)n);
 	return 0;
 }
@@ -160,11 +166,9 @@ buf_addf(struct buf *b, const char *fmt, ...)
 static int
 add_little_endian(struct buf *b, uint64_t v, size_t width)
 {
-	unsigned char bytes[8];
+	uint64_t bytes = htole64(v);
 
-	for (size_t i = 0; i < width; i++)
-		bytes[i] = (unsigned char)(v >> (8 * i));
-	return buf_add(b, slice(bytes, width));
+	return buf_add(b, slice(&bytes, width));
 }
 
 int

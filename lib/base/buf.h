@@ -48,7 +48,7 @@ void buf_truncate(struct buf *b, size_t len);
  * for b->err later. */
 int buf_add(struct buf *b, struct slice s);
 int buf_add_str(struct buf *b, const char *s);
-int buf_add_byte(struct buf *b, unsigned char c);
+static inline int buf_add_byte(struct buf *b, unsigned char c);
 int buf_addf(struct buf *b, const char *fmt, ...) PRINTF(2, 3);
 int buf_addv(struct buf *b, const char *fmt, va_list ap);
 /* Little-endian integers, and a u32 length followed by the bytes (what cursor_counted reads). */
@@ -60,13 +60,41 @@ int buf_add_counted(struct buf *b, struct slice s);
 
 /* Room for at least n more bytes at the tail, to be filled by read(2) and claimed by buf_commit.
  * NULL on the limit. */
-unsigned char *buf_reserve(struct buf *b, size_t n);
-void buf_commit(struct buf *b, size_t n);
+static inline unsigned char *buf_reserve(struct buf *b, size_t n);
+static inline void buf_commit(struct buf *b, size_t n);
 
 /* read(2) of at most max bytes to the tail: bytes read, 0 at end of file, or a negative error
  * (-EAGAIN included). */
 ptrdiff_t buf_read(struct buf *b, int fd, size_t max);
 /* write(2) from the head, consuming what was written: bytes written or a negative error. */
 ptrdiff_t buf_write(struct buf *b, int fd);
+
+unsigned char *buf_make_room(struct buf *b, size_t n); /* buf_reserve's, where there is none */
+
+static inline unsigned char *
+buf_reserve(struct buf *b, size_t n)
+{
+	if (b->limit || n >= b->size - b->tail)
+		return buf_make_room(b, n);
+	return b->data + b->tail;
+}
+
+static inline void
+buf_commit(struct buf *b, size_t n)
+{
+	b->tail += n;
+}
+
+static inline int
+buf_add_byte(struct buf *b, unsigned char c)
+{
+	unsigned char *p = buf_reserve(b, 1);
+
+	if (!p)
+		return ERR_LIMIT;
+	*p = c;
+	buf_commit(b, 1);
+	return 0;
+}
 
 #endif

@@ -3,6 +3,9 @@
 #define BASE_ERR_H
 
 #define CHECKED __attribute__((warn_unused_result))
+/* A large array that a call fills before anybody reads it: not zeroed first, as the compiler is
+ * told to do with all others. */
+#define FILLED_LATER __attribute__((uninitialized))
 #define NORETURN __attribute__((noreturn))
 #define FALLTHROUGH __attribute__((fallthrough))
 #define PRINTF(a, b) __attribute__((format(printf, a, b)))

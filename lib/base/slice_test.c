@@ -88,6 +88,40 @@ test_buf_limit(void **state)
 	assert_int_equal(buf_add_str(&b, "90"), 0);
 	assert_true(slice_eq_str(buf_slice(&b), "567890"));
 	buf_free(&b);
+	for (int i = 0; i < 8; i++)
+		assert_int_equal(buf_add_byte(&b, 'x'), 0);
+	assert_int_equal(buf_add_byte(&b, 'x'), ERR_LIMIT);
+	assert_int_equal(buf_len(&b), 8);
+	buf_free(&b);
+}
+
+/* Printed text that fits the room that there is, that does not, and that passes the limit. */
+static void
+test_buf_printed(void **state)
+{
+	struct buf b = { 0 };
+	char want[700] = "";
+
+	(void)state;
+	assert_int_equal(buf_addf(&b, "%s", ""), 0);
+	for (int i = 0; i < 90; i++) {
+		assert_int_equal(buf_addf(&b, "%d-%s,", i, "abc"), 0);
+		snprintf(want + strlen(want), sizeof(want) - strlen(want), "%d-%s,", i, "abc");
+		if (i % 7 == 6) {
+			buf_consume(&b, 3);
+			memmove(want, want + 3, strlen(want) - 2);
+		}
+		assert_true(slice_eq_str(buf_slice(&b), want));
+	}
+	buf_free(&b);
+	buf_init(&b, 8); /* with room for the NUL, which counts */
+	assert_int_equal(buf_addf(&b, "%d", 1234567), 0);
+	assert_int_equal(buf_addf(&b, "%d", 8), ERR_LIMIT);
+	assert_true(slice_eq_str(buf_slice(&b), "1234567"));
+	buf_clear(&b);
+	assert_int_equal(buf_addf(&b, "%d", 12345678), ERR_LIMIT);
+	assert_int_equal(buf_len(&b), 0);
+	buf_free(&b);
 }
 
 struct item {
@@ -144,6 +178,14 @@ test_arena(void **state)
 		arena_alloc(&a, 100);
 	assert_true(slice_eq_str(s, "one"));
 	assert_string_equal(arena_printf(&a, "%d-%s", 7, "x"), "7-x");
+	for (int n = 500; n < 530; n++) { /* around what is printed once */
+		char *text = arena_printf(&a, "%*s", n, "end");
+		assert_int_equal(strlen(text), n);
+		assert_string_equal(text + n - 3, "end");
+	}
+	s = arena_dup(&a, (struct slice){ 0 });
+	assert_int_equal(s.n, 0);
+	assert_string_equal((const char *)s.p, ""); /* a NUL follows */
 	arena_reset(&a);
 	assert_int_equal(a.used, 0);
 	arena_free(&a);
@@ -157,6 +199,7 @@ main(void)
 		cmocka_unit_test(test_cstr_rejects_nul),
 		cmocka_unit_test(test_cursor_is_sticky),
 		cmocka_unit_test(test_buf_limit),
+		cmocka_unit_test(test_buf_printed),
 		cmocka_unit_test(test_hash),
 		cmocka_unit_test(test_siphash_vector),
 		cmocka_unit_test(test_arena),

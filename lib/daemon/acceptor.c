@@ -14,7 +14,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define ACCEPT_BURST 16
 #define LINK_WAIT_MS 5000 /* after a start, for the links to those whom the sessions ask */
 #define WAITING_MAX 1024  /* clients in a listening socket, as master opens it */
 
@@ -182,8 +181,8 @@ on_listener_ready(evutil_socket_t fd, short what, void *arg)
 		rest(l->a, 10);
 		return;
 	}
-	for (int i = 0; i < ACCEPT_BURST && accept_one(l); i++)
-		;
+	/* One a turn: to try for a second costs as much as it saves, unless many wait. */
+	(void)accept_one(l);
 }
 
 static void
@@ -381,6 +380,7 @@ on_status(struct daemon *d, struct buf *out)
 {
 	struct acceptor_state *a = state_of(d);
 
+	acceptor_take_ends(a);
 	buf_addf(out, "processes=%zu sessions=%zu", a->nworkers, a->sessions.count);
 }
 
@@ -414,6 +414,7 @@ acceptor_run(int argc, char **argv, const struct acceptor_desc *desc)
 	state.desc = desc;
 	state.cores = cores > 0 ? (int)cores : 1;
 	TAILQ_INIT(&state.workers);
+	TAILQ_INIT(&state.sharing);
 	TAILQ_INIT(&state.quiet);
 	daemon.init = on_init;
 	daemon.start = on_start;
@@ -430,12 +431,17 @@ acceptor_session_end(struct daemon *child, uint64_t token)
 {
 	struct msg m = MSG_INIT(MSG_CONNECTION_END, 0);
 	struct daemon_private *p = child->private;
+	struct ends *ends = state_of(child)->born_with;
 
-	m.connection_end.token = token;
-	if (child->master)
-		(void)ipc_send(child->master, &m);
 	if (p->sessions)
 		p->sessions--;
+	/* The acceptor looks there before it counts. The last one is told as well: it may end the
+	 * process. */
+	if (!ends || !ends_put(ends, token) || !p->sessions) {
+		m.connection_end.token = token;
+		if (child->master)
+			(void)ipc_send(child->master, &m);
+	}
 	if (!p->sessions && (child->stopping || !child->master))
 		daemon_exit(child);
 }

@@ -105,6 +105,8 @@ acceptor_over_limit(struct acceptor_state *a, struct session *s, const struct in
 		return NULL;
 	s->client = client_enter(a, addr);
 	if (most && s->client->sessions > (unsigned)most)
+		acceptor_take_ends(a);
+	if (most && s->client->sessions > (unsigned)most)
 		return "too many connections of this client at once: "
 		       "smtpd_client_connection_count_limit";
 	if (rate && s->client->connections > (uint64_t)rate)

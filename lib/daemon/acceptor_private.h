@@ -8,6 +8,7 @@
 #include "daemon/private.h"
 
 struct client;
+struct ends;
 
 struct listener {
 	struct acceptor_state *a;
@@ -25,9 +26,11 @@ struct session {
 };
 
 struct worker {
-	TAILQ_ENTRY(worker) next;
+	TAILQ_ENTRY(worker) next, shares;
 	struct zygote_child *child;
 	unsigned sessions;
+	struct ends *ends; /* and it is among the sharing; NULL: the child sends each */
+	uint32_t ends_taken;
 	uint64_t served;
 	bool retired; /* takes no new session */
 	struct ev_timer idle;
@@ -43,9 +46,10 @@ struct acceptor_state {
 	struct hash clients, sessions;
 	TAILQ_HEAD(, client) quiet; /* quiet longest first */
 	size_t nquiet;
-	TAILQ_HEAD(, worker) workers;
+	TAILQ_HEAD(, worker) workers, sharing;
 	size_t nworkers;
 	uint64_t next_token;
+	struct ends *born_with; /* of the worker that is being forked: in a child, its own */
 	int cores;
 	bool paused, used; /* used: accepted something since the last look */
 	bool linked;       /* all links have been there */
@@ -60,7 +64,21 @@ const char *acceptor_over_limit(
 /* A session of that client ended; NULL: it was not counted. */
 void acceptor_client_release(struct acceptor_state *a, struct client *c);
 
+/* acceptor_ends.c */
+#define ENDS_MAX 256 /* divides 2^32: the counts may turn over */
+/* Before the fork of a worker; NULL where there is no memory. */
+struct ends *ends_new(void);
+/* In the acceptor, after that fork: the children that follow do not get it. Dies if they would. */
+void ends_keep(struct ends *e);
+void ends_free(struct ends *e);
+/* In the child. False: ENDS_MAX are there, as long as the acceptor has taken none. */
+bool ends_put(struct ends *e, uint64_t token) CHECKED;
+/* In the acceptor, which counts in *taken what it took. False: there is no more. */
+bool ends_take(struct ends *e, uint32_t *taken, uint64_t *token_r) CHECKED;
+
 /* acceptor_workers.c */
+/* Counts the sessions that ended without a message. */
+void acceptor_take_ends(struct acceptor_state *a);
 /* A worker with room, started where there is none, or NULL. */
 struct worker *acceptor_worker(struct acceptor_state *a);
 /* Sends it the connection in m; false: it could not be sent. */

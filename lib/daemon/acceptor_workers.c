@@ -41,26 +41,83 @@ on_idle(void *arg)
 		retire(w);
 }
 
+static struct session *
+session_of(struct acceptor_state *a, uint64_t token)
+{
+	struct hash_node *n = hash_find(&a->sessions, slice(&token, sizeof(token)));
+
+	return n ? HASH_ELEMENT(n, struct session, node) : NULL;
+}
+
+/* Tokens are easily guessed: a child that was taken over must not end the sessions of the others.
+ */
+static void
+count_end(struct worker *w, uint64_t token)
+{
+	struct acceptor_state *a = w->a;
+	struct session *s = session_of(a, token);
+
+	if (!s || s->worker != w)
+		return;
+	acceptor_session_free(a, s);
+	if (--w->sessions)
+		return;
+	if (w->retired) {
+		w->retired = false;
+		retire(w);
+	} else if (a->desc->sessions_per_process(a->d->conf) == 1) {
+		retire(w);
+	} else {
+		ev_timer_set(a->d->base, &w->idle, a->d->conf->process_idle_limit, on_idle, w);
+	}
+}
+
+static void
+take_ends(struct worker *w)
+{
+	uint64_t token;
+
+	for (int i = 0; i < ENDS_MAX && ends_take(w->ends, &w->ends_taken, &token); i++)
+		count_end(w, token);
+}
+
+void
+acceptor_take_ends(struct acceptor_state *a)
+{
+	struct worker *w;
+
+	TAILQ_FOREACH(w, &a->sharing, shares)
+		take_ends(w);
+}
+
 static struct worker *
 worker_start(struct acceptor_state *a)
 {
 	struct zygote_spec spec = {
 		.desc = a->desc->child, .npeers = a->desc->npeers, .arg = a->d->ctx
 	};
+	struct ends *ends = a->desc->sessions_per_process(a->d->conf) > 1 ? ends_new() : NULL;
 	struct worker *w;
 	struct zygote_child *child;
 	int err;
 
 	memcpy(spec.peers, a->desc->peers, sizeof(spec.peers));
+	a->born_with = ends;
 	child = zygote_fork(a->d, &spec, &err);
+	a->born_with = NULL;
 	if (!child) {
+		ends_free(ends);
 		log_event(LOG_process_refused, "service=%s reason=\"%s\"", log_cstr(a->d->service),
 		    err_str(err));
 		return NULL;
 	}
+	ends_keep(ends);
 	w = xcalloc(1, sizeof(*w));
 	w->a = a;
 	w->child = child;
+	w->ends = ends;
+	if (ends)
+		TAILQ_INSERT_TAIL(&a->sharing, w, shares);
 	child->data = w;
 	TAILQ_INSERT_TAIL(&a->workers, w, next);
 	a->nworkers++;
@@ -76,10 +133,12 @@ acceptor_worker(struct acceptor_state *a)
 		limit = conf->default_process_limit;
 	struct worker *w, *best = NULL;
 
-	TAILQ_FOREACH(w, &a->workers, next)
-		if (!w->retired && w->child->chan && w->sessions < per_process &&
-		    (!best || w->sessions < best->sessions))
-			best = w;
+	acceptor_take_ends(a);
+	if (per_process > 1) /* else who has served has no room */
+		TAILQ_FOREACH(w, &a->workers, next)
+			if (!w->retired && w->child->chan && w->sessions < per_process &&
+			    (!best || w->sessions < best->sessions))
+				best = w;
 	if (best && (best->sessions < SPREAD || a->nworkers >= (size_t)a->cores ||
 			(int64_t)a->nworkers >= limit))
 		return best;
@@ -109,26 +168,14 @@ acceptor_hand_over(struct worker *w, struct session *s, const struct msg *m)
 void
 acceptor_count_end(struct acceptor_state *a, struct ipc_chan *ch, uint64_t token)
 {
-	struct hash_node *n = hash_find(&a->sessions, slice(&token, sizeof(token)));
-	struct session *s = n ? HASH_ELEMENT(n, struct session, node) : NULL;
-	struct worker *w;
+	struct session *s = session_of(a, token);
+	struct worker *w = s ? s->worker : NULL;
 
-	/* Tokens are easily guessed: a child that was taken over must not end the sessions of the
-	 * others. */
-	if (!s || !s->worker || s->worker->child->chan != ch)
+	if (!w || w->child->chan != ch)
 		return;
-	w = s->worker;
-	acceptor_session_free(a, s);
-	if (--w->sessions)
-		return;
-	if (w->retired) {
-		w->retired = false;
-		retire(w);
-	} else if (a->desc->sessions_per_process(a->d->conf) == 1) {
-		retire(w);
-	} else {
-		ev_timer_set(a->d->base, &w->idle, a->d->conf->process_idle_limit, on_idle, w);
-	}
+	if (w->ends)
+		take_ends(w);
+	count_end(w, token);
 }
 
 void
@@ -147,6 +194,9 @@ acceptor_worker_ended(struct acceptor_state *a, struct worker *w)
 	ev_timer_free(&w->idle);
 	TAILQ_REMOVE(&a->workers, w, next);
 	a->nworkers--;
+	if (w->ends)
+		TAILQ_REMOVE(&a->sharing, w, shares);
+	ends_free(w->ends);
 	free(w);
 }
 

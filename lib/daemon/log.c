@@ -242,7 +242,7 @@ void
 log_event(enum log_event event, const char *fmt, ...)
 {
 	const struct log_event_row *row = &log_events[event];
-	char text[TEXT_MAX];
+	FILLED_LATER char text[TEXT_MAX];
 	va_list ap;
 	int n;
 

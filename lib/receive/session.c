@@ -397,7 +397,6 @@ void
 session_free(struct session *s)
 {
 	struct service *service = s->service;
-	uint64_t token = s->token;
 
 	log_event(LOG_smtp_disconnect,
 	    "sid=%s client=%s[%s] user=%s messages=%u recipients=%u rejects=%u state=%s", s->id,
@@ -410,13 +409,13 @@ session_free(struct session *s)
 	smtp_server_free(&s->engine);
 	request_end(&s->request);
 	mail_free(&s->mail);
+	acceptor_session_end(service->d, s->token); /* before the client sees it and comes back */
 	session_io_stop(s);
 	ev_timer_free(&s->timer);
 	ev_timer_free(&s->delay);
 	service_policy_unref(s->policy);
 	explicit_bzero(s, sizeof(*s));
 	free(s);
-	acceptor_session_end(service->d, token);
 }
 
 void
