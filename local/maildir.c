@@ -2,14 +2,16 @@
  * Maildir delivery. Runs in the delivery child, as the recipient, below its root; other programs
  * may change the Maildir at any time.
  *
- * Order: the file is written in tmp/; its data goes to the disk (sync_file_range) before the name
- * appears in new/, else a power cut could leave an empty file in sight; the rename replaces
- * nothing; fsync of the file makes inode and name durable on ext4 and XFS. Elsewhere: fsync,
- * rename, fsync of the directory. The name in new/ derives from queue ID and recipient, so a repeat
- * after a crash finds what is there, syncs it and is done. The name in tmp/ is the attempt's own: a
- * child whose qmgr has died may still be at it when that one's successor has another child do the
- * same, and what one of them writes must never get its name from the other. maildirsize belongs to
- * others and is left alone.
+ * Order: the file is written; its data goes to the disk (sync_file_range) before the name appears
+ * in new/, else a power cut could leave an empty file in sight; that name replaces nothing; fsync
+ * of the file makes inode and name durable on ext4 and XFS. There the file has no name before
+ * (since Linux 6.10 its owner may give it one): one directory is changed, once. With an older
+ * kernel it is written in tmp/ and renamed, and on other file systems as well: fsync, rename, fsync
+ * of the directory. The name in new/ derives from queue ID and recipient, so a repeat after a crash
+ * finds what is there, syncs it and is done. The name in tmp/ is the attempt's own: a child whose
+ * qmgr has died may still be at it when that one's successor has another child do the same, and
+ * what one of them writes must never get its name from the other. maildirsize belongs to others and
+ * is left alone.
  */
 #include "local/maildir.h"
 
@@ -119,6 +121,7 @@ open_all(struct maildir *m)
 	if (err)
 		return err;
 	m->named_by_fsync = fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC;
+	__atomic_store_n(&m->unnamed, m->named_by_fsync, __ATOMIC_RELAXED);
 	__atomic_store_n(&m->open, true, __ATOMIC_RELEASE);
 	return 0;
 }
@@ -264,9 +267,14 @@ take_quota(struct maildir *m, uint64_t bytes)
 
 /* --- delivery --- */
 
+/* A file in tmp/ of that name, or without one. */
 static int
-create_tmp(const struct maildir *m, const char *name, int *fd_r)
+create(const struct maildir *m, const char *name, int *fd_r)
 {
+	if (!name) {
+		*fd_r = openat(m->tmp, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0600);
+		return *fd_r < 0 ? err_errno() : 0;
+	}
 	for (int i = 0; i < 2; i++) {
 		*fd_r = openat(
 		    m->tmp, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -293,39 +301,49 @@ sweep_tmp(const struct maildir *m, const char *base)
 	closedir(d);
 }
 
+/* The name in new/ for a file that has one in tmp/, or none. */
+static int
+name_it(const struct maildir *m, int fd, const char *tmp, const char *name)
+{
+	if (!tmp)
+		return linkat(fd, "", m->fresh, name, AT_EMPTY_PATH) ? err_errno() : 0;
+	if (!renameat2(m->tmp, tmp, m->fresh, name, RENAME_NOREPLACE))
+		return 0;
+	if (errno != EINVAL && errno != ENOSYS)
+		return err_errno();
+	/* A file system without RENAME_NOREPLACE (NFS): link refuses an old name as well. */
+	if (linkat(m->tmp, tmp, m->fresh, name, 0))
+		return err_errno();
+	unlinkat(m->tmp, tmp, 0);
+	return 0;
+}
+
 /* Gives the file its name in new/, durably. -EEXIST if the name is there. */
 static int
 publish(const struct maildir *m, int fd, const char *tmp, const char *name)
 {
+	int err;
+
 	if (m->named_by_fsync ? sync_file_range(fd, 0, 0,
 				    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
 					SYNC_FILE_RANGE_WAIT_AFTER)
 			      : fsync(fd))
 		return err_errno();
-	if (renameat2(m->tmp, tmp, m->fresh, name, RENAME_NOREPLACE)) {
-		if (errno != EINVAL && errno != ENOSYS)
-			return err_errno();
-		/* A file system without RENAME_NOREPLACE (NFS): link refuses an old name as well.
-		 */
-		if (linkat(m->tmp, tmp, m->fresh, name, 0))
-			return err_errno();
-		unlinkat(m->tmp, tmp, 0);
-	}
-	if (fsync(m->named_by_fsync ? fd : m->fresh))
-		return err_errno();
-	return 0;
+	err = name_it(m, fd, tmp, name);
+	if (!err && fsync(m->named_by_fsync ? fd : m->fresh))
+		err = err_errno();
+	return err;
 }
 
+/* By way of that name in tmp/, or of none. */
 static int
-write_file(struct maildir *m, const struct maildir_mail *mail, const char *base, bool *repeated_r)
+write_as(struct maildir *m, const struct maildir_mail *mail, const char *base, const char *tmp,
+    bool *repeated_r)
 {
+	FILLED_LATER char name[NAME_SIZE + 64];
 	struct content_sizes sizes;
-	char name[NAME_SIZE + 64], tmp[NAME_SIZE + 64];
-	int fd, err;
+	int fd, err = create(m, tmp, &fd);
 
-	snprintf(tmp, sizeof(tmp), "%s.P%dA%u", base, m->pid,
-	    __atomic_fetch_add(&m->attempts, 1, __ATOMIC_RELAXED));
-	err = create_tmp(m, tmp, &fd);
 	if (err)
 		return err;
 	err = content_write(mail->content, mail->prelude, CONTENT_LF, fd, &sizes);
@@ -334,7 +352,7 @@ write_file(struct maildir *m, const struct maildir_mail *mail, const char *base,
 		    (unsigned long long)sizes.written, (unsigned long long)sizes.crlf);
 		err = publish(m, fd, tmp, name);
 	}
-	if (err)
+	if (err && tmp)
 		unlinkat(m->tmp, tmp, 0);
 	if (close(fd) && !err)
 		err = err_errno();
@@ -343,6 +361,31 @@ write_file(struct maildir *m, const struct maildir_mail *mail, const char *base,
 		err = sync_found(m->fresh, name);
 	}
 	return err;
+}
+
+/* The file system or the kernel has no such files, or does not let us name them; or the directory
+ * is gone (ext4: EPERM), which shows again. */
+static bool
+needs_name(int err)
+{
+	return err == -ENOENT || err == -EPERM || err == -EOPNOTSUPP || err == -EISDIR ||
+	       err == -EINVAL;
+}
+
+static int
+write_file(struct maildir *m, const struct maildir_mail *mail, const char *base, bool *repeated_r)
+{
+	FILLED_LATER char tmp[NAME_SIZE + 64];
+
+	if (__atomic_load_n(&m->unnamed, __ATOMIC_RELAXED)) {
+		int err = write_as(m, mail, base, NULL, repeated_r);
+		if (!needs_name(err))
+			return err;
+		__atomic_store_n(&m->unnamed, false, __ATOMIC_RELAXED);
+	}
+	snprintf(tmp, sizeof(tmp), "%s.P%dA%u", base, m->pid,
+	    __atomic_fetch_add(&m->attempts, 1, __ATOMIC_RELAXED));
+	return write_as(m, mail, base, tmp, repeated_r);
 }
 
 static int

@@ -13,11 +13,12 @@ struct maildir {
 	int64_t limit;    /* quota in bytes, 0: none */
 	pthread_mutex_t lock;
 	bool open, named_by_fsync; /* ext4, XFS: fsync of a file makes its new name durable */
-	int pid;                   /* of this process */
-	unsigned int attempts;     /* files that were begun in tmp/: part of their names */
-	int tmp, fresh, cur;       /* directories */
-	int64_t used;              /* bytes in it, as of used_at; only where there is a limit */
-	int64_t used_at;           /* monotonic µs */
+	bool unnamed; /* those two: files have no name before that in new/, where the kernel lets */
+	int pid;      /* of this process */
+	unsigned int attempts; /* files that were begun in tmp/: part of their names */
+	int tmp, fresh, cur;   /* directories */
+	int64_t used;          /* bytes in it, as of used_at; only where there is a limit */
+	int64_t used_at;       /* monotonic µs */
 };
 
 void maildir_init(struct maildir *m, const char *path, struct slice host, int64_t limit);

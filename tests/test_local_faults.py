@@ -19,8 +19,12 @@ pytestmark = [
 ]
 USER = "u1@example.test"
 THREAD = {"mmap", "mprotect", "munmap", "madvise", "clone", "clone3", "rseq", "set_robust_list", "rt_sigprocmask"}  # one that starts
+# Since Linux 6.10 a file gets its only name in new/; before, it has one in tmp/ and is renamed.
+NEWER = tuple(map(int, re.match(r"(\d+)\.(\d+)", os.uname().release).groups())) >= (6, 10)
+NAMES = "linkat" if NEWER else "renameat2"
+OLDER = "linkat:error=ENOENT:syscall=getpid"  # what an older kernel says
 # What a delivery of a small message does, in its order; tests/test_local.py counts on it too.
-PATH = ("openat", "write", "sync_file_range", "renameat2", "fsync", "close", "sendto")
+PATH = ("openat", "write", "sync_file_range", NAMES, "fsync", "close", "sendto")
 
 
 def child(i):
@@ -84,6 +88,37 @@ def test_killed_at_each_call(warmed, call):
     assert not list((warmed.home(USER) / "Maildir/tmp").iterdir()) or call in ("write", "sync_file_range", "renameat2")
 
 
+@pytest.mark.skipif(not NEWER, reason="the kernel is one")
+@pytest.mark.parametrize("warmed", [False], indirect=True, ids=["queued"])
+@pytest.mark.parametrize("call, when", [("openat", 2), ("write", 2), ("sync_file_range", 2), ("renameat2", 1), ("fsync", 1)])
+def test_killed_with_an_older_kernel(warmed, call, when):
+    """A file that has no name may not get one: it is written again with one in tmp/. Killed there."""
+    s = Strace(child(warmed), OLDER, f"{call}:signal=KILL:when={when}")
+    send(warmed, USER, "Subject: victim\n\nx\n")
+    wait(s.dead, 10, "the kill")
+
+    def arrived():
+        flush(warmed)
+        return "victim" in bodies(warmed) and empty(warmed)
+
+    wait(arrived, 30, "the message")
+    assert bodies(warmed).count("victim") == 1
+    left = list((warmed.home(USER) / "Maildir/tmp").iterdir())
+    assert not left or call in ("write", "sync_file_range", "renameat2"), left
+
+
+@pytest.mark.skipif(not NEWER, reason="the kernel is one")
+def test_an_older_kernel_is_asked_once(warmed, tmp_path):
+    trace = tmp_path / "trace"
+    s = Strace(child(warmed), OLDER, "renameat2:delay_enter=1", trace=str(trace))
+    for n in range(5):
+        send(warmed, USER, f"Subject: n{n}\n\nx\n")
+    warmed.wait_messages(USER, 6)
+    s.stop()
+    calls = collections.Counter(re.findall(r"^\d+ +(\w+)\(", trace.read_text(), re.M))
+    assert calls == {"linkat": 1, "renameat2": 5}, calls
+
+
 def empty(i):
     return not [p for p in (i.spool / "queue").rglob("*") if re.fullmatch(r"[0-9A-Z]{12}", p.name)]
 
@@ -97,7 +132,7 @@ def empty(i):
     ("openat", "EROFS", "4.2.0", "(?i)read-only"),
     ("openat", "EMFILE", "4.2.0", "(?i)too many"),
     ("sync_file_range", "EIO", "4.3.0", "(?i)input/output"),
-    ("renameat2", "ENOSPC", "4.3.1", "(?i)no space"),
+    (NAMES, "ENOSPC", "4.3.1", "(?i)no space"),
     ("fsync", "EIO", "4.3.0", "(?i)input/output"),
     ("fsync", "EDQUOT", "5.2.2", "quota"),
 ])
