@@ -177,7 +177,7 @@ void master_stop(struct master *m);
 /* metrics.c */
 void metrics_get(struct master *m, struct ipc_chan *from, uint32_t id);
 bool metrics_stats(struct master *m, const struct process *p, const struct msg *msg);
-void metrics_gone(struct master *m, const struct process *p);
+void metrics_gone(struct master *m, struct process *p);
 
 /* home.c: makes the directory words[0] for uid and gid, words[1] and [2]; an exit status. */
 int home_make(const struct master *m, const struct slice words[3], struct buf *out);

@@ -1,7 +1,7 @@
 /*
  * What the metrics daemon asks for: the counters of every daemon, gathered and passed on as they
  * come. Runs in master as root; looks at no value. One gathering at a time: a new request takes the
- * place of the former. A daemon that does not answer within GATHER_MS is left out.
+ * place of the former. A daemon that dies or does not answer within GATHER_MS is left out.
  */
 #include "master/master.h"
 
@@ -89,8 +89,12 @@ metrics_stats(struct master *m, const struct process *p, const struct msg *msg)
 }
 
 void
-metrics_gone(struct master *m, const struct process *p)
+metrics_gone(struct master *m, struct process *p)
 {
+	bool owed = process_owed(p, m->metrics.id);
+
 	if (p->chan && p->chan == m->metrics.to)
 		m->metrics.to = NULL;
+	else if (m->metrics.to && owed && !--m->metrics.waiting)
+		finish(m);
 }

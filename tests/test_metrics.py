@@ -259,6 +259,24 @@ def test_who_asks_and_does_not_read_is_not_heard(make_instance, tmp_path):
     i.wait_messages("u1@example.test", 1, 20)
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="no curl")
+def test_nobody_waits_for_the_dead(served):
+    served.allow_deaths = True
+    for _ in range(5):  # a busy machine may take its time; the second is over only where the dead are waited for
+        (pid,) = served.pids("bounce")
+        os.kill(pid, signal.SIGSTOP)
+        began = time.monotonic()
+        with subprocess.Popen(["curl", "-s", url(served)], stdout=subprocess.PIPE, text=True) as asking:
+            time.sleep(0.3)
+            os.kill(pid, signal.SIGKILL)
+            out = asking.communicate()[0]
+        took = time.monotonic() - began
+        if took < 0.9:
+            break
+        wait(lambda: re.search(r"^bounce +bounce +\d+ ready", served.tool("status", check=False).stdout, re.M), 20, "bounce")
+    assert took < 0.9 and 'program="qmgr"' in out and out.endswith("# EOF\n"), (took, out)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes descriptors of other processes")
 def test_nobody_answers_twice(served):
     """Who asks all daemons waits a second for each of them, whatever another one says that was taken over."""
