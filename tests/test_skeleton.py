@@ -219,6 +219,7 @@ def test_ended_sessions_are_counted_at_once(make_instance):
     def sessions():
         return int(re.search(rf"^smtpd\[127.0.0.1:{i.port['smtp']}\]: .* sessions=(\d+)", i.tool("status").stdout, re.M)[1])
 
+    wait(lambda: sessions() == 0, 10, "the end of who asked whether the port answers")
     with socket.create_connection(("127.0.0.1", i.port["smtp"]), 10) as held:
         assert held.recv(100).startswith(b"220 ")
         for n in range(300):
