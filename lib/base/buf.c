@@ -63,7 +63,7 @@ make_room(struct buf *b, size_t n)
 	size_t len = buf_len(b), size = b->size ? b->size : SIZE_MIN;
 
 	if (b->size - b->tail >= n && b->data)
-		return; /* and no more than the limit */
+		return;
 	if (b->head >= len && b->size - len >= n &&
 	    b->data) { /* cheap move: no more than was consumed */
 		memmove(b->data, b->data + b->head, len);

@@ -69,7 +69,8 @@ ptrdiff_t buf_read(struct buf *b, int fd, size_t max);
 /* write(2) from the head, consuming what was written: bytes written or a negative error. */
 ptrdiff_t buf_write(struct buf *b, int fd);
 
-unsigned char *buf_make_room(struct buf *b, size_t n); /* buf_reserve's, where there is none */
+/* What buf_reserve does where there is no such room, or a limit to look at. */
+unsigned char *buf_make_room(struct buf *b, size_t n);
 
 static inline unsigned char *
 buf_reserve(struct buf *b, size_t n)
