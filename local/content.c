@@ -10,7 +10,10 @@
 #include <errno.h>
 #include <unistd.h>
 
-enum { PIECE = 65536 };
+enum {
+	PIECE = 65536,
+	HEAD_PIECE = 8192, /* most header sections are shorter */
+};
 
 /* Reads from the extents, which follow each other in the message. */
 static int
@@ -145,7 +148,8 @@ run(const struct content *c, struct slice prelude, enum content_form form, int f
 	struct buf in = { 0 };
 	int err = 0;
 
-	(void)buf_reserve(&w.out, all < PIECE ? (size_t)all : PIECE); /* mostly all that it needs */
+	/* All that it needs, mostly: it is written when a piece has come to a piece. */
+	(void)buf_reserve(&w.out, all < 2 * PIECE ? (size_t)all : 2 * PIECE);
 
 	convert(&w, prelude);
 	w.as_is = c->binary;
@@ -192,6 +196,28 @@ content_measure(const struct content *c, struct slice prelude, struct content_si
 	return run(c, prelude, CONTENT_LF, -1, sizes_r);
 }
 
+/* From the file, up to a blank line, or to the limit. */
+static int
+read_head(const struct content *c, size_t limit, struct buf *out)
+{
+	size_t at = 0;
+
+	do {
+		size_t n = limit - at < HEAD_PIECE ? limit - at : HEAD_PIECE,
+		       from = at > 2 ? at - 2 : 0;
+		int err = content_read(c, at, n, out);
+		struct slice fresh = slice_sub(buf_slice(out), from, buf_len(out));
+
+		if (err)
+			return err;
+		if (buf_len(out) < at + n || memmem(fresh.p, fresh.n, "\n\n", 2) ||
+		    memmem(fresh.p, fresh.n, "\n\r\n", 3))
+			return 0;
+		at += n;
+	} while (at < limit);
+	return 0;
+}
+
 int
 content_delivered_to(
     const struct content *c, struct slice address, bool itself, size_t limit, bool *found_r)
@@ -202,7 +228,7 @@ content_delivered_to(
 
 	*found_r = false;
 	if (c->fd >= 0) {
-		err = content_read(c, 0, limit, &copy);
+		err = read_head(c, limit, &copy);
 		head = buf_slice(&copy);
 	}
 	for (bool first = true; !err && head.n; first = false) {

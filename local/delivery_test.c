@@ -174,6 +174,38 @@ test_delivered_to(void **state)
 	assert_true(found);
 }
 
+/* A header section whose end is about where a read of the file ends, and one that is longer. */
+static void
+test_delivered_to_in_a_file(void **state)
+{
+	(void)state;
+	for (size_t pad = 8140; pad < 8200; pad++) {
+		struct buf b = { 0 };
+		struct content c;
+		bool found;
+
+		buf_add_str(&b, "X: ");
+		while (buf_len(&b) < pad)
+			buf_add_byte(&b, 'x');
+		buf_add_str(&b, pad % 2 ? "\r\n" : "\n");
+		buf_add_str(&b, "Delivered-To: late@x\r\n\r\nDelivered-To: body@x\r\n");
+		while (buf_len(&b) < 40000)
+			buf_add_str(&b, "more\r\n");
+		c = file_content(buf_slice(&b), 5000);
+		assert_int_equal(
+		    content_delivered_to(&c, SLICE_LIT("late@x"), false, 32768, &found), 0);
+		assert_true(found);
+		assert_int_equal(
+		    content_delivered_to(&c, SLICE_LIT("body@x"), false, 32768, &found), 0);
+		assert_false(found);
+		assert_int_equal(
+		    content_delivered_to(&c, SLICE_LIT("late@x"), false, pad, &found), 0);
+		assert_false(found); /* the limit comes before it */
+		close(c.fd);
+		buf_free(&b);
+	}
+}
+
 static const char *
 only_file(const char *folder)
 {
@@ -531,6 +563,7 @@ main(void)
 		cmocka_unit_test(test_forms),
 		cmocka_unit_test(test_large),
 		cmocka_unit_test(test_delivered_to),
+		cmocka_unit_test(test_delivered_to_in_a_file),
 		cmocka_unit_test(test_maildir),
 		cmocka_unit_test(test_maildir_two_attempts),
 		cmocka_unit_test(test_maildir_leftovers),
