@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <time.h>
+#include <unistd.h>
 
 enum {
 	PART_BYTES = 48 * 1024, /* of one deliver_result, which may have several parts */
@@ -284,7 +285,7 @@ set_content(struct job *j, const struct msg *m)
 }
 
 int
-job_run(struct child *child, const struct msg *m, int fd)
+job_run(struct child *child, struct msg *m, int fd)
 {
 	struct job j = {
 		.child = child, .m = &m->deliver_job, .id = m->id, .fd = fd, .told_us = ev_now_us()
@@ -308,6 +309,9 @@ job_run(struct child *child, const struct msg *m, int fd)
 		err = report_add(&r, &j, &rcpt, &o);
 		arena_reset(&j.arena);
 	}
+	if (m->fd >= 0)
+		close(m->fd); /* qmgr uses the file again when nobody has it open */
+	m->fd = -1;
 	if (!err)
 		err = report_send(&r, false);
 	arena_free(&j.arena);

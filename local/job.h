@@ -5,8 +5,9 @@
 #include "local/child.h"
 #include "queue/mail.h"
 
-/* Works a job off and sends its results to fd under the job's id. Blocks. */
-int job_run(struct child *c, const struct msg *m, int fd) CHECKED;
+/* Works a job off, closes the descriptor of its content, and sends its results to fd under the
+ * job's id. Blocks. */
+int job_run(struct child *c, struct msg *m, int fd) CHECKED;
 
 /* --- shared by the files of a delivery --- */
 
