@@ -45,6 +45,16 @@ def flush(i):
     i.tool("queue", "flush", check=False)
 
 
+def comes_once(i):
+    """The message that was under way is delivered, and nothing is left of it in the queue."""
+    def arrived():
+        flush(i)
+        return "victim" in bodies(i) and empty(i)
+
+    wait(arrived, 30, "the message")
+    assert bodies(i).count("victim") == 1
+
+
 @pytest.fixture
 def warmed(make_instance, request):
     """An instance whose delivery child for the user is up."""
@@ -79,12 +89,7 @@ def test_killed_at_each_call(warmed, call):
     send(warmed, USER, "Subject: victim\n\nx\n")
     wait(lambda: not os.path.exists(f"/proc/{s.process.pid}") or s.process.poll() is not None, 10, "the kill")
 
-    def arrived():
-        flush(warmed)
-        return "victim" in bodies(warmed) and empty(warmed)
-
-    wait(arrived, 30, "the message")
-    assert bodies(warmed).count("victim") == 1
+    comes_once(warmed)
     assert not list((warmed.home(USER) / "Maildir/tmp").iterdir()) or call in ("write", "sync_file_range", "renameat2")
 
 
@@ -97,12 +102,7 @@ def test_killed_with_an_older_kernel(warmed, call, when):
     send(warmed, USER, "Subject: victim\n\nx\n")
     wait(s.dead, 10, "the kill")
 
-    def arrived():
-        flush(warmed)
-        return "victim" in bodies(warmed) and empty(warmed)
-
-    wait(arrived, 30, "the message")
-    assert bodies(warmed).count("victim") == 1
+    comes_once(warmed)
     left = list((warmed.home(USER) / "Maildir/tmp").iterdir())
     assert not left or call in ("write", "sync_file_range", "renameat2"), left
 
@@ -145,12 +145,7 @@ def test_disk_errors(warmed, call, error, code, text):
     assert f"dsn={code} " in line and re.search(text, line), line
     assert not list((warmed.home(USER) / "Maildir/tmp").iterdir())
     if status == "deferred":
-        def arrived():
-            flush(warmed)
-            return "victim" in bodies(warmed) and empty(warmed)
-
-        wait(arrived, 30, "the message")
-        assert bodies(warmed).count("victim") == 1
+        comes_once(warmed)
 
 
 def test_full_mailbox_is_told_to_the_client(warmed):
